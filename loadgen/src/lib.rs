@@ -1,0 +1,1 @@
+//! Private networks of any mix of implementations, and load through them.

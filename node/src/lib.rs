@@ -1,0 +1,1 @@
+//! What every onionring program needs that touches the system.

@@ -1,0 +1,23 @@
+//! The onion-routing protocol without I/O.
+//!
+//! Nothing here touches a socket, a clock, a thread, a file or the operating system's randomness: time
+//! ([`time`]), random numbers and configuration come in as arguments. That is what lets one implementation run in
+//! a deterministic simulation, in a relay that is sharded over cores, and in the other programs.
+//!
+//! Errors come in three kinds that are never mixed: what a peer did wrong (one type per module, mapped to the wire
+//! in one place), misuse of an interface by our own code (an assertion), and a limit that was reached.
+#![forbid(unsafe_code)]
+
+pub mod cell;
+pub mod crypto;
+pub mod flow;
+pub mod handshake;
+pub mod limits;
+pub mod link;
+pub mod netdoc;
+pub mod origin;
+pub mod policy;
+pub mod relay_msg;
+pub mod stream;
+pub mod time;
+pub mod torrc;

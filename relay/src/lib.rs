@@ -1,0 +1,1 @@
+//! A thread-per-core onion-routing relay.
