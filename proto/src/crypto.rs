@@ -1,1 +1,3 @@
-//! (arrives with the first commits)
+//! The cryptography that is Tor's own: everything a standard crate does not already offer under its standard name.
+
+pub mod rsa;

@@ -8,3 +8,12 @@ pub const RELAY_EARLY_PER_CIRCUIT: u8 = 8;
 /// Bytes of the body of a variable-length cell we accept; a longer one closes the link at its header. The largest in
 /// use, CERTS of C tor, has about 3 KiB.
 pub const VARIABLE_CELL_BODY: usize = 16 * 1024;
+
+/// Shortest RSA modulus, in bits: relay identity keys (tor-spec 0.3). Shorter keys are refused when parsed.
+pub const RSA_MODULUS_BITS_MIN: usize = 1024;
+
+/// Longest RSA modulus, in bits; authorities use 3072. Longer keys are refused before any arithmetic.
+pub const RSA_MODULUS_BITS_MAX: usize = 4096;
+
+/// Bytes of DER that an RSA key may take; a private key of 4096 bits has about 2,350. More is refused unread.
+pub const RSA_DER_MAX: usize = 2_560;
