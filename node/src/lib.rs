@@ -1,1 +1,3 @@
 //! What every onionring program needs that touches the system.
+
+pub mod tls;
