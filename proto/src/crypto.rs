@@ -1,3 +1,4 @@
 //! The cryptography that is Tor's own: everything a standard crate does not already offer under its standard name.
 
+pub mod ed25519;
 pub mod rsa;
