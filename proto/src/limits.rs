@@ -17,3 +17,6 @@ pub const RSA_MODULUS_BITS_MAX: usize = 4096;
 
 /// Bytes of DER that an RSA key may take; a private key of 4096 bits has about 2,350. More is refused unread.
 pub const RSA_DER_MAX: usize = 2_560;
+
+/// Bytes of a host name in BEGIN or RESOLVE; a longer one is refused as unresolvable.
+pub const MAX_HOSTNAME_LEN: usize = 255;
