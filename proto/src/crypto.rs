@@ -6,4 +6,4 @@ mod keystream;
 pub mod rsa;
 pub mod tor1;
 
-pub(crate) use keystream::Keystream;
+pub(crate) use keystream::{Keystream, aes256_ctr};

@@ -20,3 +20,12 @@ pub const RSA_DER_MAX: usize = 2_560;
 
 /// Bytes of a host name in BEGIN or RESOLVE; a longer one is refused as unresolvable.
 pub const MAX_HOSTNAME_LEN: usize = 255;
+
+/// Bytes of handshake data in CREATE2: what its body leaves. A longer HLEN refuses the circuit.
+pub const CREATE2_DATA: usize = 505;
+
+/// Bytes of handshake data in CREATED2: what its body leaves. A longer HLEN closes the circuit.
+pub const CREATED2_DATA: usize = 507;
+
+/// Bytes of handshake data in EXTENDED2: what a relay message leaves. A CREATED2 with more closes the circuit both ways.
+pub const EXTENDED2_DATA: usize = 496;

@@ -62,7 +62,7 @@ impl Ed25519Pair {
     pub fn from_curve25519(secret: &[u8; 32]) -> (Ed25519Pair, u8) {
         let scalar = Zeroizing::new(clamp_integer(*secret));
         let hash = Sha512::new()
-            .chain_update(&*scalar)
+            .chain_update(scalar.as_slice())
             .chain_update(b"Derive high part of ed25519 key from curve25519 key\0")
             .finalize();
         let mut expanded = Zeroizing::new([0; 64]);

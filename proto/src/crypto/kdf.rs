@@ -24,7 +24,7 @@ pub fn hkdf_expand(key_seed: &[u8; 32], info: &[u8]) -> KeyMaterial {
     KeyMaterial::from_kh_last(&stream)
 }
 
-/// The next bytes of an extendable-output function, for ntor-v3 after its encryption key was read (tor-spec 5.2.3).
+/// The next bytes of an extendable-output function, for ntor-v3 after its encryption key was read (proposal 332).
 pub fn xof(stream: &mut impl XofReader) -> KeyMaterial {
     let mut bytes = Zeroizing::new([0; KeyMaterial::LEN]);
     stream.read(&mut *bytes);

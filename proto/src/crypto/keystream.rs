@@ -2,7 +2,7 @@
 //!
 //! The one place that names the implementation: another AES-CTR is swapped in here.
 
-use aes::Aes128Enc;
+use aes::{Aes128Enc, Aes256Enc};
 use ctr::Ctr128BE;
 use ctr::cipher::{KeyIvInit, StreamCipher};
 
@@ -19,6 +19,11 @@ impl Keystream {
     pub(crate) fn apply(&mut self, data: &mut [u8]) {
         self.0.apply_keystream(data);
     }
+}
+
+/// Encrypts or decrypts one message with AES-256-CTR. The key must not be used for another message.
+pub(crate) fn aes256_ctr(key: &[u8; 32], data: &mut [u8]) {
+    Ctr128BE::<Aes256Enc>::new(key.into(), &Default::default()).apply_keystream(data);
 }
 
 #[cfg(test)]
@@ -38,5 +43,12 @@ mod tests {
             stream.apply(tail);
             assert_eq!(data[..], expected, "cut at {cut}");
         }
+    }
+
+    #[test]
+    fn aes256_of_zeros() {
+        let mut data = [0; 16];
+        aes256_ctr(&[0; 32], &mut data);
+        assert_eq!(hex::encode(data), "dc95c078a2408989ad48a21492842087");
     }
 }

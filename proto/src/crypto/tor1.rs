@@ -58,7 +58,7 @@ impl KeyMaterial {
     }
 }
 
-/// The running digest after a recognised or originated cell: what an authenticated SENDME quotes (tor-spec 7.4).
+/// The running digest after a recognised or originated cell: what an authenticated SENDME quotes (proposal 289).
 ///
 /// Comparison takes constant time.
 #[derive(Clone, Copy, Debug)]
