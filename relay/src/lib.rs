@@ -1,1 +1,4 @@
 //! A thread-per-core onion-routing relay.
+
+pub mod io;
+pub mod limits;
