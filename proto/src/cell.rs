@@ -238,6 +238,14 @@ impl Frame<'_> {
             Frame::Fixed { command, .. } | Frame::Variable { command, .. } => *command,
         }
     }
+
+    /// The body of the cell, whichever kind it is of.
+    pub fn body(&self) -> &[u8] {
+        match self {
+            Frame::Fixed { body, .. } => &body[..],
+            Frame::Variable { body, .. } => body,
+        }
+    }
 }
 
 /// Why bytes from the peer cannot be a cell. The link is beyond repair: its framing is lost.

@@ -9,6 +9,15 @@ pub const RELAY_EARLY_PER_CIRCUIT: u8 = 8;
 /// use, CERTS of C tor, has about 3 KiB.
 pub const VARIABLE_CELL_BODY: usize = 16 * 1024;
 
+/// Bytes a peer may send before the link handshake is over; more closes the link. An honest flight takes 3 to 5 KiB.
+pub const HANDSHAKE_BYTES: usize = 64 * 1024;
+
+/// Addresses of our own in a NETINFO cell; the rest is left out. A relay has two.
+pub const NETINFO_ADDRESSES: usize = 8;
+
+/// Random circuit IDs to try before a circuit fails with RESOURCELIMIT, as in C tor.
+pub const CIRC_ID_TRIES: u32 = 64;
+
 /// Shortest RSA modulus, in bits: relay identity keys (tor-spec 0.3). Shorter keys are refused when parsed.
 pub const RSA_MODULUS_BITS_MIN: usize = 1024;
 
