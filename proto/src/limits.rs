@@ -5,6 +5,20 @@
 /// RELAY_EARLY cells a circuit may carry outbound (tor-spec 5.6); one more closes the circuit.
 pub const RELAY_EARLY_PER_CIRCUIT: u8 = 8;
 
+/// Bytes of a host name in BEGIN or RESOLVE; a longer one is refused as unresolvable.
+pub const MAX_HOSTNAME_LEN: usize = 255;
+
+/// Live streams of one circuit (at a client: of one of its hops). A relay ends one more with
+/// `EndReason::ResourceLimit`; a client opens it on another circuit.
+pub const STREAMS_PER_CIRCUIT: usize = 4096;
+
+/// Records of streams that we closed and the peer has not, per circuit; beyond that the oldest is forgotten, so that
+/// what still arrives for it counts as sent for an unknown stream.
+pub const HALF_CLOSED_PER_CIRCUIT: usize = 1024;
+
+/// Characters of a policy summary that we make, as C tor's, and entries of one that we read; a longer one is refused.
+pub const POLICY_SUMMARY_LEN: usize = 1000;
+
 /// Bytes of the body of a variable-length cell we accept; a longer one closes the link at its header. The largest in
 /// use, CERTS of C tor, has about 3 KiB.
 pub const VARIABLE_CELL_BODY: usize = 16 * 1024;
@@ -26,9 +40,6 @@ pub const RSA_MODULUS_BITS_MAX: usize = 4096;
 
 /// Bytes of DER that an RSA key may take; a private key of 4096 bits has about 2,350. More is refused unread.
 pub const RSA_DER_MAX: usize = 2_560;
-
-/// Bytes of a host name in BEGIN or RESOLVE; a longer one is refused as unresolvable.
-pub const MAX_HOSTNAME_LEN: usize = 255;
 
 /// Bytes of handshake data in CREATE2: what its body leaves. A longer HLEN refuses the circuit.
 pub const CREATE2_DATA: usize = 505;

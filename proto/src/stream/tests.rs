@@ -1,0 +1,168 @@
+use proptest::prelude::*;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
+
+use super::*;
+use crate::flow::STREAM_WINDOW;
+
+fn id(n: u16) -> StreamId {
+    StreamId(n)
+}
+
+fn open_stream(table: &mut StreamTable<()>, n: u16) {
+    table.accept(id(n), StreamState::Open, ()).unwrap();
+}
+
+#[test]
+fn an_id_in_use_and_zero_are_refused() {
+    let mut table = StreamTable::new();
+    table.accept(id(7), StreamState::Connecting, "first").unwrap();
+    assert_eq!(table.accept(id(7), StreamState::Connecting, "second").err(), Some(OpenError::InUse(id(7))));
+    assert_eq!(table.get(id(7)).unwrap().data, "first");
+    assert_eq!(table.accept(id(0), StreamState::Connecting, "").err(), Some(OpenError::Zero));
+}
+
+#[test]
+fn streams_of_a_circuit_are_bounded() {
+    let mut table = StreamTable::new();
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    for _ in 0..STREAMS_PER_CIRCUIT {
+        assert_ne!(table.open(&mut rng, StreamState::Connecting, ()).unwrap(), StreamId::CIRCUIT);
+    }
+    assert_eq!(table.len(), STREAMS_PER_CIRCUIT);
+    let full = Some(OpenError::Full(STREAMS_PER_CIRCUIT));
+    assert_eq!(table.open(&mut rng, StreamState::Connecting, ()).err(), full);
+    let free = (1..).map(id).find(|&id| table.get(id).is_none()).unwrap();
+    assert_eq!(table.accept(free, StreamState::Connecting, ()).err(), full);
+}
+
+#[test]
+fn connected_comes_once_and_only_where_it_was_asked_for() {
+    let mut table = StreamTable::new();
+    table.accept(id(1), StreamState::Connecting, ()).unwrap();
+    table.accept(id(2), StreamState::Resolving, ()).unwrap();
+    assert!(matches!(table.on_connected(id(1)), Ok(Target::Live(_))));
+    assert_eq!(table.get(id(1)).unwrap().state, StreamState::Open);
+    assert_eq!(table.on_connected(id(1)).err(), Some(StreamError::UnexpectedConnected(id(1))));
+    assert_eq!(table.on_connected(id(2)).err(), Some(StreamError::UnexpectedConnected(id(2))));
+    assert!(matches!(table.on_connected(id(3)), Ok(Target::Unknown)));
+}
+
+#[test]
+fn resolved_ends_the_stream() {
+    let mut table = StreamTable::new();
+    table.accept(id(1), StreamState::Resolving, 'r').unwrap();
+    assert!(matches!(table.on_resolved(id(1)), Ok(Target::Live('r'))));
+    assert!(matches!(table.on_resolved(id(1)), Ok(Target::Unknown)));
+    table.accept(id(1), StreamState::Connecting, 'c').unwrap();
+    assert_eq!(table.on_resolved(id(1)).err(), Some(StreamError::UnexpectedResolved(id(1))));
+}
+
+#[test]
+fn what_was_in_flight_when_we_closed_is_tolerated_up_to_the_window() {
+    let mut table = StreamTable::new();
+    open_stream(&mut table, 1);
+    let stream = table.get_mut(id(1)).unwrap();
+    (0..50).for_each(|_| stream.send.sent());
+    stream.recv.on_data().unwrap();
+    assert_eq!(table.close(id(1)), Some(()));
+    assert_eq!(table.close(id(1)), None);
+    assert!(table.get(id(1)).is_none() && table.is_empty());
+
+    for _ in 1..STREAM_WINDOW {
+        assert!(matches!(table.on_data(id(1)), Ok(Target::HalfClosed)));
+    }
+    assert_eq!(table.on_data(id(1)).err(), Some(StreamError::Flow(id(1), FlowError::StreamOverrun)));
+    assert!(matches!(table.on_sendme(id(1)), Ok(Target::HalfClosed)));
+    let unexpected = Some(StreamError::Flow(id(1), FlowError::UnexpectedStreamSendme));
+    assert_eq!(table.on_sendme(id(1)).err(), unexpected);
+    assert_eq!(table.on_connected(id(1)).err(), Some(StreamError::UnexpectedConnected(id(1))));
+
+    assert!(matches!(table.on_end(id(1)), Target::HalfClosed));
+    assert!(matches!(table.on_end(id(1)), Target::Unknown));
+}
+
+#[test]
+fn an_answer_to_a_stream_closed_while_connecting_is_tolerated_once() {
+    let mut table = StreamTable::new();
+    table.accept(id(1), StreamState::Connecting, ()).unwrap();
+    table.close(id(1));
+    assert!(matches!(table.on_connected(id(1)), Ok(Target::HalfClosed)));
+    assert!(table.on_connected(id(1)).is_err());
+    table.accept(id(2), StreamState::Resolving, ()).unwrap();
+    table.close(id(2));
+    assert!(matches!(table.on_resolved(id(2)), Ok(Target::HalfClosed)));
+    assert!(matches!(table.on_resolved(id(2)), Ok(Target::Unknown)));
+}
+
+#[test]
+fn a_client_does_not_reuse_an_id_that_may_have_data_in_flight() {
+    let mut table = StreamTable::new();
+    (1..=500).for_each(|n| open_stream(&mut table, n));
+    for n in 1..=500 {
+        table.close(id(n));
+    }
+    let mut rng = ChaCha8Rng::seed_from_u64(2);
+    for _ in 0..1000 {
+        assert!(table.open(&mut rng, StreamState::Connecting, ()).unwrap() > id(500));
+    }
+}
+
+#[test]
+fn a_relay_takes_an_id_again_that_only_it_has_closed() {
+    let mut table = StreamTable::new();
+    open_stream(&mut table, 1);
+    table.close(id(1));
+    open_stream(&mut table, 1);
+    assert!(matches!(table.on_data(id(1)), Ok(Target::Live(_))));
+}
+
+#[test]
+fn records_of_closed_streams_are_bounded_and_the_oldest_goes_first() {
+    let mut table = StreamTable::new();
+    open_stream(&mut table, 1);
+    table.close(id(1));
+    // The first record of 1 ends, and 1 is closed again: that record is the younger one.
+    table.on_end(id(1));
+    for n in 2..=3 {
+        open_stream(&mut table, n);
+        table.close(id(n));
+    }
+    open_stream(&mut table, 1);
+    table.close(id(1));
+    for n in 4..HALF_CLOSED_PER_CIRCUIT as u16 + 2 {
+        open_stream(&mut table, n);
+        table.close(id(n));
+    }
+    assert!(matches!(table.on_data(id(2)), Ok(Target::Unknown)), "the oldest is forgotten");
+    assert!(matches!(table.on_data(id(1)), Ok(Target::HalfClosed)), "the younger record of 1 stays");
+    for n in 10_000..20_000 {
+        open_stream(&mut table, n);
+        table.close(id(n));
+        assert!(
+            table.slots.len() <= HALF_CLOSED_PER_CIRCUIT && table.closed.len() <= HALF_CLOSED_PER_CIRCUIT
+        );
+    }
+}
+
+proptest! {
+    /// Whatever happens in whatever order, the count of live streams is right and nothing grows without bound.
+    #[test]
+    fn bookkeeping_holds(steps in prop::collection::vec((0u8..7, 0u16..12), 0..2000)) {
+        let mut table = StreamTable::new();
+        let mut rng = ChaCha8Rng::seed_from_u64(3);
+        for (step, n) in steps {
+            match step {
+                0 => drop(table.accept(id(n), StreamState::Connecting, ())),
+                1 => drop(table.open(&mut rng, StreamState::Resolving, ())),
+                2 => drop(table.on_data(id(n))),
+                3 => drop(table.on_connected(id(n))),
+                4 => drop(table.on_resolved(id(n))),
+                5 => drop(table.on_end(id(n))),
+                _ => drop(table.close(id(n))),
+            }
+            prop_assert_eq!(table.len(), table.iter_mut().count());
+            prop_assert!(table.closed.len() <= HALF_CLOSED_PER_CIRCUIT);
+        }
+    }
+}
