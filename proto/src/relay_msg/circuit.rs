@@ -7,6 +7,8 @@ use thiserror::Error;
 use super::{MAX_DATA_LEN, take, take_array};
 use crate::cell::DestroyReason;
 use crate::crypto::tor1::SendmeTag;
+use crate::handshake::htype;
+use crate::limits::EXTENDED2_DATA;
 
 /// Acknowledges a window's increment of DATA (tor-spec 7.3 and 7.4).
 ///
@@ -82,7 +84,7 @@ const SPEC_RSA_ID: u8 = 2;
 const SPEC_ED_ID: u8 = 3;
 
 /// Handshake types that EXTEND2 must not carry: TAP is dead, CREATE_FAST is for the first hop only.
-const REFUSED_HANDSHAKES: [u16; 2] = [0, 1];
+const REFUSED_HANDSHAKES: [u16; 2] = [htype::TAP, htype::FAST];
 
 /// Asks a relay to extend the circuit by one hop (tor-spec 5.1.2).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -236,9 +238,6 @@ pub struct Extended2<'a> {
 pub struct Extended2Error(pub usize);
 
 impl<'a> Extended2<'a> {
-    /// The longest handshake reply that fits.
-    pub const MAX_HDATA: usize = MAX_DATA_LEN - 2;
-
     /// Reads the body; bytes after the handshake are ignored.
     pub fn parse(data: &'a [u8]) -> Result<Extended2<'a>, Extended2Error> {
         let mut rest = data;
@@ -251,11 +250,11 @@ impl<'a> Extended2<'a> {
     /// Appends the body.
     ///
     /// # Panics
-    /// If the handshake is longer than [`Extended2::MAX_HDATA`]: a relay that is handed such a CREATED2 closes the
+    /// If the handshake is longer than [`EXTENDED2_DATA`]: a relay that is handed such a CREATED2 closes the
     /// circuit instead.
     pub fn write(&self, out: &mut Vec<u8>) {
         assert!(
-            self.hdata.len() <= Self::MAX_HDATA,
+            self.hdata.len() <= EXTENDED2_DATA,
             "EXTENDED2 with a handshake of {} bytes",
             self.hdata.len()
         );

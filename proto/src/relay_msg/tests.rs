@@ -7,6 +7,7 @@ use rand_chacha::rand_core::SeedableRng;
 use super::*;
 use crate::cell::DestroyReason;
 use crate::crypto::tor1::SendmeTag;
+use crate::limits::EXTENDED2_DATA;
 
 fn rng() -> ChaCha8Rng {
     ChaCha8Rng::seed_from_u64(7)
@@ -283,7 +284,7 @@ fn extend2_rules() {
 
 #[test]
 fn extended2_lengths() {
-    let full = [5; Extended2::MAX_HDATA];
+    let full = [5; EXTENDED2_DATA];
     let out = written(|out| Extended2 { hdata: &full }.write(out));
     assert_eq!(out.len(), MAX_DATA_LEN);
     assert_eq!(Extended2::parse(&out), Ok(Extended2 { hdata: &full }));
