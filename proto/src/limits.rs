@@ -49,3 +49,16 @@ pub const CREATED2_DATA: usize = 507;
 
 /// Bytes of handshake data in EXTENDED2: what a relay message leaves. A CREATED2 with more closes the circuit both ways.
 pub const EXTENDED2_DATA: usize = 496;
+
+/// Bytes of one line of a network document (C tor's tokenizer has the same bound); a longer one refuses the document.
+pub const NETDOC_LINE: usize = 128 * 1024;
+/// Encoded bytes of one object of a network document; a longer one refuses the document.
+pub const NETDOC_OBJECT: usize = 128 * 1024;
+/// Bytes of a router descriptor (dir-spec 2.1); a larger one is refused, as authorities do.
+pub const ROUTER_DESCRIPTOR: usize = 20_000;
+/// Bytes of an extra-info document (dir-spec 2.1.2); a larger one is refused, as authorities do.
+pub const EXTRA_INFO: usize = 50_000;
+/// Relays in one consensus; a longer one is refused. The public network has about 10,000.
+pub const CONSENSUS_RELAYS: usize = 100_000;
+/// Authorities, and likewise signatures, in one consensus; a longer list refuses the consensus.
+pub const CONSENSUS_AUTHORITIES: usize = 64;

@@ -1,33 +1,13 @@
-use std::sync::OnceLock;
-
-use onionring_proto::crypto::rsa::RsaPrivate;
-use onionring_proto::link::x509;
-use onionring_proto::time::Unix;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
 use super::*;
 
-/// The certificate and the key that all tests use: a key takes a while to make.
-fn pair_of_keys() -> &'static (Vec<u8>, Vec<u8>) {
-    static PAIR: OnceLock<(Vec<u8>, Vec<u8>)> = OnceLock::new();
-    PAIR.get_or_init(|| {
-        let rng = &mut StdRng::seed_from_u64(0);
-        let key = RsaPrivate::generate(x509::TLS_KEY_BITS, rng).unwrap();
-        (x509::build_tls_leaf(&key, Unix(1_800_000_000), rng).unwrap(), key.to_der().to_vec())
-    })
-}
-
-fn leaf() -> &'static [u8] {
-    &pair_of_keys().0
-}
-
-fn key() -> &'static [u8] {
-    &pair_of_keys().1
-}
+const LEAF: &[u8] = include_bytes!("testdata/leaf.der");
+const KEY: &[u8] = include_bytes!("testdata/leaf.pk8");
 
 fn acceptor(versions: TlsVersions) -> Acceptor {
-    Acceptor::new(leaf().to_vec(), key(), versions).unwrap()
+    Acceptor::new(LEAF.to_vec(), KEY, versions).unwrap()
 }
 
 fn connect(versions: TlsVersions) -> TlsStream {
@@ -68,7 +48,7 @@ fn data_flows_both_ways_in_both_versions() {
         let (mut initiator, mut responder) = pair(versions);
         let version = initiator.conn.protocol_version().unwrap();
         assert_eq!(version == rustls::ProtocolVersion::TLSv1_2, versions == TlsVersions::Tls12);
-        assert_eq!(initiator.peer_certificate(), Some(leaf()));
+        assert_eq!(initiator.peer_certificate(), Some(LEAF));
         assert_eq!(responder.peer_certificate(), None);
 
         // More than four full records, and a short one.
@@ -170,8 +150,8 @@ fn versions_without_overlap_fail_on_both_sides() {
 fn a_certificate_with_another_key_is_refused() {
     // The signature in the handshake is over a key that the leaf does not hold.
     let other =
-        rustls::crypto::ring::sign::any_supported_type(&PrivatePkcs1KeyDer::from(key()).clone_key().into());
-    let mut leaf = leaf().to_vec();
+        rustls::crypto::ring::sign::any_supported_type(&PrivatePkcs8KeyDer::from(KEY).clone_key().into());
+    let mut leaf = LEAF.to_vec();
     let modulus = leaf.windows(4).position(|w| w == [0x02, 0x82, 0x01, 0x01]).unwrap();
     leaf[modulus + 100] ^= 1;
     let certified = rustls::sign::CertifiedKey::new(vec![leaf.into()], other.unwrap());
@@ -204,11 +184,11 @@ fn arbitrary_bytes_are_an_error() {
     let result = responder.open(b"GET / HTTP/1.0\r\n\r\n", &mut Vec::new());
     assert!(matches!(result, Err(TlsError::Peer(_))));
     assert!(matches!(
-        Acceptor::new(b"junk".to_vec(), key(), TlsVersions::Both),
+        Acceptor::new(b"junk".to_vec(), KEY, TlsVersions::Both),
         Err(TlsError::OwnCertificate(_))
     ));
     assert!(matches!(
-        Acceptor::new(leaf().to_vec(), b"junk", TlsVersions::Both),
+        Acceptor::new(LEAF.to_vec(), b"junk", TlsVersions::Both),
         Err(TlsError::OwnCertificate(_))
     ));
 }
@@ -221,4 +201,14 @@ fn a_close_is_seen_and_what_follows_is_ignored() {
     assert_eq!(flow(&mut initiator, &mut responder).unwrap(), b"bye");
     assert!(responder.peer_has_closed());
     responder.open(&[0; 100], &mut Vec::new()).unwrap();
+}
+
+#[test]
+fn invented_names_look_like_c_tors() {
+    let mut rng = StdRng::seed_from_u64(4);
+    for _ in 0..200 {
+        let name = invented_name(&mut rng).to_str().into_owned();
+        let label = name.strip_prefix("www.").unwrap().strip_suffix(".com").unwrap();
+        assert!((4..=25).contains(&label.len()));
+    }
 }
