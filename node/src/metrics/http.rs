@@ -1,0 +1,145 @@
+//! The metrics endpoint as a function from request bytes to response bytes; sockets are the caller's.
+
+use super::Exporter;
+
+/// Longest request head that is read; a longer one is refused.
+pub const REQUEST_LEN: usize = 8 * 1024;
+
+const HEADERS: usize = 64;
+
+/// The pages. A trait so that whoever serves them need not have a recorder.
+pub trait Pages {
+    /// `/metrics`.
+    fn own(&self) -> String;
+    /// `/metrics/tor`.
+    fn ctor(&self) -> String;
+}
+
+impl Pages for Exporter {
+    fn own(&self) -> String {
+        self.render()
+    }
+
+    fn ctor(&self) -> String {
+        self.render_ctor()
+    }
+}
+
+const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+const HTML: &str = "text/html; charset=utf-8";
+
+const INDEX: &str = "<!doctype html>\n<title>onionring metrics</title>\n<ul>\n\
+    <li><a href=\"/metrics\">/metrics</a>: this program's metrics\n\
+    <li><a href=\"/metrics/tor\">/metrics/tor</a>: the same under the names of C tor\n</ul>\n";
+
+/// Answers the request whose first bytes are `request`: `None` while its head is incomplete, then the whole response,
+/// after which the connection is to be closed.
+pub fn respond(request: &[u8], pages: &impl Pages) -> Option<Vec<u8>> {
+    let mut headers = [httparse::EMPTY_HEADER; HEADERS];
+    let mut head = httparse::Request::new(&mut headers);
+    match head.parse(request) {
+        Ok(httparse::Status::Complete(_)) => {}
+        Ok(httparse::Status::Partial) if request.len() < REQUEST_LEN => return None,
+        Ok(httparse::Status::Partial) => {
+            return Some(response(
+                "431 Request Header Fields Too Large",
+                TEXT,
+                "",
+                "request too long\n",
+                true,
+            ));
+        }
+        Err(_) => return Some(response("400 Bad Request", TEXT, "", "not an HTTP request\n", true)),
+    }
+    let with_body = match head.method {
+        Some("GET") => true,
+        Some("HEAD") => false,
+        _ => {
+            return Some(response(
+                "405 Method Not Allowed",
+                TEXT,
+                "Allow: GET, HEAD\r\n",
+                "only GET and HEAD\n",
+                true,
+            ));
+        }
+    };
+    let path = head.path.unwrap_or_default();
+    let path = path.split_once('?').map_or(path, |(path, _)| path);
+    Some(match path {
+        "/" => response("200 OK", HTML, "", INDEX, with_body),
+        "/metrics" => response("200 OK", TEXT, "", &pages.own(), with_body),
+        "/metrics/tor" => response("200 OK", TEXT, "", &pages.ctor(), with_body),
+        _ => response("404 Not Found", TEXT, "", "see /metrics\n", with_body),
+    })
+}
+
+fn response(status: &str, content_type: &str, extra: &str, body: &str, with_body: bool) -> Vec<u8> {
+    let mut out = format!(
+        "HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n{extra}Connection: close\r\n\r\n",
+        body.len()
+    );
+    if with_body {
+        out.push_str(body);
+    }
+    out.into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Fixed;
+
+    impl Pages for Fixed {
+        fn own(&self) -> String {
+            "onionring_x 1\n".into()
+        }
+
+        fn ctor(&self) -> String {
+            "tor_relay_x 1\n".into()
+        }
+    }
+
+    fn ask(request: &str) -> String {
+        String::from_utf8(respond(request.as_bytes(), &Fixed).expect("an answer")).unwrap()
+    }
+
+    #[test]
+    fn serves_both_sets_and_links_them() {
+        let own = ask("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
+        assert!(own.starts_with("HTTP/1.1 200 OK\r\n") && own.ends_with("\r\n\r\nonionring_x 1\n"), "{own}");
+        assert!(own.contains("Content-Length: 14\r\n"));
+        assert!(ask("GET /metrics/tor?x=1 HTTP/1.0\r\n\r\n").ends_with("tor_relay_x 1\n"));
+        assert!(ask("GET / HTTP/1.1\r\n\r\n").contains("href=\"/metrics\""));
+    }
+
+    #[test]
+    fn head_has_the_length_and_no_body() {
+        let head = ask("HEAD /metrics HTTP/1.1\r\n\r\n");
+        assert!(head.contains("Content-Length: 14\r\n") && head.ends_with("\r\n\r\n"), "{head}");
+    }
+
+    #[test]
+    fn refuses_everything_else() {
+        assert!(ask("POST /metrics HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 405 "));
+        assert!(ask("GET /secrets HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 404 "));
+        assert!(ask("\x16\x03\x01\x02\x00\r\n\r\n").starts_with("HTTP/1.1 400 "));
+        let many: String = (0..100).map(|i| format!("h{i}: x\r\n")).collect();
+        assert!(ask(&format!("GET / HTTP/1.1\r\n{many}\r\n")).starts_with("HTTP/1.1 400 "));
+        assert!(ask(&format!("GET /{}", "x".repeat(REQUEST_LEN))).starts_with("HTTP/1.1 431 "));
+    }
+
+    #[test]
+    fn waits_for_the_whole_head() {
+        assert_eq!(respond(b"GET /metrics HTTP/1.1\r\nHost:", &Fixed), None);
+        assert_eq!(respond(b"", &Fixed), None);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn never_panics(request in proptest::collection::vec(proptest::num::u8::ANY, 0..300)) {
+            respond(&request, &Fixed);
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! Every metric, in one table: the names that code, dashboards and alerts use.
+//!
+//! Conventions: the prefix `onionring_`, base units in the name, `_total` on counters only, read and written as two
+//! metrics rather than a label, `sum()` over any label means something, and no label whose values an outsider chooses.
+//! `shard` is the number of the pinned thread; what is not split by it belongs to the whole process.
+
+use super::metric::{Kind, Metric};
+
+/// Bounds for times of the network: handshakes, connections, name lookups.
+const NETWORK_SECONDS: &[f64] =
+    &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
+/// Bounds for times within the relay: queues, loops.
+const LOCAL_SECONDS: &[f64] =
+    &[0.000_01, 0.000_05, 0.000_1, 0.000_5, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
+
+macro_rules! kind {
+    (counter) => {
+        Kind::Counter
+    };
+    (gauge) => {
+        Kind::Gauge
+    };
+    ($bounds:ident) => {
+        Kind::Histogram($bounds)
+    };
+}
+
+macro_rules! table {
+    ($($ident:ident $name:literal $kind:ident [$($label:literal),*] $help:literal;)*) => {
+        $(
+            #[doc = $help]
+            pub const $ident: Metric =
+                Metric { name: $name, kind: kind!($kind), labels: &[$($label),*], help: $help };
+        )*
+
+        /// The whole table.
+        pub const ALL: &[Metric] = &[$($ident),*];
+    };
+}
+
+table! {
+    BUILD_INFO "onionring_build_info" gauge ["program", "version"]
+        "Always 1; the labels say which program and version this is.";
+
+    // The process, by the names every Prometheus client library uses; read when the page is.
+    PROCESS_CPU_SECONDS "process_cpu_seconds_total" counter []
+        "User and system CPU time spent, in seconds.";
+    PROCESS_RESIDENT_BYTES "process_resident_memory_bytes" gauge []
+        "Resident memory size, in bytes.";
+    PROCESS_VIRTUAL_BYTES "process_virtual_memory_bytes" gauge []
+        "Virtual memory size, in bytes.";
+    PROCESS_OPEN_FDS "process_open_fds" gauge []
+        "Open file descriptors.";
+    PROCESS_MAX_FDS "process_max_fds" gauge []
+        "Largest number of open file descriptors allowed.";
+    PROCESS_START_TIME "process_start_time_seconds" gauge []
+        "Start time of the process since the Unix epoch, in seconds.";
+    PROCESS_THREADS "process_threads" gauge []
+        "Threads of the process.";
+
+    // Links: TLS connections to relays and clients.
+    LINKS "onionring_links" gauge ["shard", "direction", "family"]
+        "Links open now, by who opened them (incoming, outgoing) and address family (ipv4, ipv6).";
+    LINKS_OPENED "onionring_links_opened_total" counter ["shard", "direction"]
+        "Links whose handshake succeeded, by who opened them.";
+    LINKS_CLOSED "onionring_links_closed_total" counter ["shard", "reason"]
+        "Links closed after a successful handshake, by reason.";
+    LINK_HANDSHAKES_FAILED "onionring_link_handshakes_failed_total" counter ["shard", "reason"]
+        "TLS and link handshakes that failed, by reason.";
+    LINK_HANDSHAKE_SECONDS "onionring_link_handshake_seconds" NETWORK_SECONDS ["shard"]
+        "Time from connection to open link, TLS included.";
+    CONNECTIONS_ACCEPTED "onionring_connections_accepted_total" counter ["shard", "family"]
+        "TCP connections accepted on the ORPort, before any handshake, by address family.";
+    CONNECTIONS_REFUSED "onionring_connections_refused_total" counter ["shard", "reason"]
+        "TCP connections to the ORPort closed before TLS because of a limit, by reason.";
+    CONNECTIONS_OPENED "onionring_connections_opened_total" counter ["shard", "family"]
+        "TCP connections opened to other relays, by address family.";
+    LINK_READ_BYTES "onionring_link_read_bytes_total" counter ["shard"]
+        "Bytes read from links, TLS overhead included.";
+    LINK_WRITTEN_BYTES "onionring_link_written_bytes_total" counter ["shard"]
+        "Bytes written to links, TLS overhead included.";
+
+    // Cells.
+    CELLS_READ "onionring_cells_read_total" counter ["shard", "command"]
+        "Cells read from links, by cell command.";
+    CELLS_WRITTEN "onionring_cells_written_total" counter ["shard", "command"]
+        "Cells written to links, by cell command.";
+    CELLS_RELAYED_OUTBOUND "onionring_cells_relayed_outbound_total" counter ["shard"]
+        "Relay cells passed on away from the client.";
+    CELLS_RELAYED_INBOUND "onionring_cells_relayed_inbound_total" counter ["shard"]
+        "Relay cells passed on towards the client.";
+    CELLS_DROPPED "onionring_cells_dropped_total" counter ["shard", "reason"]
+        "Cells thrown away, by reason.";
+    QUEUED_CELLS "onionring_queued_cells" gauge ["shard"]
+        "Cells waiting in circuits' queues for their link.";
+    QUEUE_SECONDS "onionring_queue_seconds" LOCAL_SECONDS ["shard"]
+        "Time sampled cells waited in their circuit's queue.";
+    CROSSED_CELLS "onionring_crossed_cells_total" counter ["shard"]
+        "Cells handed to another shard.";
+    CROSSED_BATCHES "onionring_crossed_batches_total" counter ["shard"]
+        "Batches in which cells were handed to another shard.";
+    CROSSINGS_FULL "onionring_crossings_full_total" counter ["shard"]
+        "Times a shard could not hand cells over because the other one's ring was full.";
+
+    // Circuits.
+    CIRCUITS "onionring_circuits" gauge ["shard"]
+        "Circuits open now.";
+    CIRCUIT_HANDSHAKES "onionring_circuit_handshakes_total" counter ["shard", "handshake", "outcome"]
+        "Requests to create a circuit, by handshake (fast, ntor, ntor_v3, tap) and outcome (success, failed, shed).";
+    CIRCUIT_HANDSHAKE_SECONDS "onionring_circuit_handshake_seconds" LOCAL_SECONDS ["shard"]
+        "Time from a request to create a circuit to its answer, waiting included.";
+    CIRCUITS_EXTENDED "onionring_circuits_extended_total" counter ["shard", "outcome"]
+        "Requests to extend a circuit, by outcome (success, refused, failed).";
+    CIRCUITS_CLOSED "onionring_circuits_closed_total" counter ["shard", "reason"]
+        "Circuits closed, by the reason in the DESTROY cell.";
+    DESTROY_CELLS_READ "onionring_destroy_cells_read_total" counter ["shard"]
+        "DESTROY cells received.";
+    PROTOCOL_VIOLATIONS "onionring_protocol_violations_total" counter ["shard", "layer", "violation"]
+        "Misbehaviour of peers that ended a link, circuit or stream, by layer and kind.";
+    DROP_CELLS_READ "onionring_drop_cells_read_total" counter ["shard"]
+        "Relay messages of type DROP (long-range padding) received.";
+
+    // Streams and the outside.
+    STREAMS "onionring_streams" gauge ["shard"]
+        "Streams open now.";
+    STREAMS_OPENED "onionring_streams_opened_total" counter ["shard", "kind"]
+        "Requests for a stream, by kind (begin, begin_dir, resolve).";
+    STREAMS_ENDED "onionring_streams_ended_total" counter ["shard", "reason"]
+        "Streams ended, by the reason in the END message.";
+    EXIT_CONNECTIONS "onionring_exit_connections" gauge ["shard", "family"]
+        "Connections to destinations open now, by address family.";
+    EXIT_CONNECTS "onionring_exit_connects_total" counter ["shard", "family", "outcome"]
+        "Attempts to connect to a destination address, by address family and outcome.";
+    EXIT_CONNECT_SECONDS "onionring_exit_connect_seconds" NETWORK_SECONDS ["shard"]
+        "Time successful connections to destinations took.";
+    EXIT_READ_BYTES "onionring_exit_read_bytes_total" counter ["shard"]
+        "Bytes read from destinations.";
+    EXIT_WRITTEN_BYTES "onionring_exit_written_bytes_total" counter ["shard"]
+        "Bytes written to destinations.";
+    PORTS_EXHAUSTED "onionring_ports_exhausted_total" counter ["shard"]
+        "Times no local port was left for a connection.";
+
+    // Names.
+    DNS_LOOKUPS "onionring_dns_lookups_total" counter ["shard", "outcome"]
+        "Lookups that went to a name server, by outcome.";
+    DNS_QUERIES "onionring_dns_queries_total" counter ["shard"]
+        "Questions sent to name servers, repeats included.";
+    DNS_LOOKUP_SECONDS "onionring_dns_lookup_seconds" NETWORK_SECONDS ["shard"]
+        "Time lookups took that went to a name server.";
+    DNS_CACHE_HITS "onionring_dns_cache_hits_total" counter ["shard"]
+        "Lookups answered from memory.";
+    DNS_CACHE_ENTRIES "onionring_dns_cache_entries" gauge ["shard"]
+        "Answers of name servers in memory.";
+    DNS_SERVERS_FAILING "onionring_dns_servers_failing" gauge ["shard"]
+        "Name servers passed over because they fail.";
+
+    // Limits.
+    LIMITED_SECONDS "onionring_limited_seconds_total" counter ["shard", "by"]
+        "Time, by what kept the shard from relaying more (cpu, socket, rate, window, demand).";
+    READ_LIMIT_REACHED "onionring_read_limit_reached_total" counter ["shard"]
+        "Times reading paused because BandwidthRate or BandwidthBurst was used up.";
+    WRITE_LIMIT_REACHED "onionring_write_limit_reached_total" counter ["shard"]
+        "Times writing paused because BandwidthRate or BandwidthBurst was used up.";
+    SHARD_BUSY_SECONDS "onionring_shard_busy_seconds_total" counter ["shard"]
+        "Time the shard's thread worked.";
+    SHARD_LAG_SECONDS "onionring_shard_lag_seconds" LOCAL_SECONDS ["shard"]
+        "How late the shard's timer fired, sampled once a second.";
+    DEFENCES "onionring_defences_total" counter ["shard", "defence"]
+        "Requests refused as a defence against floods, by defence.";
+    MEMORY_BYTES "onionring_memory_bytes" gauge ["owner"]
+        "Memory held, by what it is for.";
+    MEMORY_LIMIT_BYTES "onionring_memory_limit_bytes" gauge []
+        "MaxMemInQueues as it is in force.";
+    MEMORY_FREED_BYTES "onionring_memory_freed_bytes_total" counter ["owner"]
+        "Memory freed by closing circuits or dropping caches because the limit was near, by what it was for.";
+
+    // Directory and standing in the network.
+    CONSENSUS_VALID_AFTER "onionring_consensus_valid_after_timestamp_seconds" gauge []
+        "When the consensus in use became valid.";
+    CONSENSUS_VALID_UNTIL "onionring_consensus_valid_until_timestamp_seconds" gauge []
+        "When the consensus in use ends to be valid.";
+    DIRECTORY_DOCUMENTS "onionring_directory_documents" gauge ["kind"]
+        "Directory documents held, by kind.";
+    DIRECTORY_FETCHES "onionring_directory_fetches_total" counter ["kind", "outcome"]
+        "Directory documents asked for, by kind and outcome.";
+    DIRECTORY_REQUESTS "onionring_directory_requests_total" counter ["kind", "status"]
+        "Directory requests answered, by kind of document and HTTP status.";
+    DIRECTORY_SERVED_BYTES "onionring_directory_served_bytes_total" counter []
+        "Bytes of directory documents served, as compressed.";
+    DESCRIPTOR_UPLOADS "onionring_descriptor_uploads_total" counter ["outcome"]
+        "Uploads of our descriptor to an authority, by outcome.";
+    DESCRIPTOR_PUBLISHED "onionring_descriptor_published_timestamp_seconds" gauge []
+        "When the descriptor in use was made.";
+    RELAY_FLAG "onionring_relay_flag" gauge ["flag"]
+        "Whether the consensus gives this relay the flag: 1 or 0.";
+    REACHABLE "onionring_reachable" gauge ["family"]
+        "Whether the ORPort was found reachable from outside, by address family: 1 or 0.";
+    KEY_EXPIRY "onionring_key_expiry_timestamp_seconds" gauge ["key"]
+        "When the certificate of the key expires.";
+
+    // Logs.
+    LOG_EVENTS "onionring_log_events_total" counter ["severity"]
+        "Messages logged, by severity (err, warn, notice).";
+    LOG_EVENTS_SUPPRESSED "onionring_log_events_suppressed_total" counter []
+        "Repeated messages left out of the log.";
+}
