@@ -1,4 +1,5 @@
 //! A thread-per-core onion-routing relay.
 
+pub mod exit;
 pub mod io;
 pub mod limits;

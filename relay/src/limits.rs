@@ -1,5 +1,7 @@
 //! Every bound of the relay, in one place, with what happens at it.
 
+use std::time::Duration;
+
 /// Connections that the kernel holds for one shard's listener until they are accepted; it refuses more.
 pub const LISTEN_BACKLOG: i32 = 4096;
 
@@ -16,3 +18,65 @@ pub const OPEN_FILES_NEEDED: u64 = 1024;
 
 /// Open files to ask for when the hard limit is unlimited.
 pub const OPEN_FILES_WANTED: u64 = 1 << 20;
+
+/// Names a shard resolves at the same time; one more fails at once with a transient error, so that a flood of names
+/// costs neither memory nor file descriptors (each lookup holds at most one socket).
+pub const DNS_LOOKUPS: usize = 2048;
+
+/// Streams that wait for the same name; one more fails at once with a transient error.
+pub const DNS_WAITERS_PER_LOOKUP: usize = 512;
+
+/// Answers a shard remembers; the one that expires first makes room. At most about 1 KiB each.
+pub const DNS_CACHE_ENTRIES: usize = 8192;
+
+/// Longest time an answer is remembered, whatever its TTL says.
+pub const DNS_CACHE_TTL_MAX: Duration = Duration::from_secs(3600);
+
+/// Longest time "no such name" is remembered (RFC 2308 leaves the choice to the resolver).
+pub const DNS_NEGATIVE_TTL_MAX: Duration = Duration::from_secs(300);
+
+/// Time a failing name (no resolver answered) is remembered, so that clients who retry do not multiply the load.
+pub const DNS_FAILURE_TTL: Duration = Duration::from_secs(5);
+
+/// Addresses kept of each family of one answer; the rest are ignored. Both families together fit a RESOLVED cell.
+pub const DNS_ADDRESSES_PER_FAMILY: usize = 8;
+
+/// CNAME records followed in one answer; a longer chain, or a loop, counts as a failure of the resolver.
+pub const DNS_CNAME_CHAIN: usize = 16;
+
+/// Records of an answer that are looked at; an answer with more counts as a failure of the resolver.
+pub const DNS_ANSWER_RECORDS: usize = 256;
+
+/// Datagrams read for one question; if none of them answers it, the question goes over TCP, where nobody off the path
+/// can answer.
+pub const DNS_DATAGRAMS_PER_QUESTION: u32 = 8;
+
+/// Largest answer read over UDP; without EDNS a server sends no more than 512.
+pub const DNS_DATAGRAM_LEN: usize = 1232;
+
+/// Largest answer read over TCP; a longer one counts as a failure of the resolver.
+pub const DNS_TCP_LEN: usize = 16 * 1024;
+
+/// Name servers used of resolv.conf; the rest are ignored.
+pub const DNS_SERVERS: usize = 8;
+
+/// Search domains used of resolv.conf; the rest are ignored.
+pub const DNS_SEARCH_DOMAINS: usize = 6;
+
+/// Time one lookup may take in all, over all servers and attempts: clients give a stream up after 10 to 15 seconds.
+pub const DNS_LOOKUP_TIME: Duration = Duration::from_secs(12);
+
+/// Time a lookup waits for IPv6 addresses once it has IPv4 ones.
+pub const DNS_OTHER_FAMILY_TIME: Duration = Duration::from_millis(250);
+
+/// Failures in a row after which a name server is passed over while others work.
+pub const DNS_SERVER_FAILURES: u32 = 3;
+
+/// First and longest time a failing name server is passed over; the time doubles with each further failure.
+pub const DNS_SERVER_REST: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(300));
+
+const _: () = {
+    // Type 1, length 1, TTL 4 around each value: all addresses of a name fit the 498 bytes of one relay message.
+    assert!(DNS_ADDRESSES_PER_FAMILY * (6 + 4) + DNS_ADDRESSES_PER_FAMILY * (6 + 16) <= 498);
+    assert!(DNS_DATAGRAMS_PER_QUESTION > 0);
+};

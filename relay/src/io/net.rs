@@ -7,7 +7,8 @@ use std::os::fd::{FromRawFd, IntoRawFd as _, OwnedFd};
 use std::pin::Pin;
 
 use futures_lite::AsyncWrite as _;
-use glommio::net::{TcpListener, TcpStream};
+use glommio::net::{TcpListener, TcpStream, UdpSocket};
+use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
 use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;
 
@@ -90,7 +91,7 @@ pub fn adopt_listener(listener: std::net::TcpListener) -> TcpListener {
 
 /// Makes one of glommio's sockets out of a descriptor; there is no safe way to.
 fn adopt<T: FromRawFd>(fd: OwnedFd) -> T {
-    // SAFETY: `into_raw_fd` gives up the only owner of an open descriptor, which the new one becomes. Both callers
+    // SAFETY: `into_raw_fd` gives up the only owner of an open descriptor, which the new one becomes. All callers
     // hold a socket of the kind that `T` is.
     unsafe { T::from_raw_fd(fd.into_raw_fd()) }
 }
@@ -105,13 +106,24 @@ pub struct OutboundAddresses {
 }
 
 impl OutboundAddresses {
+    /// The source towards `peer`. A configured public address is not for talking to services on this host.
     fn towards(&self, peer: SocketAddr) -> Option<SocketAddr> {
         let ip = match peer {
             SocketAddr::V4(_) => self.ipv4.map(IpAddr::V4),
             SocketAddr::V6(_) => self.ipv6.map(IpAddr::V6),
         };
-        ip.map(|ip| SocketAddr::new(ip, 0))
+        ip.filter(|ip| ip.is_loopback() || !peer.ip().is_loopback()).map(|ip| SocketAddr::new(ip, 0))
     }
+}
+
+/// A UDP socket on a random port that hears only `peer`.
+pub fn udp(peer: SocketAddr, from: &OutboundAddresses) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::for_address(peer), Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
+    if let Some(source) = from.towards(peer) {
+        socket.bind(&source.into())?;
+    }
+    socket.connect(&peer.into())?;
+    Ok(adopt(socket.into()))
 }
 
 /// Connects to `peer`. The caller bounds the time; dropping the future gives the attempt up.
@@ -119,6 +131,9 @@ pub async fn connect(peer: SocketAddr, from: &OutboundAddresses) -> io::Result<T
     let socket = Socket::new(Domain::for_address(peer), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     set_options(&socket)?;
     if let Some(source) = from.towards(peer) {
+        // The port is chosen when connecting, so that one address carries 64k connections to each destination, not
+        // 64k in all.
+        setsockopt(&socket, IpBindAddressNoPort, &true)?;
         socket.bind(&source.into())?;
     }
     match socket.connect(&peer.into()) {

@@ -1,0 +1,3 @@
+//! The exit side: names, policy, connections to destinations and the streams they carry.
+
+pub mod dns;
