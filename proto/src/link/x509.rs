@@ -7,7 +7,7 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use der::asn1::{AnyRef, BitStringRef, Null, ObjectIdentifier, UintRef};
+use der::asn1::{AnyRef, BitStringRef, Null, ObjectIdentifier, OctetStringRef, UintRef};
 use der::{DateTime, Decode, Encode, Sequence};
 use rand_core::CryptoRng;
 use sha2::{Digest, Sha256};
@@ -16,6 +16,7 @@ use x509_cert::TbsCertificate;
 use x509_cert::name::Name;
 use x509_cert::spki::{AlgorithmIdentifierRef, SubjectPublicKeyInfoRef};
 use x509_cert::time::{Time, Validity};
+use zeroize::Zeroizing;
 
 use crate::crypto::rsa::{RsaError, RsaPrivate, RsaPublic};
 use crate::time::Unix;
@@ -101,18 +102,45 @@ struct NewTbs<'a> {
 
 const VERSION_3: u8 = 2;
 
+/// A private key with its algorithm (RFC 5208).
+#[derive(Sequence)]
+struct Pkcs8<'a> {
+    version: u8,
+    algorithm: AlgorithmIdentifierRef<'a>,
+    key: &'a OctetStringRef,
+}
+
+fn rsa_encryption() -> AlgorithmIdentifierRef<'static> {
+    AlgorithmIdentifierRef { oid: RSA_ENCRYPTION, parameters: Some(Null.into()) }
+}
+
 /// Makes the self-signed certificate of a relay's RSA identity key, valid for a year (CERTS type 2).
 pub fn build_identity(key: &RsaPrivate, now: Unix, rng: &mut impl CryptoRng) -> Result<Vec<u8>, X509Error> {
     let name = random_name("net", rng);
     build_self_signed(key, &name, &name, now, now + IDENTITY_LIFETIME, rng)
 }
 
-/// Makes the throw-away certificate that our TLS side presents for `key` ([`TLS_KEY_BITS`] bits), valid for 30 days from
-/// yesterday on, so that it says nothing about our clock or start.
-pub fn build_tls_leaf(key: &RsaPrivate, now: Unix, rng: &mut impl CryptoRng) -> Result<Vec<u8>, X509Error> {
-    let (issuer, subject) = (random_name("com", rng), random_name("net", rng));
-    let midnight = Unix(now.0 - now.0 % DAY.as_secs());
-    build_self_signed(key, &issuer, &subject, midnight - DAY, midnight + TLS_LIFETIME, rng)
+/// What our TLS side presents: a throw-away key of [`TLS_KEY_BITS`] bits and a certificate of it.
+pub struct TlsLeaf {
+    /// The certificate, in DER; what a [`LinkIdentity`](super::LinkIdentity) is made for.
+    pub certificate: Vec<u8>,
+    /// The private key as PKCS#8 in DER, the form that TLS libraries take.
+    pub key: Zeroizing<Vec<u8>>,
+}
+
+impl TlsLeaf {
+    /// Makes a new one, valid for 30 days from yesterday's midnight on, so that it tells nothing about our clock or
+    /// start. Finding the key takes a good part of a second.
+    pub fn generate(now: Unix, rng: &mut impl CryptoRng) -> Result<TlsLeaf, X509Error> {
+        let key = RsaPrivate::generate(TLS_KEY_BITS, rng)?;
+        let (issuer, subject) = (random_name("com", rng), random_name("net", rng));
+        let midnight = Unix(now.0 - now.0 % DAY.as_secs());
+        let certificate =
+            build_self_signed(&key, &issuer, &subject, midnight - DAY, midnight + TLS_LIFETIME, rng)?;
+        let pkcs1 = key.to_der();
+        let key = Pkcs8 { version: 0, algorithm: rsa_encryption(), key: OctetStringRef::new(&pkcs1)? };
+        Ok(TlsLeaf { certificate, key: Zeroizing::new(key.to_der()?) })
+    }
 }
 
 /// Reads the identity certificate of a peer and checks all that can be checked in it: its own signature, the length of
@@ -141,9 +169,8 @@ pub fn verify_identity(der: &[u8], now: Unix) -> Result<RsaPublic, X509Error> {
     Ok(key)
 }
 
-/// Host names as C tor makes them up for certificates and for the server name in TLS: `www.`, 4 to 25 base32 characters,
-/// and this top-level domain.
-pub fn random_host_name(top_level: &str, rng: &mut impl CryptoRng) -> String {
+/// Host names as C tor makes them up: `www.`, 4 to 25 base32 characters, and this top-level domain.
+fn random_host_name(top_level: &str, rng: &mut impl CryptoRng) -> String {
     const BASE32: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
     let length = 4 + rng.next_u32() as usize % 22;
     let label: String =
@@ -180,7 +207,7 @@ fn build_self_signed(
         validity: Validity::new(time(from)?, time(to)?),
         subject: subject.clone(),
         key: SubjectPublicKeyInfoRef {
-            algorithm: AlgorithmIdentifierRef { oid: RSA_ENCRYPTION, parameters: Some(Null.into()) },
+            algorithm: rsa_encryption(),
             subject_public_key: BitStringRef::from_bytes(&public)?,
         },
     }
