@@ -15,7 +15,7 @@ use crate::link::{CircIds, LinkError, LinkIdentity};
 pub(super) struct Responder {
     identity: Arc<LinkIdentity>,
     /// Our transcript up to AUTH_CHALLENGE: SLOG.
-    slog: [u8; 32],
+    pub(super) slog: [u8; 32],
     initiator: InitiatorIs,
 }
 

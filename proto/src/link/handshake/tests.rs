@@ -8,6 +8,8 @@ use crate::link::cert::CertError;
 use crate::link::msg::{auth_challenge, certs};
 use crate::link::tests::{NOW, Relay, rng};
 
+mod recorded;
+
 const INITIATOR_AT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 2));
 const RESPONDER_AT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 1));
 
