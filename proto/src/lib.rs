@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cell;
+pub mod circuit;
 pub mod crypto;
 pub mod flow;
 pub mod handshake;

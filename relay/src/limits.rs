@@ -19,6 +19,46 @@ pub const OPEN_FILES_NEEDED: u64 = 1024;
 /// Open files to ask for when the hard limit is unlimited.
 pub const OPEN_FILES_WANTED: u64 = 1 << 20;
 
+/// Cells of one circuit waiting on one link (C tor's `circ_max_cell_queue_size` default); one more closes the
+/// circuit with RESOURCELIMIT.
+pub const CELLS_PER_CIRCUIT: usize = 2500;
+
+/// Half-life of a circuit's average when links choose whom to serve (C tor's `CircuitPriorityHalflifeMsec`).
+pub const CIRCUIT_PRIORITY_HALF_LIFE: Duration = Duration::from_secs(30);
+
+/// Cells and messages in a batch that crosses to another shard; a fuller batch starts the next one.
+pub const CROSSING_BATCH: usize = 64;
+
+/// Batches waiting for one ring; with more, the shard reads from no link until the other shard has caught up.
+pub const CROSSING_BACKLOG: usize = 256;
+
+/// CREATE cells waiting for their public-key work on one shard; at the limit the oldest is refused with
+/// RESOURCELIMIT.
+pub const PENDING_CREATES: usize = 2048;
+
+/// Circuits waiting for a link to one peer; one more is closed with RESOURCELIMIT.
+pub const WAITERS_PER_PEER: usize = 1024;
+
+/// Links being dialed by one shard; at the limit an extend to a new peer fails with RESOURCELIMIT.
+pub const DIALS_PER_SHARD: usize = 1024;
+
+/// Time from an EXTEND2 to its CREATED2; a slower extend closes the circuit with TIMEOUT.
+pub const EXTEND_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Time from the first byte of a connection to the end of the link handshake; a slower one is closed.
+pub const LINK_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A link with a client, or one that is not canonical, is closed when it carried no circuit for this long; each
+/// link draws a point in the range, so that they do not all end at once (as C tor does).
+pub const IDLE_LINK: std::ops::Range<Duration> = Duration::from_secs(180)..Duration::from_secs(270);
+
+/// The same for canonical links with relays.
+pub const IDLE_CANONICAL_LINK: std::ops::Range<Duration> =
+    Duration::from_secs(45 * 60)..Duration::from_secs(75 * 60);
+
+/// Bytes of a stream that wait to be packed are never taken: a driver may offer at most this many at a time.
+pub const STREAM_WRITE_CHUNK: usize = 498 * 128;
+
 /// Names a shard resolves at the same time; one more fails at once with a transient error, so that a flood of names
 /// costs neither memory nor file descriptors (each lookup holds at most one socket).
 pub const DNS_LOOKUPS: usize = 2048;

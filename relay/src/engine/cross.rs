@@ -1,0 +1,151 @@
+//! What shards say to each other: cells and small messages, gathered into one batch per destination.
+//!
+//! Order is kept per pair of shards, so a CREATE2 never overtakes, nor is overtaken by, what belongs to its circuit.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use onionring_proto::cell::{Body, Command, DestroyReason};
+
+use super::ids::{CircuitId, Leg, LinkId, ShardIndex};
+use super::link::LinkFacts;
+use crate::limits;
+
+/// One item of a batch.
+#[derive(Debug)]
+pub enum Cross {
+    /// A cell from a link, on its way to the circuit's home.
+    Inward {
+        /// Where it came in.
+        leg: Leg,
+        /// Its command.
+        command: Command,
+        /// Its body, as received.
+        body: Body,
+    },
+    /// A cell from a circuit's home, on its way to a link.
+    Outward {
+        /// Where it goes out.
+        leg: Leg,
+        /// Its command.
+        command: Command,
+        /// Its body, ready to send.
+        body: Body,
+    },
+    /// Everything rare.
+    Message(Box<Message>),
+}
+
+/// A message that is not a cell.
+#[derive(Debug)]
+pub enum Message {
+    /// Link to home: a CREATE2 or CREATE_FAST came in.
+    Create {
+        /// Where.
+        leg: Leg,
+        /// CREATE2 or CREATE_FAST.
+        command: Command,
+        /// Its body.
+        body: Body,
+        /// The link it came on.
+        facts: Arc<LinkFacts>,
+    },
+    /// Link to home: the peer destroyed the circuit.
+    Destroyed(Leg),
+    /// Link to home: the circuit's queue, or the memory for queues, is full.
+    Overrun(Leg),
+    /// Home to link: destroy the circuit at the peer and drop what still waits for it.
+    Destroy(Leg, DestroyReason),
+    /// Home to link: circuits on this link became more (`true`) or fewer by one.
+    Use(LinkId, bool),
+    /// Home to link: a circuit of this link went on beyond the relay.
+    Extended(LinkId),
+    /// Link to everyone: the link is gone, and its circuits with it.
+    LinkClosed(LinkId),
+    /// Home to registrar: which link leads to this peer?
+    FindLink(FindLink),
+    /// Registrar to home: this one.
+    LinkFound {
+        /// The circuit that asked.
+        circuit: CircuitId,
+        /// The link.
+        link: LinkId,
+        /// What is known of it.
+        facts: Arc<LinkFacts>,
+    },
+    /// Registrar to home: none, for this reason.
+    LinkFailed {
+        /// The circuit that asked.
+        circuit: CircuitId,
+        /// What to close it with.
+        reason: DestroyReason,
+    },
+    /// Link to registrar: a link to an authenticated peer opened.
+    LinkOpened(LinkId, Arc<LinkFacts>),
+    /// Link to registrar: that link is gone or no longer wanted for new circuits.
+    LinkRetired(LinkId, Arc<LinkFacts>),
+}
+
+/// A search for a link to a peer.
+#[derive(Debug)]
+pub struct FindLink {
+    /// The shard that asks.
+    pub home: ShardIndex,
+    /// The circuit that asks.
+    pub circuit: CircuitId,
+    /// RSA identity of the peer.
+    pub rsa_id: [u8; 20],
+    /// Ed25519 identity of the peer, if known.
+    pub ed_id: Option<[u8; 32]>,
+    /// Where to dial if no link is open.
+    pub addresses: Vec<SocketAddr>,
+}
+
+/// A batch on its way to another shard. Its memory goes back to the sender when it has been read.
+pub type Batch = Vec<Cross>;
+
+/// Batches under way from one shard to the others.
+pub(super) struct Outgoing {
+    lanes: Vec<VecDeque<Batch>>,
+    spare: Vec<Batch>,
+}
+
+impl Outgoing {
+    pub(super) fn new(shards: u16) -> Self {
+        Outgoing { lanes: (0..shards).map(|_| VecDeque::new()).collect(), spare: Vec::new() }
+    }
+
+    pub(super) fn push(&mut self, to: ShardIndex, item: Cross) {
+        let lane = &mut self.lanes[usize::from(to.0)];
+        if lane.back().is_none_or(|batch| batch.len() >= limits::CROSSING_BATCH) {
+            lane.push_back(self.spare.pop().unwrap_or_else(|| Vec::with_capacity(limits::CROSSING_BATCH)));
+        }
+        if let Some(batch) = lane.back_mut() {
+            batch.push(item);
+        }
+    }
+
+    /// The next batch to send to `to`.
+    pub(super) fn take(&mut self, to: ShardIndex) -> Option<Batch> {
+        self.lanes[usize::from(to.0)].pop_front()
+    }
+
+    /// Puts back a batch that did not fit into the ring, ahead of the others.
+    pub(super) fn put_back(&mut self, to: ShardIndex, batch: Batch) {
+        self.lanes[usize::from(to.0)].push_front(batch);
+    }
+
+    /// Takes back the memory of a batch that has been read.
+    pub(super) fn recycle(&mut self, mut batch: Batch) {
+        if self.spare.len() < limits::CROSSING_BACKLOG {
+            batch.clear();
+            self.spare.push(batch);
+        }
+    }
+
+    /// Whether some shard is too far behind.
+    pub(super) fn congested(&self) -> bool {
+        self.lanes.iter().any(|lane| lane.len() > limits::CROSSING_BACKLOG)
+    }
+}

@@ -1,0 +1,172 @@
+//! Extending a circuit: the rules of EXTEND2, the search for a link, and the way of CREATE2 and CREATED2.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use onionring_proto::cell::{BODY_LEN, Body, Command, DestroyReason};
+use onionring_proto::handshake::{Create2, Created2};
+use onionring_proto::limits::CIRC_ID_TRIES;
+use onionring_proto::relay_msg::{Extend2, Extended2, RelayCmd, StreamId};
+use onionring_proto::time::Mono;
+use rand_core::Rng;
+
+use super::Engine;
+use super::circuit::Next;
+use super::cross::{FindLink, Message};
+use super::ids::{CircuitId, Leg, LinkId};
+use super::link::LinkFacts;
+use super::timer::Timer;
+use crate::limits;
+
+/// A client's half of a handshake on its way to the next relay.
+pub(super) struct Onionskin {
+    create: Box<Body>,
+}
+
+impl Engine {
+    /// The client asks for another hop (tor-spec 5.1.2 and 5.3.1).
+    pub(super) fn extend(&mut self, now: Mono, id: CircuitId, extend: &Extend2<'_>) {
+        let Some(circuit) = self.circuits.get_mut(id) else { return };
+        if !matches!(circuit.next, Next::None) {
+            return self.close_circuit(now, id, "second_extend", DestroyReason::Protocol);
+        }
+        let specs = &extend.specs;
+        let known = self.snapshot.relays.get(&specs.rsa_id);
+        let ed_id = specs.ed_id.or_else(|| known.and_then(|relay| relay.ed_id));
+        if circuit
+            .prev_facts
+            .peer
+            .as_ref()
+            .is_some_and(|peer| peer.rsa_id == specs.rsa_id || ed_id.is_some_and(|ed_id| ed_id == peer.ed_id))
+        {
+            return self.close_circuit(now, id, "extend_to_previous_hop", DestroyReason::Protocol);
+        }
+        if specs.rsa_id == self.snapshot.identity.rsa_id {
+            return self.close_circuit(now, id, "extend_to_self", DestroyReason::ConnectFailed);
+        }
+        let mut addresses: Vec<SocketAddr> = Vec::new();
+        addresses.extend(specs.ipv4.map(SocketAddr::V4));
+        addresses.extend(specs.ipv6.map(SocketAddr::V6));
+        for &address in known.map(|relay| relay.addresses.as_slice()).unwrap_or_default() {
+            if !addresses.iter().any(|have| have.is_ipv4() == address.is_ipv4()) {
+                addresses.push(address);
+            }
+        }
+        addresses.retain(|address| self.may_dial(address));
+        if addresses.is_empty() {
+            return self.close_circuit(now, id, "extend_to_forbidden_address", DestroyReason::Protocol);
+        }
+        // With both families to choose from, either will do; drawing spreads the load as deployed relays do.
+        if self.rng.next_u32() & 1 == 1 {
+            addresses.reverse();
+        }
+        let mut create = Box::new([0; BODY_LEN]);
+        // A handshake that fits EXTEND2 fits CREATE2.
+        Create2 { htype: extend.htype, hdata: extend.hdata }.write(&mut create);
+        let Some(circuit) = self.circuits.get_mut(id) else { return };
+        circuit.next = Next::Searching(Onionskin { create });
+        circuit.relay.set_joined(true);
+        self.timers.set(&mut circuit.extend_timer, now + limits::EXTEND_TIMEOUT, Timer::Extend(id));
+        let ask = FindLink { home: self.me, circuit: id, rsa_id: specs.rsa_id, ed_id, addresses };
+        let registrar = self.homes.registrar(&specs.rsa_id);
+        self.tell(now, registrar, Message::FindLink(ask));
+    }
+
+    fn may_dial(&self, address: &SocketAddr) -> bool {
+        let params = &self.snapshot.params;
+        (address.is_ipv4() || params.extend_to_ipv6) && (params.extend_to_private || is_public(address.ip()))
+    }
+
+    /// The registrar names the link for a circuit that is being extended.
+    pub(super) fn extend_on(&mut self, now: Mono, id: CircuitId, link: LinkId, facts: Arc<LinkFacts>) {
+        let Some(circuit) = self.circuits.get_mut(id) else { return };
+        let Next::Searching(onionskin) = &circuit.next else { return };
+        let create = onionskin.create.clone();
+        // Of the ids that are ours to choose, those that lead back to this shard. No other shard can choose them, so
+        // being unused here is being unused.
+        let (homes, circuits, me) = (&self.homes, &self.circuits, self.me);
+        let tries = CIRC_ID_TRIES * u32::from(homes.shards());
+        let drawn = facts.circ_ids.allocate(tries, &mut self.rng, |circ| {
+            let leg = Leg { link, circ };
+            homes.home(leg) == me && circuits.find(leg).is_none()
+        });
+        let Ok(circ) = drawn else {
+            return self.close_circuit(now, id, "circuit_ids_exhausted", DestroyReason::ResourceLimit);
+        };
+        let leg = Leg { link, circ };
+        self.circuits.join(id, leg);
+        self.tell(now, link.shard(), Message::Use(link, true));
+        self.send_cell(now, leg, Command::CREATE2, &create);
+    }
+
+    /// The registrar found no link.
+    pub(super) fn extend_failed(&mut self, now: Mono, id: CircuitId, reason: DestroyReason) {
+        if let Some(circuit) = self.circuits.get_mut(id)
+            && matches!(circuit.next, Next::Searching(_))
+        {
+            self.close_circuit(now, id, "extend_failed", reason);
+        }
+    }
+
+    /// CREATED2 from the next relay: wrapped and passed to the client unseen.
+    pub(super) fn extended(&mut self, now: Mono, id: CircuitId, body: &Body) {
+        let Some(circuit) = self.circuits.get_mut(id) else { return };
+        let hdata = match Created2::parse(body) {
+            Ok(created) if created.fits_extended2() => created.hdata,
+            _ => return self.close_circuit(now, id, "created_malformed", DestroyReason::Protocol),
+        };
+        let prev = circuit.prev.link;
+        if let Next::Creating(leg) = circuit.next {
+            circuit.next = Next::Open(leg);
+            self.timers.cancel(&mut circuit.extend_timer);
+            self.tell(now, prev.shard(), Message::Extended(prev));
+        }
+        let mut data = Vec::with_capacity(hdata.len() + 2);
+        Extended2 { hdata }.write(&mut data);
+        self.originate(now, id, RelayCmd::EXTENDED2, StreamId::CIRCUIT, &data);
+    }
+
+    pub(super) fn extend_timeout(&mut self, now: Mono, id: CircuitId) {
+        if let Some(circuit) = self.circuits.get_mut(id)
+            && matches!(circuit.next, Next::Searching(_) | Next::Creating(_))
+        {
+            self.close_circuit(now, id, "extend_timeout", DestroyReason::Timeout);
+        }
+    }
+
+    /// TRUNCATE: what lies behind this hop is cut off, the circuit may be extended anew (tor-spec 5.4).
+    pub(super) fn truncate(&mut self, now: Mono, id: CircuitId, reason: DestroyReason) {
+        let Some(circuit) = self.circuits.get_mut(id) else { return };
+        circuit.relay.set_joined(false);
+        self.timers.cancel(&mut circuit.extend_timer);
+        if let Some(leg) = self.circuits.part(id) {
+            self.drop_leg(now, leg, reason);
+        }
+        let body = [DestroyReason::Requested.to_wire()];
+        self.originate(now, id, RelayCmd::TRUNCATED, StreamId::CIRCUIT, &body);
+    }
+}
+
+/// Whether an address can be a relay's on the public network.
+fn is_public(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => {
+            let [a, b, ..] = ip.octets();
+            !(ip.is_private()
+                || ip.is_loopback()
+                || ip.is_link_local()
+                || ip.is_multicast()
+                || ip.is_broadcast()
+                || a == 0
+                || (a == 100 && (64..128).contains(&b)))
+        }
+        IpAddr::V6(ip) => {
+            !(ip.is_loopback()
+                || ip.is_unspecified()
+                || ip.is_multicast()
+                || ip.is_unique_local()
+                || ip.is_unicast_link_local()
+                || ip.to_ipv4_mapped().is_some())
+        }
+    }
+}

@@ -1,0 +1,516 @@
+//! Links as a shard sees them: handshake, the way of a cell from a link to its circuit's home, and the way out.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use onionring_proto::cell::{Body, CircId, Command, DestroyReason, Frame, LinkVersion, next_frame};
+use onionring_proto::cell::{write_destroy, write_zero_filled};
+use onionring_proto::link::{
+    CircIds, Established, ExpectedPeer, Handshake, LinkError, LinkIdentity, LinkParams, PaddingTimer,
+    PeerIdentity, TlsExporter, Verdict, judge,
+};
+use onionring_proto::time::{Mono, Unix};
+use rand_core::Rng;
+
+use super::Engine;
+use super::cross::{Cross, Message};
+use super::event::{DialId, Event, LinkEvent};
+use super::ids::{Leg, LinkId};
+use super::queue::{LinkQueue, QueueFull};
+use super::timer::{Timer, TimerKey};
+use crate::limits;
+
+/// What circuits need to know of a link they run over. It never changes once the link is open.
+#[derive(Debug)]
+pub struct LinkFacts {
+    /// The link protocol in use.
+    pub version: LinkVersion,
+    /// Who the peer proved to be; `None` for a client.
+    pub peer: Option<PeerIdentity>,
+    /// Whether the connection leads to an address that the peer calls its own.
+    pub canonical: bool,
+    /// Which circuit ids are ours to choose, and which are the peer's.
+    pub circ_ids: CircIds,
+    /// When the handshake was complete.
+    pub opened_at: Mono,
+}
+
+impl LinkFacts {
+    /// Whether the peer is a client: it did not prove to be a relay.
+    pub fn is_client(&self) -> bool {
+        self.peer.is_none()
+    }
+}
+
+/// A connection whose TLS handshake is complete.
+pub struct NewLink {
+    /// Address and port of the peer.
+    pub peer: SocketAddr,
+    /// How it came about.
+    pub origin: Origin,
+}
+
+/// How a connection came about, with what binds the link handshake to its TLS session.
+pub enum Origin {
+    /// A peer came to us; the identity is the one made for the TLS certificate that it was shown.
+    Accepted(Arc<LinkIdentity>),
+    /// We went to a peer, which showed this TLS certificate (DER).
+    Dialed(DialId, Vec<u8>),
+}
+
+/// One link.
+pub(super) struct Link {
+    state: State,
+    queue: LinkQueue,
+    dial: Option<DialId>,
+    /// Padding of an open link.
+    padding: Option<PaddingTimer>,
+    /// Circuits of all shards that run over it.
+    circuits: usize,
+    /// When the last circuit went, or the link opened.
+    idle_since: Mono,
+    idle_limit: Duration,
+    /// The driver has been told that there is something to send.
+    writable: bool,
+    /// The end of the handshake, then of idleness.
+    deadline: Option<TimerKey>,
+    padding_timer: Option<TimerKey>,
+}
+
+enum State {
+    Handshake(Box<Handshake>),
+    Open(Arc<LinkFacts>),
+    /// Only what is queued is still sent.
+    Closing,
+}
+
+/// Why a link ends.
+#[derive(Debug)]
+pub enum LinkEnd {
+    /// The peer broke the protocol.
+    Peer(LinkError),
+    /// The connection closed or failed.
+    Connection,
+    /// The handshake took too long.
+    Timeout,
+    /// It carried no circuit for long.
+    Idle,
+    /// The relay shuts down.
+    Shutdown,
+}
+
+impl LinkEnd {
+    /// A short name for metrics.
+    pub fn label(&self) -> &'static str {
+        match self {
+            LinkEnd::Peer(error) => error.label(),
+            LinkEnd::Connection => "connection",
+            LinkEnd::Timeout => "handshake_timeout",
+            LinkEnd::Idle => "idle",
+            LinkEnd::Shutdown => "shutdown",
+        }
+    }
+}
+
+impl Engine {
+    /// Starts the link handshake on a new connection whose TLS handshake is complete.
+    pub fn open_link(&mut self, now: Mono, new: NewLink) -> LinkId {
+        let id = LinkId::new(self.me, self.next_link);
+        self.next_link += 1;
+        let params = LinkParams {
+            versions: self.snapshot.link_versions.clone(),
+            peer_address: new.peer.ip(),
+            own_addresses: self.snapshot.own_addresses.clone(),
+        };
+        let (handshake, dial) = match new.origin {
+            Origin::Accepted(identity) => (Handshake::responder(identity, params), None),
+            Origin::Dialed(dial, leaf) => {
+                // A dial that is over leads to a link nobody waits for, to whoever answers.
+                let target = self.registry.dial_target(dial);
+                let expected = ExpectedPeer {
+                    rsa_id: target.map(|(rsa_id, _)| rsa_id),
+                    ed_id: target.and_then(|(_, ed_id)| ed_id),
+                };
+                let identity = Some(self.snapshot.link_identity.clone());
+                (Handshake::initiator(identity, expected, &leaf, params), Some(dial))
+            }
+        };
+        let mut link = Link {
+            state: State::Handshake(Box::new(handshake)),
+            queue: LinkQueue::new(self.homes.clone(), limits::CIRCUIT_PRIORITY_HALF_LIFE, now),
+            dial,
+            padding: None,
+            circuits: 0,
+            idle_since: now,
+            idle_limit: Duration::MAX,
+            writable: false,
+            deadline: None,
+            padding_timer: None,
+        };
+        self.timers.set(&mut link.deadline, now + limits::LINK_HANDSHAKE_TIMEOUT, Timer::Handshake(id));
+        self.links.insert(id, link);
+        self.flush_handshake(id);
+        id
+    }
+
+    /// A dial did not lead to a connection with a complete TLS handshake.
+    pub fn dial_failed(&mut self, now: Mono, dial: DialId) {
+        let mut todo = Vec::new();
+        self.registry.dial_failed(dial, DestroyReason::ChannelClosed, &mut todo);
+        self.registry_todo(now, todo);
+    }
+
+    /// Takes bytes that came out of a link's TLS session, and returns how many were used: the rest is the beginning of
+    /// a cell, to be handed in again with what follows it. Cells are processed where they lie.
+    ///
+    /// A peer that breaks the protocol has its link closed: [`LinkEvent::Close`] follows.
+    pub fn handle_link_data(
+        &mut self,
+        now: Mono,
+        unix: Unix,
+        id: LinkId,
+        buf: &mut [u8],
+        exporter: &dyn TlsExporter,
+    ) -> usize {
+        let mut used = 0;
+        loop {
+            let result = match self.links.get(&id).map(|link| &link.state) {
+                None | Some(State::Closing) => return buf.len(),
+                Some(State::Handshake(_)) => self.handshake_data(now, unix, id, &mut buf[used..], exporter),
+                Some(State::Open(facts)) => {
+                    let facts = facts.clone();
+                    self.cells(now, id, &facts, &mut buf[used..])
+                }
+            };
+            match result {
+                Ok(0) => return used,
+                Ok(n) => used += n,
+                Err(error) => {
+                    self.close_link(now, id, LinkEnd::Peer(error));
+                    return buf.len();
+                }
+            }
+        }
+    }
+
+    fn handshake_data(
+        &mut self,
+        now: Mono,
+        unix: Unix,
+        id: LinkId,
+        buf: &mut [u8],
+        exporter: &dyn TlsExporter,
+    ) -> Result<usize, LinkError> {
+        let Some(Link { state: State::Handshake(handshake), .. }) = self.links.get_mut(&id) else {
+            return Ok(0);
+        };
+        let (used, established) = handshake.handle(unix, buf, exporter, &mut self.rng)?;
+        self.flush_handshake(id);
+        if let Some(established) = established {
+            self.link_established(now, id, established);
+        }
+        Ok(used)
+    }
+
+    fn flush_handshake(&mut self, id: LinkId) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        if let State::Handshake(handshake) = &mut link.state {
+            let mut out = Vec::new();
+            handshake.poll_transmit(&mut out);
+            link.queue.push_urgent(&out);
+        }
+        self.tell_writable(id);
+    }
+
+    fn link_established(&mut self, now: Mono, id: LinkId, established: Established) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        let facts = Arc::new(LinkFacts {
+            version: established.version,
+            canonical: established.canonical,
+            circ_ids: established.circ_ids,
+            peer: established.peer,
+            opened_at: now,
+        });
+        let range = if facts.canonical { limits::IDLE_CANONICAL_LINK } else { limits::IDLE_LINK };
+        let spread = (range.end - range.start).as_millis() as u64;
+        link.idle_limit = range.start + Duration::from_millis(self.rng.next_u64() % spread);
+        link.idle_since = now;
+        link.padding = Some(PaddingTimer::new(facts.version, facts.is_client(), now));
+        link.state = State::Open(facts.clone());
+        self.timers.set(&mut link.deadline, now + link.idle_limit, Timer::Idle(id));
+        let dial = link.dial.take();
+        let kind = if facts.is_client() { 0 } else { 1 + usize::from(dial.is_some()) };
+        self.counters.links_opened[kind] += 1;
+        if let Some(peer) = &facts.peer {
+            let registrar = self.homes.registrar(&peer.rsa_id);
+            self.tell(now, registrar, Message::LinkOpened(id, facts.clone()));
+        }
+        if let Some(dial) = dial {
+            // Dials are made by the registrar itself, so the entry is here.
+            let mut todo = Vec::new();
+            self.registry.dial_done(dial, &mut todo);
+            self.registry_todo(now, todo);
+        }
+    }
+
+    /// Takes one cell off an open link.
+    fn cells(
+        &mut self,
+        now: Mono,
+        id: LinkId,
+        facts: &Arc<LinkFacts>,
+        buf: &mut [u8],
+    ) -> Result<usize, LinkError> {
+        let Some((used, frame)) = next_frame(facts.version.into(), buf)? else { return Ok(0) };
+        self.counters.cells_in[usize::from(frame.command().0)] += 1;
+        self.counters.link_bytes_in += used as u64;
+        match (judge(facts.version, &frame)?, frame) {
+            (Verdict::Circuit, Frame::Fixed { circ_id, command, body }) => {
+                self.link_cell(now, Leg { link: id, circ: circ_id }, facts, command, body);
+            }
+            (Verdict::Padding(request), _) => {
+                let params = self.snapshot.params.padding;
+                if let Some(padding) = self.links.get_mut(&id).and_then(|link| link.padding.as_mut()) {
+                    padding.negotiate(request, &params, now, &mut self.rng);
+                }
+                self.arm_padding(id);
+            }
+            _ => self.counters.ignored("link_cell"),
+        }
+        Ok(used)
+    }
+
+    /// Sends a circuit's cell to the circuit's home.
+    fn link_cell(&mut self, now: Mono, leg: Leg, facts: &Arc<LinkFacts>, command: Command, body: &mut Body) {
+        let home = self.homes.home(leg);
+        match command {
+            Command::CREATE2 | Command::CREATE_FAST => {
+                if facts.circ_ids.peer_may_use(leg.circ) {
+                    let message = Message::Create { leg, command, body: *body, facts: facts.clone() };
+                    self.tell(now, home, message);
+                } else {
+                    self.counters.ignored("circuit_id_of_wrong_half");
+                    self.send_destroy(leg, DestroyReason::Protocol);
+                }
+            }
+            // The TAP handshake is not offered: nobody answers it any more.
+            Command::CREATE => self.send_destroy(leg, DestroyReason::Protocol),
+            Command::DESTROY => {
+                self.forget_queued(leg);
+                self.tell(now, home, Message::Destroyed(leg));
+            }
+            _ if home == self.me => self.circuit_cell(now, leg, command, body),
+            _ => self.outgoing.push(home, Cross::Inward { leg, command, body: *body }),
+        }
+    }
+
+    /// Queues a cell on a link of this shard.
+    pub(super) fn queue_cell(&mut self, now: Mono, leg: Leg, command: Command, body: &Body) {
+        let link = match self.links.get_mut(&leg.link) {
+            Some(link) if !matches!(link.state, State::Closing) => link,
+            // The home chose the link before it heard that it is gone.
+            _ => {
+                let home = self.homes.home(leg);
+                return self.tell(now, home, Message::LinkClosed(leg.link));
+            }
+        };
+        let limit = self.snapshot.params.cells_per_circuit;
+        match link.queue.push(&mut self.pool, now, leg.circ, command, body, limit) {
+            Ok(()) => self.tell_writable(leg.link),
+            Err(QueueFull::Circuit) => self.overrun(now, leg),
+            Err(QueueFull::Pool) => {
+                self.shed_oldest(now);
+                let Some(link) = self.links.get_mut(&leg.link) else { return };
+                match link.queue.push(&mut self.pool, now, leg.circ, command, body, limit) {
+                    Ok(()) => self.tell_writable(leg.link),
+                    Err(_) => self.overrun(now, leg),
+                }
+            }
+        }
+    }
+
+    /// Gives up a circuit whose cells find no room.
+    fn overrun(&mut self, now: Mono, leg: Leg) {
+        self.forget_queued(leg);
+        let home = self.homes.home(leg);
+        self.tell(now, home, Message::Overrun(leg));
+    }
+
+    /// Frees a tenth of the cell memory by closing the circuits whose cells have waited longest.
+    fn shed_oldest(&mut self, now: Mono) {
+        let mut waiting: Vec<(Mono, Leg)> = Vec::new();
+        for (&link, state) in &self.links {
+            waiting.extend(state.queue.waiting(&self.pool).map(|(circ, at)| (at, Leg { link, circ })));
+        }
+        waiting.sort_unstable();
+        let before = self.pool.used();
+        for (_, leg) in waiting {
+            if self.pool.used() * 10 <= before * 9 {
+                break;
+            }
+            self.counters.circuits_shed += 1;
+            self.overrun(now, leg);
+        }
+        let freed = before.saturating_sub(self.pool.used());
+        self.counters.bytes_shed += (freed * super::queue::CellPool::BYTES_PER_CELL) as u64;
+    }
+
+    fn forget_queued(&mut self, leg: Leg) {
+        if let Some(link) = self.links.get_mut(&leg.link) {
+            link.queue.remove(&mut self.pool, leg.circ);
+        }
+    }
+
+    /// Sends a DESTROY on a link of this shard, ahead of all data, and drops what the circuit had waiting.
+    pub(super) fn send_destroy(&mut self, leg: Leg, reason: DestroyReason) {
+        self.forget_queued(leg);
+        let Some(link) = self.links.get_mut(&leg.link) else { return };
+        let State::Open(facts) = &link.state else { return };
+        let mut cell = Vec::with_capacity(facts.version.cell_len());
+        write_destroy(facts.version, leg.circ, reason, &mut cell);
+        link.queue.push_urgent(&cell);
+        self.tell_writable(leg.link);
+    }
+
+    fn tell_writable(&mut self, id: LinkId) {
+        if let Some(link) = self.links.get_mut(&id)
+            && !link.writable
+            && !link.queue.is_empty()
+        {
+            link.writable = true;
+            self.events.push_back(Event::Link(LinkEvent::Writable(id)));
+        }
+    }
+
+    /// Appends to `out` what the link sends next, until `out` holds `until` bytes or more, or nothing is left. The
+    /// later it is called, the better the choice of circuits. `false` if nothing was left to give.
+    pub fn poll_transmit(&mut self, now: Mono, id: LinkId, out: &mut Vec<u8>, until: usize) -> bool {
+        let Some(link) = self.links.get_mut(&id) else { return false };
+        let version = match &link.state {
+            State::Open(facts) => facts.version,
+            // No circuit cell can be waiting.
+            State::Handshake(_) | State::Closing => LinkVersion::V4,
+        };
+        let before = out.len();
+        let cells = link.queue.fill(&mut self.pool, now, version, out, until);
+        self.counters.cells_out += cells as u64;
+        self.counters.link_bytes_out += (out.len() - before) as u64;
+        if let Some(padding) = &mut link.padding
+            && out.len() > before
+        {
+            padding.sent(now);
+        }
+        if link.queue.is_empty() {
+            link.writable = false;
+        }
+        out.len() > before
+    }
+
+    /// The link's connection is gone.
+    pub fn link_gone(&mut self, now: Mono, id: LinkId) {
+        self.close_link(now, id, LinkEnd::Connection);
+        self.forget_link(id);
+    }
+
+    /// Closes a link: its circuits end now, what is queued for it is still sent. [`LinkEvent::Close`] follows.
+    pub fn close_link(&mut self, now: Mono, id: LinkId, end: LinkEnd) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        let (facts, dial) = match std::mem::replace(&mut link.state, State::Closing) {
+            State::Closing => return,
+            State::Handshake(_) => (None, link.dial.take()),
+            State::Open(facts) => (Some(facts), None),
+        };
+        link.queue.drop_circuits(&mut self.pool);
+        self.timers.cancel(&mut link.deadline);
+        self.timers.cancel(&mut link.padding_timer);
+        *self.counters.links_closed.entry(end.label()).or_default() += 1;
+        self.events.push_back(Event::Link(LinkEvent::Close(id)));
+        if let Some(dial) = dial {
+            self.dial_failed(now, dial);
+        }
+        let Some(facts) = facts else { return };
+        if let Some(peer) = &facts.peer {
+            let registrar = self.homes.registrar(&peer.rsa_id);
+            self.tell(now, registrar, Message::LinkRetired(id, facts.clone()));
+        }
+        for shard in 0..self.homes.shards() {
+            self.tell(now, super::ids::ShardIndex(shard), Message::LinkClosed(id));
+        }
+    }
+
+    /// Forgets a link after [`LinkEvent::Close`], when its last bytes are sent.
+    pub fn forget_link(&mut self, id: LinkId) {
+        if let Some(mut link) = self.links.remove(&id) {
+            link.queue.clear(&mut self.pool);
+        }
+    }
+
+    /// Whether the link has been closed and has nothing more to send.
+    pub fn link_finished(&self, id: LinkId) -> bool {
+        self.links.get(&id).is_none_or(|link| matches!(link.state, State::Closing) && link.queue.is_empty())
+    }
+
+    /// The links of this shard.
+    pub fn links(&self) -> impl Iterator<Item = LinkId> + '_ {
+        self.links.keys().copied()
+    }
+
+    pub(super) fn link_use(&mut self, now: Mono, id: LinkId, more: bool) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        link.circuits = if more { link.circuits + 1 } else { link.circuits.saturating_sub(1) };
+        if link.circuits == 0 {
+            link.idle_since = now;
+            self.timers.set(&mut link.deadline, now + link.idle_limit, Timer::Idle(id));
+        }
+    }
+
+    /// A circuit of a client went on beyond this relay, which is when its link begins to be padded.
+    pub(super) fn link_extended(&mut self, now: Mono, id: LinkId) {
+        let params = self.snapshot.params.padding;
+        if let Some(padding) = self.links.get_mut(&id).and_then(|link| link.padding.as_mut()) {
+            padding.circuit_extended(&params, now, &mut self.rng);
+            self.arm_padding(id);
+        }
+    }
+
+    fn arm_padding(&mut self, id: LinkId) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        match link.padding.as_ref().and_then(PaddingTimer::poll_timeout) {
+            Some(at) => self.timers.set(&mut link.padding_timer, at, Timer::Padding(id)),
+            None => self.timers.cancel(&mut link.padding_timer),
+        }
+    }
+
+    pub(super) fn padding_timeout(&mut self, now: Mono, id: LinkId) {
+        let params = self.snapshot.params.padding;
+        let Some(Link { state: State::Open(facts), padding: Some(padding), queue, .. }) =
+            self.links.get_mut(&id)
+        else {
+            return;
+        };
+        if padding.handle_timeout(&params, now, &mut self.rng) {
+            let mut cell = Vec::with_capacity(facts.version.cell_len());
+            write_zero_filled(facts.version, CircId::LINK, Command::PADDING, &[], &mut cell);
+            queue.push_urgent(&cell);
+            self.counters.padding_sent += 1;
+            self.tell_writable(id);
+        }
+        self.arm_padding(id);
+    }
+
+    pub(super) fn handshake_timeout(&mut self, now: Mono, id: LinkId) {
+        if let Some(Link { state: State::Handshake(_), .. }) = self.links.get(&id) {
+            self.close_link(now, id, LinkEnd::Timeout);
+        }
+    }
+
+    pub(super) fn idle_timeout(&mut self, now: Mono, id: LinkId) {
+        if let Some(link) = self.links.get(&id)
+            && link.circuits == 0
+            && now.since(link.idle_since) >= link.idle_limit
+        {
+            self.close_link(now, id, LinkEnd::Idle);
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! What the control side decided and every shard obeys: immutable, and swapped whole.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use onionring_proto::cell::LinkVersion;
+use onionring_proto::handshake::{OnionKeyRing, ServerIdentity};
+use onionring_proto::link::{LinkIdentity, PaddingParams};
+
+use crate::limits;
+
+/// Keys, parameters and knowledge of the network.
+pub struct Snapshot {
+    /// Who we are, for circuit handshakes.
+    pub identity: ServerIdentity,
+    /// Onion keys: the current one and, during its grace period, the one before.
+    pub onion_keys: OnionKeyRing,
+    /// What we prove on links.
+    pub link_identity: Arc<LinkIdentity>,
+    /// Link protocols that we offer.
+    pub link_versions: Vec<LinkVersion>,
+    /// Our own addresses, for NETINFO: IPv4, then IPv6.
+    pub own_addresses: Vec<IpAddr>,
+    /// The relays of the consensus.
+    pub relays: Arc<KnownRelays>,
+    /// Parameters of the network and of the operator.
+    pub params: CircuitParams,
+}
+
+/// What bounds and permits circuits.
+#[derive(Clone, Debug)]
+pub struct CircuitParams {
+    /// Cells of one circuit that may wait on one link (`circ_max_cell_queue_size`).
+    pub cells_per_circuit: usize,
+    /// Start of a circuit's sending window in cells (`circwindow`).
+    pub circuit_window: u16,
+    /// Whether SENDMEs without a tag are accepted (`sendme_accept_min_version` is 0).
+    pub accept_sendme_v0: bool,
+    /// Whether circuits may be extended to private addresses (`ExtendAllowPrivateAddresses`).
+    pub extend_to_private: bool,
+    /// Whether circuits may be extended to IPv6 addresses, because this relay has one.
+    pub extend_to_ipv6: bool,
+    /// Whether streams are only opened for circuits that come from a relay of the consensus (`refuseunknownexits`).
+    pub refuse_unknown_exits: bool,
+    /// Bounds of link padding (`nf_ito_low`, `nf_ito_high`).
+    pub padding: PaddingParams,
+}
+
+impl Default for CircuitParams {
+    fn default() -> Self {
+        CircuitParams {
+            cells_per_circuit: limits::CELLS_PER_CIRCUIT,
+            circuit_window: 1000,
+            accept_sendme_v0: true,
+            extend_to_private: false,
+            extend_to_ipv6: false,
+            refuse_unknown_exits: true,
+            padding: PaddingParams { low_ms: 1500, high_ms: 9500 },
+        }
+    }
+}
+
+/// The relays of the consensus, as far as circuits need them.
+#[derive(Clone, Debug, Default)]
+pub struct KnownRelays {
+    by_rsa_id: HashMap<[u8; 20], KnownRelay>,
+}
+
+/// One relay.
+#[derive(Clone, Debug)]
+pub struct KnownRelay {
+    /// Its Ed25519 identity, if listed.
+    pub ed_id: Option<[u8; 32]>,
+    /// Its ORPorts: IPv4, then IPv6.
+    pub addresses: Vec<SocketAddr>,
+}
+
+impl KnownRelays {
+    /// What is known of a relay.
+    pub fn get(&self, rsa_id: &[u8; 20]) -> Option<&KnownRelay> {
+        self.by_rsa_id.get(rsa_id)
+    }
+
+    /// Whether no relay is known: there is no consensus yet.
+    pub fn is_empty(&self) -> bool {
+        self.by_rsa_id.is_empty()
+    }
+}
+
+impl FromIterator<([u8; 20], KnownRelay)> for KnownRelays {
+    fn from_iter<I: IntoIterator<Item = ([u8; 20], KnownRelay)>>(relays: I) -> Self {
+        KnownRelays { by_rsa_id: relays.into_iter().collect() }
+    }
+}

@@ -1,0 +1,361 @@
+//! Streams that end at this relay: from relay messages to bytes and back, within their windows.
+//!
+//! The engine keeps what a client sent until the driver takes it ([`Engine::stream_read`]), at most a window's worth
+//! per stream. It keeps nothing in the other direction: the driver reads from its connection only what
+//! [`Engine::stream_writable`] allows, so a slow circuit slows the connection and not the relay.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use onionring_proto::cell::DestroyReason;
+use onionring_proto::flow::{FlowError, MAX_UNPREDICTABLE_DATA_LEN, STREAM_WINDOW, StreamRecv, StreamSend};
+use onionring_proto::relay_msg::{
+    self, Begin, Connected, End, EndReason, MAX_DATA_LEN, RelayCmd, RelayMsg, Resolve, Resolved,
+    ResolvedValue, StreamId,
+};
+use onionring_proto::time::Mono;
+
+use super::Engine;
+use super::event::{Event, Host, Lookup, StreamEvent, StreamRef};
+use super::ids::CircuitId;
+use crate::limits;
+
+/// Lifetime in seconds that answers to look-ups carry, always the same, so that they tell nothing of the cache.
+const RESOLVED_TTL: u32 = 60;
+
+/// The streams of one circuit. A client has at most as many as there are stream ids.
+#[derive(Default)]
+pub(super) struct Streams {
+    open: BTreeMap<StreamId, Stream>,
+}
+
+struct Stream {
+    state: State,
+    send: StreamSend,
+    recv: StreamRecv,
+    /// What the client sent and the driver has not taken; bounded by the window.
+    inbox: VecDeque<u8>,
+    /// The driver found no room to send and waits to be told.
+    blocked: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Announced to the driver, not answered yet. Data may come already.
+    Opening,
+    /// A look-up: nothing but its answer may be sent.
+    Resolving,
+    /// Connected.
+    Open,
+    /// The client ended it; the driver may still take what is in the inbox.
+    Ended,
+}
+
+impl Stream {
+    fn new(state: State) -> Self {
+        Stream {
+            state,
+            send: StreamSend::default(),
+            recv: StreamRecv::default(),
+            inbox: VecDeque::new(),
+            blocked: false,
+        }
+    }
+}
+
+impl Engine {
+    /// A message of the client's for a stream.
+    pub(super) fn stream_message(&mut self, now: Mono, id: CircuitId, msg: RelayMsg<'_>) {
+        let at = StreamRef { circuit: id, stream: msg.stream };
+        if msg.stream == StreamId::CIRCUIT {
+            return self.counters.ignored("stream_id_zero");
+        }
+        let result = match msg.cmd {
+            RelayCmd::DATA => self.stream_data(at, msg.data),
+            RelayCmd::SENDME => self.stream_sendme(at),
+            RelayCmd::BEGIN => {
+                self.begin(now, at, msg.data);
+                Ok(())
+            }
+            RelayCmd::BEGIN_DIR => {
+                self.begin_dir(at);
+                Ok(())
+            }
+            RelayCmd::RESOLVE => {
+                self.resolve(now, at, msg.data);
+                Ok(())
+            }
+            RelayCmd::END => {
+                self.ended(at, End::parse(msg.data).reason);
+                Ok(())
+            }
+            // CONNECTED and RESOLVED are for clients.
+            _ => {
+                self.counters.ignored("message_for_clients");
+                Ok(())
+            }
+        };
+        if let Err(error) = result {
+            let error = onionring_proto::circuit::CircuitError::from(error);
+            self.close_circuit(now, id, error.label(), DestroyReason::Protocol);
+        }
+    }
+
+    fn stream(&mut self, at: StreamRef) -> Option<&mut Stream> {
+        self.circuits.get_mut(at.circuit)?.streams.open.get_mut(&at.stream)
+    }
+
+    fn add_stream(&mut self, at: StreamRef, state: State, event: StreamEvent) {
+        let Some(circuit) = self.circuits.get_mut(at.circuit) else { return };
+        circuit.streams.open.insert(at.stream, Stream::new(state));
+        self.counters.streams += 1;
+        self.events.push_back(Event::Stream(event));
+    }
+
+    fn remove_stream(&mut self, at: StreamRef) -> Option<Stream> {
+        let stream = self.circuits.get_mut(at.circuit)?.streams.open.remove(&at.stream)?;
+        self.counters.streams -= 1;
+        Some(stream)
+    }
+
+    fn begin(&mut self, now: Mono, at: StreamRef, data: &[u8]) {
+        if self.stream(at).is_some() {
+            return self.counters.ignored("stream_id_in_use");
+        }
+        if let Some(reason) = self.exit_refused(at.circuit) {
+            return self.send_end(now, at, &End { reason, addr: None });
+        }
+        let begin = match Begin::parse(data) {
+            Ok(begin) => begin,
+            Err(error) => return self.send_end(now, at, &End { reason: error.end_reason(), addr: None }),
+        };
+        let host = match begin.host {
+            relay_msg::Host::Name(name) => Host::Name(name.to_owned()),
+            relay_msg::Host::Addr(address) => Host::Address(address),
+        };
+        self.counters.streams_opened[0] += 1;
+        let event = StreamEvent::Begin { at, host, port: begin.port, flags: begin.flags };
+        self.add_stream(at, State::Opening, event);
+    }
+
+    /// Why this circuit may not reach the outside: it comes from a client directly, or from a relay nobody knows.
+    fn exit_refused(&self, id: CircuitId) -> Option<EndReason> {
+        match &self.circuits.get(id)?.prev_facts.peer {
+            None => Some(EndReason::TorProtocol),
+            Some(peer)
+                if self.snapshot.params.refuse_unknown_exits
+                    && self.snapshot.relays.get(&peer.rsa_id).is_none() =>
+            {
+                Some(EndReason::Misc)
+            }
+            Some(_) => None,
+        }
+    }
+
+    fn begin_dir(&mut self, at: StreamRef) {
+        if self.stream(at).is_some() {
+            return self.counters.ignored("stream_id_in_use");
+        }
+        self.counters.streams_opened[1] += 1;
+        self.add_stream(at, State::Opening, StreamEvent::BeginDir { at });
+    }
+
+    fn resolve(&mut self, now: Mono, at: StreamRef, data: &[u8]) {
+        if self.stream(at).is_some() {
+            return self.counters.ignored("stream_id_in_use");
+        }
+        if self.exit_refused(at.circuit).is_some() {
+            return self.counters.ignored("resolve_refused");
+        }
+        let lookup = match Resolve::parse(data) {
+            Ok(Resolve::Name(name)) => Lookup::Name(name.to_owned()),
+            Ok(Resolve::Reverse(address)) => Lookup::Reverse(address),
+            // Nothing to look up: deployed exits answer so.
+            Ok(Resolve::Literal(_)) | Err(_) => {
+                return self.send_resolved(
+                    now,
+                    at,
+                    &Resolved { answers: vec![(ResolvedValue::PermanentError, RESOLVED_TTL)] },
+                );
+            }
+        };
+        self.counters.streams_opened[2] += 1;
+        self.add_stream(at, State::Resolving, StreamEvent::Resolve { at, lookup });
+    }
+
+    fn stream_data(&mut self, at: StreamRef, data: &[u8]) -> Result<(), FlowError> {
+        let Some(stream) = self.stream(at) else {
+            self.counters.ignored("unknown_stream");
+            return Ok(());
+        };
+        if !matches!(stream.state, State::Opening | State::Open) {
+            self.counters.ignored("data_on_closed_stream");
+            return Ok(());
+        }
+        stream.recv.on_data()?;
+        let was_empty = stream.inbox.is_empty();
+        stream.inbox.extend(data);
+        self.counters.stream_bytes[0] += data.len() as u64;
+        if was_empty && !data.is_empty() {
+            self.events.push_back(Event::Stream(StreamEvent::Readable(at)));
+        }
+        Ok(())
+    }
+
+    fn stream_sendme(&mut self, at: StreamRef) -> Result<(), FlowError> {
+        let Some(stream) = self.stream(at) else {
+            self.counters.ignored("unknown_stream");
+            return Ok(());
+        };
+        stream.send.on_sendme()?;
+        if std::mem::take(&mut stream.blocked) {
+            self.events.push_back(Event::Stream(StreamEvent::Writable(at)));
+        }
+        Ok(())
+    }
+
+    fn ended(&mut self, at: StreamRef, reason: EndReason) {
+        let Some(stream) = self.stream(at) else {
+            return self.counters.ignored("unknown_stream");
+        };
+        match stream.state {
+            State::Ended => self.counters.ignored("second_end"),
+            State::Resolving => {
+                self.remove_stream(at);
+                self.events.push_back(Event::Stream(StreamEvent::Closed { at, reason: Some(reason) }));
+            }
+            State::Opening | State::Open => {
+                stream.state = State::Ended;
+                self.events.push_back(Event::Stream(StreamEvent::Closed { at, reason: Some(reason) }));
+            }
+        }
+    }
+
+    /// The circuit's window has opened: streams that waited for it may go on.
+    pub(super) fn window_open(&mut self, id: CircuitId) {
+        let Some(circuit) = self.circuits.get_mut(id) else { return };
+        for (&stream, state) in &mut circuit.streams.open {
+            if state.blocked && state.send.can_send() {
+                state.blocked = false;
+                let at = StreamRef { circuit: id, stream };
+                self.events.push_back(Event::Stream(StreamEvent::Writable(at)));
+            }
+        }
+    }
+
+    /// Tells the driver that the streams of a circuit are gone.
+    pub(super) fn close_streams(&mut self, id: CircuitId, streams: &Streams) {
+        self.counters.streams -= streams.open.len();
+        for (&stream, state) in &streams.open {
+            // After the client's END the driver knows; it will find the stream gone.
+            if state.state != State::Ended {
+                let at = StreamRef { circuit: id, stream };
+                self.events.push_back(Event::Stream(StreamEvent::Closed { at, reason: None }));
+            }
+        }
+    }
+
+    /// The connection of a stream is open: the client hears so.
+    pub fn stream_connected(&mut self, now: Mono, at: StreamRef, connected: &Connected) {
+        let Some(stream) = self.stream(at) else { return };
+        if stream.state != State::Opening {
+            return;
+        }
+        stream.state = State::Open;
+        let mut data = Vec::with_capacity(25);
+        connected.write(&mut data);
+        self.originate(now, at.circuit, RelayCmd::CONNECTED, at.stream, &data);
+        self.acknowledge(now, at);
+    }
+
+    /// Ends a stream from this side, in any state: the client hears so, unless it ended the stream itself.
+    pub fn stream_end(&mut self, now: Mono, at: StreamRef, end: &End) {
+        let Some(stream) = self.remove_stream(at) else { return };
+        if stream.state != State::Ended {
+            self.send_end(now, at, end);
+        }
+    }
+
+    fn send_end(&mut self, now: Mono, at: StreamRef, end: &End) {
+        *self.counters.stream_ends.entry(end.reason.label()).or_default() += 1;
+        let mut data = Vec::with_capacity(21);
+        end.write(&mut data);
+        self.originate(now, at.circuit, RelayCmd::END, at.stream, &data);
+    }
+
+    /// Answers a look-up.
+    pub fn stream_resolved(&mut self, now: Mono, at: StreamRef, resolved: &Resolved) {
+        if self.stream(at).is_some_and(|stream| stream.state == State::Resolving) {
+            self.remove_stream(at);
+            self.send_resolved(now, at, resolved);
+        }
+    }
+
+    fn send_resolved(&mut self, now: Mono, at: StreamRef, resolved: &Resolved) {
+        let mut data = Vec::with_capacity(MAX_DATA_LEN);
+        resolved.write(&mut data);
+        self.originate(now, at.circuit, RelayCmd::RESOLVED, at.stream, &data);
+    }
+
+    /// The next bytes that the client sent on a stream; empty if there are none.
+    pub fn stream_read(&self, at: StreamRef) -> &[u8] {
+        self.circuits
+            .get(at.circuit)
+            .and_then(|circuit| circuit.streams.open.get(&at.stream))
+            .map(|stream| stream.inbox.as_slices().0)
+            .unwrap_or_default()
+    }
+
+    /// The driver has passed on the first `n` bytes of what [`Engine::stream_read`] gives.
+    pub fn stream_consume(&mut self, now: Mono, at: StreamRef, n: usize) {
+        let Some(stream) = self.stream(at) else { return };
+        stream.inbox.drain(..n);
+        self.acknowledge(now, at);
+    }
+
+    /// Sends the stream-level SENDMEs that are due: not before CONNECTED, and not while much waits for the driver.
+    fn acknowledge(&mut self, now: Mono, at: StreamRef) {
+        let Some(stream) = self.stream(at) else { return };
+        if stream.state != State::Open {
+            return;
+        }
+        for _ in 0..stream.recv.flushed(stream.inbox.len().div_ceil(MAX_DATA_LEN)) {
+            self.originate(now, at.circuit, RelayCmd::SENDME, at.stream, &[]);
+        }
+    }
+
+    /// How many bytes [`Engine::stream_write`] would take now. At 0, [`StreamEvent::Writable`] follows later.
+    pub fn stream_writable(&mut self, at: StreamRef) -> usize {
+        let Some(circuit) = self.circuits.get_mut(at.circuit) else { return 0 };
+        let circuit_window = circuit.relay.window();
+        let Some(stream) = circuit.streams.open.get_mut(&at.stream) else { return 0 };
+        if stream.state != State::Open {
+            return 0;
+        }
+        let cells = circuit_window.min(stream.send.window()).min(STREAM_WINDOW);
+        stream.blocked = cells == 0;
+        // One cell of every hundred leaves room for random bytes (tor-spec 7.3.1).
+        let reserve = (usize::from(cells).div_ceil(100)) * (MAX_DATA_LEN - MAX_UNPREDICTABLE_DATA_LEN);
+        (usize::from(cells) * MAX_DATA_LEN).saturating_sub(reserve).min(limits::STREAM_WRITE_CHUNK)
+    }
+
+    /// Sends bytes to the client. Returns how many were taken: all of them, if they are no more than
+    /// [`Engine::stream_writable`] said.
+    pub fn stream_write(&mut self, now: Mono, at: StreamRef, mut data: &[u8]) -> usize {
+        let offered = data.len();
+        while !data.is_empty() {
+            let Some(circuit) = self.circuits.get_mut(at.circuit) else { break };
+            let (window, limit) = (circuit.relay.window(), circuit.relay.data_limit());
+            let Some(stream) = circuit.streams.open.get_mut(&at.stream) else { break };
+            if stream.state != State::Open || window == 0 || !stream.send.can_send() {
+                stream.blocked = true;
+                break;
+            }
+            stream.send.sent();
+            let (now_sent, rest) = data.split_at(data.len().min(limit));
+            self.counters.stream_bytes[1] += now_sent.len() as u64;
+            self.originate(now, at.circuit, RelayCmd::DATA, at.stream, now_sent);
+            data = rest;
+        }
+        offered - data.len()
+    }
+}
