@@ -115,6 +115,15 @@ pub const DNS_SERVER_FAILURES: u32 = 3;
 /// First and longest time a failing name server is passed over; the time doubles with each further failure.
 pub const DNS_SERVER_REST: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(300));
 
+/// Time a connection to a stream's destination may take, over all addresses tried.
+pub const EXIT_CONNECT_TIME: Duration = Duration::from_secs(30);
+
+/// Time one address may take before the next is tried.
+pub const EXIT_CONNECT_TIME_PER_ADDRESS: Duration = Duration::from_secs(15);
+
+/// Addresses of a name that are tried; the rest are ignored.
+pub const EXIT_ADDRESSES_TRIED: usize = 4;
+
 const _: () = {
     // Type 1, length 1, TTL 4 around each value: all addresses of a name fit the 498 bytes of one relay message.
     assert!(DNS_ADDRESSES_PER_FAMILY * (6 + 4) + DNS_ADDRESSES_PER_FAMILY * (6 + 16) <= 498);
