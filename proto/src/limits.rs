@@ -14,7 +14,13 @@ pub const STREAMS_PER_CIRCUIT: usize = 4096;
 
 /// Records of streams that we closed and the peer has not, per circuit; beyond that the oldest is forgotten, so that
 /// what still arrives for it counts as sent for an unknown stream.
-pub const HALF_CLOSED_PER_CIRCUIT: usize = 1024;
+pub const HALF_CLOSED_PER_CIRCUIT: usize = 4096;
+
+/// Bytes that a client has written to a stream and that are not sent yet; a write takes no more than that.
+pub const ORIGIN_STREAM_BUFFER: usize = 64 * 1024;
+
+/// Messages of a client (BEGIN, END and the like) that are not sent yet, per circuit; beyond that no stream is opened.
+pub const ORIGIN_QUEUED_MESSAGES: usize = 8192;
 
 /// Characters of a policy summary that we make, as C tor's, and entries of one that we read; a longer one is refused.
 pub const POLICY_SUMMARY_LEN: usize = 1000;

@@ -142,6 +142,11 @@ impl<T> StreamTable<T> {
         }
     }
 
+    /// The IDs of all live streams, in order.
+    pub fn ids(&self) -> impl Iterator<Item = StreamId> {
+        self.slots.iter().filter(|(_, slot)| matches!(slot, Slot::Live(_))).map(|(&id, _)| id)
+    }
+
     /// All live streams in the order of their IDs.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (StreamId, &mut Stream<T>)> {
         self.slots.iter_mut().filter_map(|(&id, slot)| match slot {
