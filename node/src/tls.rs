@@ -11,6 +11,8 @@
 use std::io::{self, BufRead as _, Write as _};
 use std::sync::Arc;
 
+use onionring_proto::link::x509::{TlsLeaf, random_host_name};
+use onionring_proto::link::{ExportError, TlsExporter};
 use rand_core::CryptoRng;
 use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -113,10 +115,10 @@ pub struct Acceptor {
 }
 
 impl Acceptor {
-    /// `certificate` is the X.509 v3 leaf in DER, `key` its private key in PKCS#8 DER; peers want RSA-2048.
-    pub fn new(certificate: Vec<u8>, key: &[u8], versions: TlsVersions) -> Result<Acceptor, TlsError> {
-        let certificate = CertificateDer::from(certificate);
-        let key = PrivatePkcs8KeyDer::from(key).clone_key();
+    /// Shows the certificate of `leaf` in every session.
+    pub fn new(leaf: &TlsLeaf, versions: TlsVersions) -> Result<Acceptor, TlsError> {
+        let certificate = CertificateDer::from(leaf.certificate.clone());
+        let key = PrivatePkcs8KeyDer::from(leaf.key.as_slice()).clone_key();
         let mut config = ServerConfig::builder_with_provider(Arc::new(crypto_provider()))
             .with_protocol_versions(&versions.supported())
             .map_err(TlsError::Setup)?
@@ -164,18 +166,11 @@ impl Connector {
 
     /// The initiator's side of a new session, with an invented server name as C tor has it.
     pub fn connect(&self, rng: &mut impl CryptoRng) -> Result<TlsStream, TlsError> {
-        let conn = ClientConnection::new(self.config.clone(), invented_name(rng)).map_err(TlsError::Setup)?;
+        let name =
+            ServerName::try_from(random_host_name("com", rng)).expect("a random host name is a DNS name");
+        let conn = ClientConnection::new(self.config.clone(), name).map_err(TlsError::Setup)?;
         Ok(TlsStream::new(conn.into()))
     }
-}
-
-/// `www.<4 to 25 characters of base32>.com`, the name C tor's initiators send.
-fn invented_name(rng: &mut impl CryptoRng) -> ServerName<'static> {
-    const BASE32: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
-    let len = 4 + rng.next_u32() % 22;
-    let label: String = (0..len).map(|_| char::from(BASE32[(rng.next_u32() % 32) as usize])).collect();
-    // At most 25 letters and digits in a label: always a valid DNS name.
-    ServerName::try_from(format!("www.{label}.com")).expect("an invented name is a DNS name")
 }
 
 /// Accepts every certificate, and checks that the handshake was signed with its key.
@@ -301,5 +296,11 @@ impl TlsStream {
         out: &mut [u8],
     ) -> Result<(), TlsError> {
         self.conn.export_keying_material(out, label, Some(context)).map(drop).map_err(TlsError::Export)
+    }
+}
+
+impl TlsExporter for TlsStream {
+    fn export(&self, label: &[u8], context: &[u8], out: &mut [u8; 32]) -> Result<(), ExportError> {
+        self.export_keying_material(label, context, out).map_err(|_| ExportError)
     }
 }

@@ -1,13 +1,19 @@
+use std::sync::OnceLock;
+
+use onionring_proto::time::Unix;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
 use super::*;
 
-const LEAF: &[u8] = include_bytes!("testdata/leaf.der");
-const KEY: &[u8] = include_bytes!("testdata/leaf.pk8");
+/// The certificate that all tests use: its key takes a while to make.
+fn leaf() -> &'static TlsLeaf {
+    static LEAF: OnceLock<TlsLeaf> = OnceLock::new();
+    LEAF.get_or_init(|| TlsLeaf::generate(Unix(1_800_000_000), &mut StdRng::seed_from_u64(0)).unwrap())
+}
 
 fn acceptor(versions: TlsVersions) -> Acceptor {
-    Acceptor::new(LEAF.to_vec(), KEY, versions).unwrap()
+    Acceptor::new(leaf(), versions).unwrap()
 }
 
 fn connect(versions: TlsVersions) -> TlsStream {
@@ -48,7 +54,7 @@ fn data_flows_both_ways_in_both_versions() {
         let (mut initiator, mut responder) = pair(versions);
         let version = initiator.conn.protocol_version().unwrap();
         assert_eq!(version == rustls::ProtocolVersion::TLSv1_2, versions == TlsVersions::Tls12);
-        assert_eq!(initiator.peer_certificate(), Some(LEAF));
+        assert_eq!(initiator.peer_certificate(), Some(leaf().certificate.as_slice()));
         assert_eq!(responder.peer_certificate(), None);
 
         // More than four full records, and a short one.
@@ -149,9 +155,10 @@ fn versions_without_overlap_fail_on_both_sides() {
 #[test]
 fn a_certificate_with_another_key_is_refused() {
     // The signature in the handshake is over a key that the leaf does not hold.
-    let other =
-        rustls::crypto::ring::sign::any_supported_type(&PrivatePkcs8KeyDer::from(KEY).clone_key().into());
-    let mut leaf = LEAF.to_vec();
+    let other = rustls::crypto::ring::sign::any_supported_type(
+        &PrivatePkcs8KeyDer::from(leaf().key.as_slice()).clone_key().into(),
+    );
+    let mut leaf = leaf().certificate.clone();
     let modulus = leaf.windows(4).position(|w| w == [0x02, 0x82, 0x01, 0x01]).unwrap();
     leaf[modulus + 100] ^= 1;
     let certified = rustls::sign::CertifiedKey::new(vec![leaf.into()], other.unwrap());
@@ -183,14 +190,12 @@ fn arbitrary_bytes_are_an_error() {
     let mut responder = acceptor(TlsVersions::Both).accept().unwrap();
     let result = responder.open(b"GET / HTTP/1.0\r\n\r\n", &mut Vec::new());
     assert!(matches!(result, Err(TlsError::Peer(_))));
-    assert!(matches!(
-        Acceptor::new(b"junk".to_vec(), KEY, TlsVersions::Both),
-        Err(TlsError::OwnCertificate(_))
-    ));
-    assert!(matches!(
-        Acceptor::new(LEAF.to_vec(), b"junk", TlsVersions::Both),
-        Err(TlsError::OwnCertificate(_))
-    ));
+    for broken in [
+        TlsLeaf { certificate: b"junk".to_vec(), key: leaf().key.clone() },
+        TlsLeaf { certificate: leaf().certificate.clone(), key: b"junk".to_vec().into() },
+    ] {
+        assert!(matches!(Acceptor::new(&broken, TlsVersions::Both), Err(TlsError::OwnCertificate(_))));
+    }
 }
 
 #[test]
@@ -201,14 +206,4 @@ fn a_close_is_seen_and_what_follows_is_ignored() {
     assert_eq!(flow(&mut initiator, &mut responder).unwrap(), b"bye");
     assert!(responder.peer_has_closed());
     responder.open(&[0; 100], &mut Vec::new()).unwrap();
-}
-
-#[test]
-fn invented_names_look_like_c_tors() {
-    let mut rng = StdRng::seed_from_u64(4);
-    for _ in 0..200 {
-        let name = invented_name(&mut rng).to_str().into_owned();
-        let label = name.strip_prefix("www.").unwrap().strip_suffix(".com").unwrap();
-        assert!((4..=25).contains(&label.len()));
-    }
 }

@@ -170,7 +170,7 @@ pub fn verify_identity(der: &[u8], now: Unix) -> Result<RsaPublic, X509Error> {
 }
 
 /// Host names as C tor makes them up: `www.`, 4 to 25 base32 characters, and this top-level domain.
-fn random_host_name(top_level: &str, rng: &mut impl CryptoRng) -> String {
+pub fn random_host_name(top_level: &str, rng: &mut impl CryptoRng) -> String {
     const BASE32: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
     let length = 4 + rng.next_u32() as usize % 22;
     let label: String =
