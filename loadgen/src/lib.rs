@@ -1,1 +1,24 @@
 //! Private networks of any mix of implementations, and load through them.
+//!
+//! [`net`] boots a complete network on loopback: directory authorities, relays, exits and clients, each a process of
+//! its own with an address of its own, together with the resolver and the server that tests talk to. [`traffic`]
+//! moves bytes through it and checks every one of them. The program `onionring-loadgen` is a thin layer over both.
+//!
+//! ```no_run
+//! use onionring_loadgen::net::{Kind, NetworkSpec, Role};
+//!
+//! let net = NetworkSpec::new()
+//!     .add(Role::Authority, Kind::TOR, 3)
+//!     .add(Role::Relay, Kind::ONIONRING, 2)
+//!     .add(Role::Exit, Kind::ONIONRING, 1)
+//!     .add(Role::Client, Kind::TOR, 1)
+//!     .boot()?;
+//! let transfer = net.download("client1", 1 << 20)?;
+//! println!("{} bytes in {:?}", transfer.bytes, transfer.elapsed);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+#![forbid(unsafe_code)]
+
+pub mod cli;
+pub mod net;
+pub mod traffic;
