@@ -129,3 +129,13 @@ const _: () = {
     assert!(DNS_ADDRESSES_PER_FAMILY * (6 + 4) + DNS_ADDRESSES_PER_FAMILY * (6 + 16) <= 498);
     assert!(DNS_DATAGRAMS_PER_QUESTION > 0);
 };
+
+/// Time for each step of building a circuit of the relay's own: the connection with the first hop, and every further
+/// hop; a slower one is given up.
+pub const OWN_CIRCUIT_STEP: Duration = Duration::from_secs(60);
+
+/// Time for a directory request over such a circuit; a slower one is given up.
+pub const OWN_CIRCUIT_REQUEST: Duration = Duration::from_secs(600);
+
+/// Bytes read at once from the connection of such a circuit.
+pub const OWN_CIRCUIT_READ: usize = 16 * 1024;

@@ -1,0 +1,3 @@
+//! The control side: everything beside the shards.
+
+pub mod own_circuit;
