@@ -115,6 +115,16 @@ pub const DNS_SERVER_FAILURES: u32 = 3;
 /// First and longest time a failing name server is passed over; the time doubles with each further failure.
 pub const DNS_SERVER_REST: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(300));
 
+/// Streams to the outside and lookups of one shard at the same time; one more ends with RESOURCELIMIT, or is answered
+/// with a transient error.
+pub const EXIT_STREAMS: usize = 1 << 16;
+
+/// Reads or writes that one stream does before it is another's turn.
+pub const STREAM_CHUNKS_PER_TURN: usize = 4;
+
+/// Time that a stream which one side has ended may take to deliver what the client sent before; the rest is dropped.
+pub const STREAM_FLUSH_TIME: Duration = Duration::from_secs(15);
+
 /// Time a connection to a stream's destination may take, over all addresses tried.
 pub const EXIT_CONNECT_TIME: Duration = Duration::from_secs(30);
 

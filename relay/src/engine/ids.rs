@@ -37,8 +37,8 @@ impl LinkId {
 /// A circuit on its home shard: a slot, and a generation that tells it from earlier users of the slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CircuitId {
-    pub(super) slot: u32,
-    pub(super) generation: u32,
+    pub(crate) slot: u32,
+    pub(crate) generation: u32,
 }
 
 /// One end of a circuit's passage through this relay: a circuit id on a link.

@@ -1,6 +1,6 @@
 //! Whether a stream may have its destination, and at which addresses: rules without I/O.
 
-use onionring_proto::policy::{ExitPolicy, Family};
+use onionring_proto::policy::{Action, ExitPolicy, Family, is_internal};
 use onionring_proto::relay_msg::{Begin, BeginFlags, End, EndReason, Host};
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
@@ -18,20 +18,6 @@ pub struct ExitRules {
     /// that re-enters the network escapes its limits on the length of paths. Empty with the consensus parameter
     /// `allow-network-reentry=1`.
     pub network: HashSet<SocketAddr>,
-    /// Whether a circuit's previous hop must be a relay of the consensus (`RefuseUnknownExits`, or the consensus
-    /// parameter `refuseunknownexits`).
-    pub refuse_unknown: bool,
-}
-
-/// Who handed us a circuit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PreviousHop {
-    /// A relay of the consensus.
-    KnownRelay,
-    /// A relay that authenticated itself and that the consensus does not list.
-    UnknownRelay,
-    /// Somebody who did not authenticate: a client, for whom we would be a proxy of one hop.
-    Client,
 }
 
 /// What to do next about a BEGIN.
@@ -49,13 +35,26 @@ impl ExitRules {
         !Family::BOTH.into_iter().all(|family| self.policy.rejects_all(family))
     }
 
-    /// Whether a circuit from `previous` may have streams to the outside.
-    pub fn admit(&self, previous: PreviousHop) -> Result<(), EndReason> {
-        match previous {
-            PreviousHop::Client => Err(EndReason::TorProtocol),
-            PreviousHop::UnknownRelay if self.refuse_unknown => Err(EndReason::Misc),
-            PreviousHop::UnknownRelay | PreviousHop::KnownRelay => Ok(()),
+    /// The families in which RESOLVE is answered: those we exit to.
+    pub fn resolvable_families(&self) -> Option<Families> {
+        match Family::BOTH.map(|family| !self.policy.rejects_all(family)) {
+            [true, true] => Some(Families::Both),
+            [true, false] => Some(Families::V4),
+            [false, true] => Some(Families::V6),
+            [false, false] => None,
         }
+    }
+
+    /// Whether the name of `ip` may be looked up. Names of private addresses are nobody's business unless the policy
+    /// makes this a private exit to them.
+    pub fn may_name(&self, ip: IpAddr) -> bool {
+        self.is_exit()
+            && (!is_internal(ip)
+                || self.policy.rules().iter().any(|rule| {
+                    rule.action == Action::Accept
+                        && !rule.network.is_everything()
+                        && rule.network.contains(ip)
+                }))
     }
 
     /// The first step for a BEGIN.
@@ -189,7 +188,7 @@ mod tests {
         };
         let network =
             HashSet::from(["198.51.100.1:9001".parse().unwrap(), "[2001:db8::1]:9001".parse().unwrap()]);
-        ExitRules { policy: options.build().unwrap().0, network, refuse_unknown: true }
+        ExitRules { policy: options.build().unwrap().0, network }
     }
 
     fn open() -> ExitRules {
@@ -295,13 +294,16 @@ mod tests {
     }
 
     #[test]
-    fn only_circuits_from_relays_exit() {
-        assert_eq!(open().admit(PreviousHop::Client), Err(EndReason::TorProtocol));
-        assert_eq!(open().admit(PreviousHop::UnknownRelay), Err(EndReason::Misc));
-        assert_eq!(open().admit(PreviousHop::KnownRelay), Ok(()));
-        let lenient = ExitRules { refuse_unknown: false, ..open() };
-        assert_eq!(lenient.admit(PreviousHop::UnknownRelay), Ok(()));
-        assert_eq!(lenient.admit(PreviousHop::Client), Err(EndReason::TorProtocol));
+    fn names_of_private_addresses_are_not_told() {
+        let (public, private) = ("192.0.2.1".parse().unwrap(), "10.1.2.3".parse().unwrap());
+        assert!(open().may_name(public) && !open().may_name(private));
+        let private_exit = rules(&["accept 10.0.0.0/8:*", "reject *:*"], false, false);
+        assert!(private_exit.may_name(private));
+        let middleman = ExitRules { policy: ExitPolicy::middleman(), ..open() };
+        assert!(!middleman.may_name(public));
+        assert_eq!(middleman.resolvable_families(), None);
+        assert_eq!(open().resolvable_families(), Some(Families::Both));
+        assert_eq!(private_exit.resolvable_families(), Some(Families::V4));
     }
 
     #[test]

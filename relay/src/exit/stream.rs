@@ -1,0 +1,245 @@
+//! A stream once its connection is open: bytes both ways until one side ends.
+//!
+//! What the client sends waits in the engine, at most a window of it, and is written from there without a copy. What the
+//! destination sends is read only when the client's windows have room, so that a client that does not read stops its
+//! destination and costs no memory here.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use futures_lite::{AsyncRead as _, AsyncWrite as _};
+use glommio::net::TcpStream;
+use glommio::timer::Timer;
+use metrics::{Counter, Gauge};
+use onionring_node::metrics::table;
+use onionring_proto::relay_msg::{Connected, End, EndReason, Resolved};
+
+use super::Exit;
+use super::decide::end_of_socket;
+use crate::engine::event::StreamRef;
+use crate::limits;
+
+/// What streams need of their shard: the engine's side of them, and its tasks.
+pub trait StreamSide: Clone + 'static {
+    /// Tells the client that the stream is open.
+    fn connected(&self, at: StreamRef, connected: &Connected);
+    /// Ends the stream; the client hears so unless it ended it itself.
+    fn end(&self, at: StreamRef, end: &End);
+    /// Answers a look-up.
+    fn resolved(&self, at: StreamRef, resolved: &Resolved);
+    /// Shows `take` the next bytes that the client sent (none: an empty slice); it returns how many it took.
+    fn read(&self, at: StreamRef, take: &mut dyn FnMut(&[u8]) -> usize);
+    /// How many bytes [`StreamSide::write`] will take. At 0, an event follows when there is room.
+    fn writable(&self, at: StreamRef) -> usize;
+    /// Sends bytes to the client, no more than [`StreamSide::writable`] said.
+    fn write(&self, at: StreamRef, data: &[u8]);
+    /// Ready when the shard may read from the outside.
+    fn poll_may_read(&self, cx: &Context<'_>) -> Poll<()>;
+    /// Starts a task on this shard.
+    fn spawn(&self, task: impl Future<Output = ()> + 'static);
+}
+
+/// Where a stream's task and the events about it meet.
+#[derive(Default)]
+pub(super) struct Slot {
+    waker: RefCell<Option<Waker>>,
+    closed: Cell<Option<Closed>>,
+}
+
+/// Who closed a stream before its task was done with it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Closed {
+    /// The client, with an END. What it sent before can still be delivered.
+    ByClient,
+    /// The circuit is gone.
+    WithCircuit,
+}
+
+impl Slot {
+    pub(super) fn wake(&self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
+    pub(super) fn close(&self, by_client: bool) {
+        self.closed.set(Some(if by_client { Closed::ByClient } else { Closed::WithCircuit }));
+        self.wake();
+    }
+
+    fn listen(&self, cx: &Context<'_>) {
+        self.waker.replace(Some(cx.waker().clone()));
+    }
+
+    /// `None` once the stream is closed; never anything else. Made to race with what the client would wait for.
+    pub(super) async fn closed<T>(&self) -> Option<T> {
+        poll_fn(|cx| {
+            self.listen(cx);
+            if self.closed.get().is_some() { Poll::Ready(None) } else { Poll::Pending }
+        })
+        .await
+    }
+}
+
+/// What a shard counts about its streams.
+pub(super) struct StreamMetrics {
+    /// By family: IPv4, IPv6.
+    open: [Gauge; 2],
+    read: Counter,
+    written: Counter,
+}
+
+/// Counts a connection as open while it lives.
+pub(super) struct OpenGuard(Gauge);
+
+impl Drop for OpenGuard {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
+    }
+}
+
+impl StreamMetrics {
+    pub(super) fn new(shard: usize) -> Self {
+        let shard = shard.to_string();
+        let open = |family| table::EXIT_CONNECTIONS.gauge(&[("shard", &shard), ("family", family)]);
+        StreamMetrics {
+            open: [open("ipv4"), open("ipv6")],
+            read: table::EXIT_READ_BYTES.counter(&[("shard", &shard)]),
+            written: table::EXIT_WRITTEN_BYTES.counter(&[("shard", &shard)]),
+        }
+    }
+
+    pub(super) fn opened(&self, target: SocketAddr) -> OpenGuard {
+        let gauge = self.open[usize::from(target.is_ipv6())].clone();
+        gauge.increment(1.0);
+        OpenGuard(gauge)
+    }
+}
+
+/// How far one direction got in a turn.
+enum Progress {
+    /// It waits for an event.
+    Waits,
+    /// It did its share and could go on.
+    Goes,
+}
+
+/// How a stream's end is going.
+enum Ending {
+    /// Nobody has ended it.
+    No,
+    /// One side has; what the client sent before goes out, until the timer is over.
+    Flushing(Timer),
+}
+
+impl<S: StreamSide> Exit<S> {
+    /// Carries bytes until either side ends, and returns the reason for the END.
+    pub(super) async fn carry(&self, at: StreamRef, slot: &Rc<Slot>, mut connection: TcpStream) -> EndReason {
+        let mut ending = Ending::No;
+        poll_fn(|cx| self.turn(cx, at, slot, &mut connection, &mut ending)).await
+    }
+
+    fn turn(
+        &self,
+        cx: &mut Context<'_>,
+        at: StreamRef,
+        slot: &Slot,
+        connection: &mut TcpStream,
+        ending: &mut Ending,
+    ) -> Poll<EndReason> {
+        slot.listen(cx);
+        match slot.closed.get() {
+            Some(Closed::WithCircuit) => return Poll::Ready(EndReason::Destroy),
+            Some(Closed::ByClient) => ending.begin(),
+            None => {}
+        }
+        let sending = match self.send(cx, at, connection) {
+            Ok(progress) => progress,
+            Err(error) => return Poll::Ready(end_of_socket(&error)),
+        };
+        if let Ending::No = ending {
+            match self.receive(cx, at, connection) {
+                Ok(Some(Progress::Goes)) => cx.waker().wake_by_ref(),
+                Ok(Some(Progress::Waits)) => {}
+                Ok(None) => ending.begin(),
+                Err(error) => return Poll::Ready(end_of_socket(&error)),
+            }
+        }
+        if let Progress::Goes = sending {
+            cx.waker().wake_by_ref();
+        }
+        let Ending::Flushing(timer) = ending else { return Poll::Pending };
+        let mut is_flushed = true;
+        self.0.side.read(at, &mut |data| {
+            is_flushed = data.is_empty();
+            0
+        });
+        if is_flushed || Pin::new(timer).poll(cx).is_ready() {
+            return Poll::Ready(EndReason::Done);
+        }
+        Poll::Pending
+    }
+
+    /// From the client to the destination.
+    fn send(&self, cx: &mut Context<'_>, at: StreamRef, connection: &mut TcpStream) -> io::Result<Progress> {
+        for _ in 0..limits::STREAM_CHUNKS_PER_TURN {
+            let mut result = Poll::Pending;
+            let mut is_empty = false;
+            self.0.side.read(at, &mut |data| {
+                is_empty = data.is_empty();
+                if !is_empty {
+                    result = Pin::new(&mut *connection).poll_write(cx, data);
+                }
+                match &result {
+                    Poll::Ready(Ok(n)) => *n,
+                    _ => 0,
+                }
+            });
+            match result {
+                Poll::Ready(written) => self.0.stream_metrics.written.increment(written? as u64),
+                Poll::Pending => return Ok(Progress::Waits),
+            }
+        }
+        Ok(Progress::Goes)
+    }
+
+    /// From the destination to the client; `None` when the destination has no more.
+    fn receive(
+        &self,
+        cx: &mut Context<'_>,
+        at: StreamRef,
+        connection: &mut TcpStream,
+    ) -> io::Result<Option<Progress>> {
+        let scratch = &mut *self.0.scratch.borrow_mut();
+        for _ in 0..limits::STREAM_CHUNKS_PER_TURN {
+            let room = self.0.side.writable(at).min(scratch.len());
+            if room == 0 || self.0.side.poll_may_read(cx).is_pending() {
+                return Ok(Some(Progress::Waits));
+            }
+            let Some(buf) = scratch.get_mut(..room) else { return Ok(Some(Progress::Waits)) };
+            let Poll::Ready(read) = Pin::new(&mut *connection).poll_read(cx, buf) else {
+                return Ok(Some(Progress::Waits));
+            };
+            let read = read?;
+            if read == 0 {
+                return Ok(None);
+            }
+            self.0.stream_metrics.read.increment(read as u64);
+            self.0.side.write(at, buf.get(..read).unwrap_or_default());
+        }
+        Ok(Some(Progress::Goes))
+    }
+}
+
+impl Ending {
+    fn begin(&mut self) {
+        if let Ending::No = self {
+            *self = Ending::Flushing(Timer::new(limits::STREAM_FLUSH_TIME));
+        }
+    }
+}
