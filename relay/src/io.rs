@@ -1,6 +1,194 @@
 //! The shards on glommio: threads, sockets, rings and timers around [`crate::engine`].
+//!
+//! [`start`] makes one thread per shard, each with an executor, an engine, and a listener for every address. On a
+//! shard run
+//!
+//! - one task per link ([`link`]): ciphertext in, cells through the engine, and out again what the engine chooses;
+//! - the pump ([`shard`]): whatever the engine asks for, batches from and to other shards, timers, control messages;
+//! - TLS handshakes ([`connect`]) and the engine's public-key work, in a task queue that gets little time while there
+//!   are cells to move;
+//! - what the [`shard::StreamHandler`] starts for streams that end here.
+//!
+//! Link tasks and the pump alternate: what was read from many links in one turn of the executor crosses to other
+//! shards in one batch, and is queued before the first link writes. So batches grow with the load by themselves.
 
 pub mod bell;
 pub mod check;
+mod connect;
+pub mod control;
+mod link;
 pub mod mesh;
 pub mod net;
+pub mod shard;
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crossbeam::channel::{self, Receiver, Sender};
+use glommio::{ExecutorJoinHandle, GlommioError, LocalExecutorBuilder, Placement};
+use onionring_node::tls::{Acceptor, Connector};
+use rand::Rng as _;
+use rand::SeedableRng as _;
+use rand_chacha::ChaCha20Rng;
+use thiserror::Error;
+
+use crate::engine::Engine;
+use crate::engine::ids::{HomeRule, ShardIndex};
+use crate::engine::snapshot::Snapshot;
+use crate::limits;
+use bell::Bell;
+use control::{Control, ShardHandle};
+use net::OutboundAddresses;
+use shard::{Shard, StreamHandler};
+
+/// What the shards are made of, settled for their life.
+pub struct Setup {
+    /// How many shards, at least 1.
+    pub shards: u16,
+    /// Whether each shard stays on a core of its own, as far as there are cores.
+    pub pin: bool,
+    /// The listeners of [`net::listen`], one list for each address and in it one for each shard.
+    pub listeners: Vec<Vec<std::net::TcpListener>>,
+    /// Where outbound connections come from.
+    pub outbound: OutboundAddresses,
+    /// Memory for cells that wait to be sent, all shards together, in bytes.
+    pub queue_bytes: usize,
+    /// Keys, parameters and knowledge of the network to begin with.
+    pub snapshot: Arc<Snapshot>,
+    /// Shows the certificate that `snapshot.link_identity` was made for.
+    pub acceptor: Acceptor,
+    /// For links that this relay opens.
+    pub connector: Connector,
+}
+
+/// Why the shards did not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// An executor could not be made, though [`check::prepare`] found nothing missing.
+    #[error("a shard's executor does not start: {0}")]
+    Executor(#[from] GlommioError<()>),
+    /// A shard ended without an error.
+    #[error("a shard ended before all had started")]
+    Ended,
+    /// The system has no random numbers.
+    #[error("the system gives no random numbers: {0}")]
+    Random(String),
+}
+
+/// The running shards.
+pub struct Shards {
+    handles: Vec<ShardHandle>,
+    threads: Vec<ExecutorJoinHandle<()>>,
+    ended: Receiver<ShardIndex>,
+}
+
+/// Reports the end of a shard's thread, also when it panics.
+struct End(ShardIndex, Sender<ShardIndex>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        // Nobody may be listening any more.
+        let _ = self.1.send(self.0);
+    }
+}
+
+/// Starts the shards. `streams` is called once on each shard's thread, and makes what serves its streams.
+pub fn start<F>(mut setup: Setup, streams: F) -> Result<Shards, StartError>
+where
+    F: Fn(&Rc<Shard>) -> Box<dyn StreamHandler> + Send + Sync + 'static,
+{
+    let shards = usize::from(setup.shards);
+    let streams = Arc::new(streams);
+    let mut rng =
+        ChaCha20Rng::try_from_rng(&mut rand::rngs::SysRng).map_err(|e| StartError::Random(e.to_string()))?;
+    let mut key = [0; 16];
+    rng.fill_bytes(&mut key);
+    let homes = HomeRule::new(key, setup.shards);
+    let cores =
+        core_affinity::get_core_ids().filter(|cores| setup.pin && cores.len() >= shards).unwrap_or_default();
+
+    let bells: Vec<_> = (0..shards).map(|_| Arc::new(Bell::default())).collect();
+    let (ready, started) = channel::bounded(shards);
+    let (end, ended) = channel::bounded(shards);
+    let mut running = Shards { handles: Vec::new(), threads: Vec::new(), ended };
+    for port in mesh::mesh(&bells, limits::CROSSING_RING) {
+        let index = port.me();
+        let (handle, mailbox) = control::mailbox(bells[index].clone());
+        let core = cores.get(index).copied();
+        let listeners = setup.listeners.iter_mut().filter_map(|address| address.pop()).collect();
+        let me = ShardIndex(index as u16);
+        let (homes, snapshot) = (homes.clone(), setup.snapshot.clone());
+        let (engine_rng, driver_rng) = (ChaCha20Rng::from_rng(&mut rng), ChaCha20Rng::from_rng(&mut rng));
+        let queue_bytes = setup.queue_bytes / shards;
+        let (acceptor, connector, outbound) =
+            (setup.acceptor.clone(), setup.connector.clone(), setup.outbound);
+        let (streams, ready) = (streams.clone(), ready.clone());
+        let end = End(me, end.clone());
+        let run = move || {
+            if let Some(core) = core {
+                core_affinity::set_for_current(core);
+            }
+            let engine = Engine::new(me, homes, snapshot, queue_bytes, engine_rng);
+            let shard = Shard::new(engine, acceptor, connector, outbound, driver_rng);
+            let handler = streams(&shard);
+            let _ = ready.send(());
+            async move {
+                shard.run(port, mailbox, listeners, handler).await;
+                drop(end);
+            }
+        };
+        let thread = LocalExecutorBuilder::new(Placement::Unbound)
+            .name(&format!("shard{index}"))
+            .io_memory(0)
+            .ring_depth(limits::RING_DEPTH)
+            .spawn(run)?;
+        running.handles.push(handle);
+        running.threads.push(thread);
+    }
+    drop(ready);
+    if started.iter().take(shards).count() < shards {
+        running.stop();
+        return running.join().and(Err(StartError::Ended));
+    }
+    Ok(running)
+}
+
+impl Shards {
+    /// How to speak to each shard.
+    pub fn handles(&self) -> &[ShardHandle] {
+        &self.handles
+    }
+
+    /// Names each shard when its thread ends. One that ends before [`stop`](Self::stop) has panicked: its circuits are
+    /// lost, and the relay cannot go on without it.
+    pub fn ended(&self) -> &Receiver<ShardIndex> {
+        &self.ended
+    }
+
+    /// Puts a new snapshot in force, with the TLS side that its link identity was made for.
+    pub fn set_snapshot(&self, snapshot: &Arc<Snapshot>, acceptor: &Acceptor) {
+        for handle in &self.handles {
+            handle.send(Control::Snapshot(snapshot.clone(), acceptor.clone()));
+        }
+    }
+
+    /// Has every shard accept no more links and circuits; what there is lives on.
+    pub fn drain(&self) {
+        for handle in &self.handles {
+            handle.send(Control::Drain);
+        }
+    }
+
+    /// Has every shard close its links and end.
+    pub fn stop(&self) {
+        for handle in &self.handles {
+            handle.send(Control::Stop);
+        }
+    }
+
+    /// Waits for the end of all shards. The error is that of the first that failed.
+    pub fn join(self) -> Result<(), StartError> {
+        let ends: Vec<_> = self.threads.into_iter().map(ExecutorJoinHandle::join).collect();
+        ends.into_iter().collect::<Result<(), _>>().map_err(StartError::Executor)
+    }
+}

@@ -19,6 +19,52 @@ pub const OPEN_FILES_NEEDED: u64 = 1024;
 /// Open files to ask for when the hard limit is unlimited.
 pub const OPEN_FILES_WANTED: u64 = 1 << 20;
 
+/// Submissions that one of a shard's rings holds before it calls the kernel.
+pub const RING_DEPTH: usize = 256;
+
+/// Time that public-key work gets beside cells when both want all of it, in parts of the 1000 that cells have.
+pub const BACKGROUND_SHARES: usize = 200;
+
+/// Batches under way from one shard to another; with more, the sender keeps them.
+pub const CROSSING_RING: usize = 64;
+
+/// Bytes that one read takes from a connection: four full TLS records.
+pub const READ_BYTES: usize = 64 * 1024;
+
+/// Full reads from one connection before other links have their turn.
+pub const READS_PER_TURN: usize = 2;
+
+/// Application data in one TLS record.
+pub const RECORD_BYTES: usize = 16 * 1024;
+
+/// Bytes of cells from which on no further cell is put into a record: the next one might not fit.
+pub const RECORD_FILL: usize = RECORD_BYTES - 514 + 1;
+
+/// Records written to one connection before other links have their turn.
+pub const RECORDS_PER_TURN: usize = 8;
+
+/// TLS handshakes of accepted connections that may be under way on one shard; the next one takes the place of the
+/// oldest, which is closed.
+pub const TLS_HANDSHAKES: usize = 1024;
+
+/// Bytes that one read takes during a TLS handshake.
+pub const TLS_HANDSHAKE_READ_BYTES: usize = 4096;
+
+/// Time for a TLS handshake; a slower connection is closed.
+pub const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Time for a connection to one address; after that the next one is tried.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Time that a peer has to take the last bytes of a link that we close; after that they are dropped.
+pub const LINK_LINGER: Duration = Duration::from_secs(5);
+
+/// Pause after a failure to accept a connection, which has reasons that last (no more files).
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Time between two warnings about the same thing.
+pub const WARN_INTERVAL: Duration = Duration::from_secs(60);
+
 /// Cells of one circuit waiting on one link (C tor's `circ_max_cell_queue_size` default); one more closes the
 /// circuit with RESOURCELIMIT.
 pub const CELLS_PER_CIRCUIT: usize = 2500;

@@ -79,6 +79,11 @@ impl Engine {
         self.creates.queue.push_back(Pending { leg, command, body: Box::new(*body), facts });
     }
 
+    /// Whether [`Engine::run_background`] has anything to do.
+    pub fn has_background(&self) -> bool {
+        !self.creates.queue.is_empty()
+    }
+
     /// Does up to `budget` pieces of public-key work. Returns whether more is waiting.
     pub fn run_background(&mut self, now: Mono, budget: usize) -> bool {
         for _ in 0..budget {

@@ -1,0 +1,166 @@
+//! From a connection to a link: accepting, dialing, and the TLS handshake of both.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use futures_lite::{AsyncRead as _, future};
+use glommio::net::{TcpListener, TcpStream};
+use glommio::timer::Timer;
+use glommio::{Task, executor};
+use onionring_node::tls::TlsStream;
+use tracing::{debug, warn};
+
+use super::link::{self, Connection, LinkFailure, SocketWriter};
+use super::net;
+use super::shard::Shard;
+use crate::engine::event::DialId;
+use crate::engine::link::Origin;
+use crate::limits;
+
+/// TLS handshakes of accepted connections that are under way. When there are too many, the oldest is given up: one
+/// that takes long is more likely to be held up than to be slow.
+#[derive(Default)]
+pub(super) struct Handshakes {
+    tasks: RefCell<BTreeMap<u64, Task<()>>>,
+    started: Cell<u64>,
+}
+
+impl Handshakes {
+    fn start(&self, task: impl FnOnce(u64) -> Task<()>, shard: &Shard) {
+        let serial = self.started.get();
+        self.started.set(serial + 1);
+        let mut tasks = self.tasks.borrow_mut();
+        if tasks.len() >= limits::TLS_HANDSHAKES {
+            shard.count(|counters| counters.tls_shed += 1);
+            // Dropping a task cancels it.
+            tasks.pop_first();
+        }
+        tasks.insert(serial, task(serial));
+    }
+
+    fn done(&self, serial: u64) {
+        if let Some(task) = self.tasks.borrow_mut().remove(&serial) {
+            task.detach();
+        }
+    }
+
+    /// Gives all of them up.
+    pub(super) fn clear(&self) {
+        self.tasks.borrow_mut().clear();
+    }
+}
+
+/// Accepts connections until it is dropped.
+pub(super) async fn accept(shard: Rc<Shard>, listener: TcpListener) {
+    let mut warned: Option<Instant> = None;
+    loop {
+        match listener.shared_accept().await {
+            Ok(accepted) => {
+                shard.count(|counters| counters.accepted += 1);
+                let socket = accepted.bind_to_executor();
+                let task = |serial| shard.spawn_background(respond(shard.clone(), serial, socket));
+                shard.handshakes.start(task, &shard);
+            }
+            Err(error) => {
+                shard.count(|counters| counters.accept_errors += 1);
+                if warned.is_none_or(|at| at.elapsed() > limits::WARN_INTERVAL) {
+                    warned = Some(Instant::now());
+                    warn!(
+                        "cannot accept connections: {error}; if too many files are open, raise LimitNOFILE"
+                    );
+                }
+                Timer::new(limits::ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// The TLS handshake of an accepted connection, and the start of the link if it succeeds.
+async fn respond(shard: Rc<Shard>, serial: u64, socket: TcpStream) {
+    let (acceptor, identity) = shard.responder();
+    let connection = async {
+        let peer = socket.peer_addr().map_err(io::Error::from)?;
+        shake(socket, acceptor.accept()?, peer).await
+    };
+    let result = within(limits::TLS_HANDSHAKE_TIMEOUT, connection).await;
+    shard.handshakes.done(serial);
+    shard.count(|counters| counters.tls_handshakes[usize::from(result.is_ok())] += 1);
+    match result {
+        Ok(connection) => shard.spawn(link::run(shard.clone(), connection, Origin::Accepted(identity))),
+        Err(failure) => debug!("TLS handshake with a peer that came to us: {failure}"),
+    }
+}
+
+/// Opens a connection to the first of `addresses` that answers, and starts the link.
+pub(super) async fn dial(shard: Rc<Shard>, dial: DialId, addresses: Vec<SocketAddr>) {
+    for address in addresses {
+        match initiate(&shard, address).await {
+            Ok(connection) => {
+                let leaf = connection.tls.peer_certificate().unwrap_or_default().to_vec();
+                return shard.spawn(link::run(shard.clone(), connection, Origin::Dialed(dial, leaf)));
+            }
+            Err(failure) => debug!(dial = dial.0, "connection to a peer: {failure}"),
+        }
+    }
+    shard.engine(|engine, now| engine.dial_failed(now, dial));
+}
+
+async fn initiate(shard: &Rc<Shard>, address: SocketAddr) -> Result<Connection, LinkFailure> {
+    let connect = async { Ok(net::connect(address, &shard.outbound).await?) };
+    let socket = within(limits::CONNECT_TIMEOUT, connect).await?;
+    let tls = shard.connector.connect(&mut *shard.rng.borrow_mut())?;
+    let result = within(limits::TLS_HANDSHAKE_TIMEOUT, shake(socket, tls, address)).await;
+    shard.count(|counters| counters.tls_handshakes[usize::from(result.is_ok())] += 1);
+    result
+}
+
+/// Brings a TLS handshake to its end.
+async fn shake(
+    mut socket: TcpStream,
+    mut tls: TlsStream,
+    peer: SocketAddr,
+) -> Result<Connection, LinkFailure> {
+    let mut early = Vec::new();
+    let mut buf = vec![0; limits::TLS_HANDSHAKE_READ_BYTES];
+    let mut failed = None;
+    loop {
+        while tls.wants_transmit() {
+            poll_fn(|cx| match tls.transmit(&mut SocketWriter { socket: &mut socket, cx }) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
+                result => Poll::Ready(result),
+            })
+            .await?;
+        }
+        if let Some(failure) = failed {
+            return Err(failure);
+        }
+        if !tls.is_handshaking() {
+            return Ok(Connection { socket, tls, early, peer });
+        }
+        let len = poll_fn(|cx| Pin::new(&mut socket).poll_read(cx, &mut buf)).await?;
+        if len == 0 {
+            return Err(LinkFailure::ClosedByPeer);
+        }
+        // Public-key work, after which cells come first. On failure the peer is still told why.
+        failed = tls.open(&buf[..len], &mut early).err().map(LinkFailure::Tls);
+        executor().yield_task_queue_now().await;
+    }
+}
+
+async fn within<T>(
+    limit: Duration,
+    work: impl Future<Output = Result<T, LinkFailure>>,
+) -> Result<T, LinkFailure> {
+    let too_late = async {
+        Timer::new(limit).await;
+        Err(LinkFailure::Timeout)
+    };
+    future::or(work, too_late).await
+}

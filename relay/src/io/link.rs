@@ -1,0 +1,249 @@
+//! One link: one task that reads and writes its connection.
+
+use std::cell::{Cell, RefCell};
+use std::future::{Future as _, poll_fn};
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use futures_lite::{AsyncRead as _, AsyncWrite as _};
+use glommio::net::TcpStream;
+use glommio::timer::Timer;
+use onionring_node::tls::{TlsError, TlsStream};
+use tracing::debug;
+
+use super::shard::Shard;
+use crate::engine::ids::LinkId;
+use crate::engine::link::{NewLink, Origin};
+use crate::limits;
+
+/// What the pump tells a link's task.
+#[derive(Default)]
+pub(super) struct LinkSlot {
+    task: RefCell<Option<Waker>>,
+    writable: Cell<bool>,
+    closing: Cell<bool>,
+}
+
+impl LinkSlot {
+    /// The engine has something to send.
+    pub(super) fn writable(&self) {
+        self.writable.set(true);
+        self.wake();
+    }
+
+    /// The engine is done with the link.
+    pub(super) fn close(&self) {
+        self.closing.set(true);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        if let Some(task) = &*self.task.borrow() {
+            task.wake_by_ref();
+        }
+    }
+}
+
+/// Buffers that all links of a shard use in turn, so that a link holds no more than a piece of a cell of its own.
+pub(super) struct Scratch {
+    ciphertext: Box<[u8]>,
+    plaintext: Vec<u8>,
+}
+
+impl Default for Scratch {
+    fn default() -> Self {
+        Scratch {
+            ciphertext: vec![0; limits::READ_BYTES].into(),
+            plaintext: Vec::with_capacity(limits::READ_BYTES + limits::RECORD_BYTES),
+        }
+    }
+}
+
+/// A connection whose TLS handshake is complete.
+pub(super) struct Connection {
+    pub(super) socket: TcpStream,
+    pub(super) tls: TlsStream,
+    /// Application data that came with the end of the handshake.
+    pub(super) early: Vec<u8>,
+    pub(super) peer: SocketAddr,
+}
+
+/// Runs a link until its connection is closed.
+pub(super) async fn run(shard: Rc<Shard>, connection: Connection, origin: Origin) {
+    let Connection { socket, tls, mut early, peer } = connection;
+    let id = shard.engine(|engine, now| engine.open_link(now, NewLink { peer, origin }));
+    let slot = Rc::new(LinkSlot::default());
+    shard.links.borrow_mut().insert(id, slot.clone());
+    let mut link = Link {
+        shard: shard.clone(),
+        id,
+        slot,
+        socket,
+        tls,
+        held: Vec::new(),
+        linger: None,
+        announced: false,
+    };
+    link.cells(&mut early);
+    match poll_fn(|cx| link.poll(cx)).await {
+        Ok(()) => debug!(link = id.as_u64(), "link closed"),
+        Err(failure) => debug!(link = id.as_u64(), "link ended: {failure}"),
+    }
+    shard.links.borrow_mut().remove(&id);
+    // With a link that the engine closed this only forgets it.
+    shard.engine(|engine, now| engine.link_gone(now, id));
+}
+
+/// How a connection failed, or ended without our doing.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LinkFailure {
+    #[error("closed by the peer")]
+    ClosedByPeer,
+    #[error("too slow")]
+    Timeout,
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error(transparent)]
+    Connection(#[from] io::Error),
+}
+
+struct Link {
+    shard: Rc<Shard>,
+    id: LinkId,
+    slot: Rc<LinkSlot>,
+    socket: TcpStream,
+    tls: TlsStream,
+    /// The beginning of a cell whose end has not come yet.
+    held: Vec<u8>,
+    /// Set when the link is closing: how long the peer may take to read the last of it.
+    linger: Option<Timer>,
+    /// The end of the TLS session has been announced.
+    announced: bool,
+}
+
+impl Link {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkFailure>> {
+        self.slot.task.borrow_mut().get_or_insert_with(|| cx.waker().clone());
+        if self.slot.closing.get() {
+            return self.poll_close(cx);
+        }
+        let read = self.read(cx);
+        // Also after a failure: the peer may be owed an alert.
+        let written = self.write(cx);
+        match read.and(written) {
+            Ok(()) => Poll::Pending,
+            Err(failure) => Poll::Ready(Err(failure)),
+        }
+    }
+
+    /// Reads what there is, up to a bound, so that links have their turns.
+    fn read(&mut self, cx: &mut Context<'_>) -> Result<(), LinkFailure> {
+        let shard = self.shard.clone();
+        let Scratch { ciphertext, plaintext } = &mut *shard.scratch.borrow_mut();
+        for _ in 0..limits::READS_PER_TURN {
+            if shard.poll_may_read(cx).is_pending() {
+                return Ok(());
+            }
+            let len = match Pin::new(&mut self.socket).poll_read(cx, ciphertext) {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(len) => len?,
+            };
+            if len == 0 {
+                return Err(LinkFailure::ClosedByPeer);
+            }
+            plaintext.clear();
+            plaintext.append(&mut self.held);
+            let opened = self.tls.open(&ciphertext[..len], plaintext);
+            self.cells(plaintext);
+            opened?;
+            if self.tls.peer_has_closed() {
+                return Err(LinkFailure::ClosedByPeer);
+            }
+        }
+        cx.waker().wake_by_ref();
+        Ok(())
+    }
+
+    /// Hands application data to the engine, which works where it lies, and holds what is left.
+    fn cells(&mut self, plaintext: &mut [u8]) {
+        let unix = self.shard.unix();
+        let used = self
+            .shard
+            .engine(|engine, now| engine.handle_link_data(now, unix, self.id, plaintext, &self.tls));
+        self.held.extend_from_slice(&plaintext[used..]);
+    }
+
+    /// Writes until the socket takes no more, the engine gives no more, or others should have their turn.
+    fn write(&mut self, cx: &mut Context<'_>) -> Result<(), LinkFailure> {
+        for _ in 0..limits::RECORDS_PER_TURN {
+            if !self.tls.wants_transmit() && !self.fill()? {
+                return Ok(());
+            }
+            match self.tls.transmit(&mut SocketWriter { socket: &mut self.socket, cx }) {
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        cx.waker().wake_by_ref();
+        Ok(())
+    }
+
+    /// Seals one record of what the engine chooses now. `false` if it has nothing.
+    fn fill(&mut self) -> Result<bool, LinkFailure> {
+        if !self.slot.writable.get() {
+            return Ok(false);
+        }
+        let plaintext = &mut self.shard.scratch.borrow_mut().plaintext;
+        plaintext.clear();
+        let some = self
+            .shard
+            .engine(|engine, now| engine.poll_transmit(now, self.id, plaintext, limits::RECORD_FILL));
+        if some {
+            self.tls.seal(plaintext)?;
+        } else {
+            self.slot.writable.set(false);
+        }
+        Ok(some)
+    }
+
+    /// Sends what the engine still has for a link that it closed, and the end of the TLS session.
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkFailure>> {
+        let linger = self.linger.get_or_insert_with(|| Timer::new(limits::LINK_LINGER));
+        if Pin::new(linger).poll(cx).is_ready() {
+            return Poll::Ready(Ok(()));
+        }
+        self.slot.writable.set(true);
+        self.write(cx)?;
+        let finished = self.shard.engine(|engine, _| engine.link_finished(self.id));
+        if finished && !self.announced {
+            self.announced = true;
+            self.tls.close();
+            self.write(cx)?;
+        }
+        if finished && !self.tls.wants_transmit() { Poll::Ready(Ok(())) } else { Poll::Pending }
+    }
+}
+
+/// A socket as the TLS session wants it: what cannot be written now is `WouldBlock`, and the task is woken when it can.
+pub(super) struct SocketWriter<'a, 'b> {
+    pub(super) socket: &'a mut TcpStream,
+    pub(super) cx: &'a mut Context<'b>,
+}
+
+impl io::Write for SocketWriter<'_, '_> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        match Pin::new(&mut *self.socket).poll_write(self.cx, buf) {
+            Poll::Ready(Ok(0)) => Err(io::ErrorKind::WriteZero.into()),
+            Poll::Ready(result) => result,
+            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,362 @@
+//! One shard on its thread, and the pump that does what the engine asks.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use glommio::timer::Timer;
+use glommio::{Latency, Shares, Task, TaskQueueHandle, executor, spawn_local_into};
+use onionring_node::tls::{Acceptor, Connector};
+use onionring_proto::link::LinkIdentity;
+use onionring_proto::time::{Mono, Unix};
+use rand_chacha::ChaCha20Rng;
+use tracing::info;
+
+use super::connect::{self, Handshakes};
+use super::control::{Control, Mailbox};
+use super::link::{LinkSlot, Scratch};
+use super::mesh::Port;
+use super::net::{self, OutboundAddresses};
+use crate::engine::Engine;
+use crate::engine::cross::Batch;
+use crate::engine::event::{Event, LinkEvent, StreamEvent};
+use crate::engine::ids::{LinkId, ShardIndex};
+use crate::engine::link::LinkEnd;
+use crate::limits;
+
+/// Serves the streams of circuits that end on a shard: the exit and the directory.
+pub trait StreamHandler {
+    /// Does what the engine asks, or starts a task that will; not called while the engine is borrowed. Everything
+    /// after that goes through [`Shard::engine`].
+    fn handle(&mut self, event: StreamEvent);
+}
+
+/// One shard, shared by the tasks on its thread.
+pub struct Shard {
+    engine: RefCell<Engine>,
+    origin: Instant,
+    pub(super) links: RefCell<HashMap<LinkId, Rc<LinkSlot>>>,
+    pub(super) scratch: RefCell<Scratch>,
+    pub(super) handshakes: Handshakes,
+    pub(super) connector: Connector,
+    pub(super) outbound: OutboundAddresses,
+    pub(super) rng: RefCell<ChaCha20Rng>,
+    responder: RefCell<Acceptor>,
+    background_queue: TaskQueueHandle,
+    pump: Wake,
+    background: Wake,
+    /// Readers that wait for another shard to catch up, by task.
+    paused: RefCell<BTreeMap<*const (), Waker>>,
+    counters: RefCell<IoCounters>,
+}
+
+/// What a shard counts of connections; the rest is in the engine's [`Counters`](crate::engine::counters::Counters).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct IoCounters {
+    /// Connections accepted.
+    pub accepted: u64,
+    /// Failures to accept one.
+    pub accept_errors: u64,
+    /// TLS handshakes that failed, and that succeeded, of both directions.
+    pub tls_handshakes: [u64; 2],
+    /// TLS handshakes given up because too many were under way.
+    pub tls_shed: u64,
+}
+
+/// The waker of one task of this thread, once it has been polled.
+#[derive(Default)]
+struct Wake(RefCell<Option<Waker>>);
+
+impl Wake {
+    fn set(&self, cx: &Context<'_>) {
+        self.0.borrow_mut().get_or_insert_with(|| cx.waker().clone());
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = &*self.0.borrow() {
+            waker.wake_by_ref();
+        }
+    }
+}
+
+impl Shard {
+    /// To be called on the shard's executor.
+    pub(super) fn new(
+        engine: Engine,
+        acceptor: Acceptor,
+        connector: Connector,
+        outbound: OutboundAddresses,
+        rng: ChaCha20Rng,
+    ) -> Rc<Shard> {
+        let shares = Shares::Static(limits::BACKGROUND_SHARES);
+        let background_queue = executor().create_task_queue(shares, Latency::NotImportant, "background");
+        Rc::new(Shard {
+            engine: RefCell::new(engine),
+            origin: Instant::now(),
+            links: RefCell::default(),
+            scratch: RefCell::default(),
+            handshakes: Handshakes::default(),
+            connector,
+            outbound,
+            rng: RefCell::new(rng),
+            responder: RefCell::new(acceptor),
+            background_queue,
+            pump: Wake::default(),
+            background: Wake::default(),
+            paused: RefCell::default(),
+            counters: RefCell::default(),
+        })
+    }
+
+    /// The time now, on the clock that the engine knows.
+    pub fn now(&self) -> Mono {
+        Mono(self.origin.elapsed().as_micros() as u64)
+    }
+
+    /// The civil time now.
+    pub fn unix(&self) -> Unix {
+        Unix(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs())
+    }
+
+    /// Calls the engine, and has done afterwards whatever it asks for. Not to be nested.
+    pub fn engine<R>(&self, call: impl FnOnce(&mut Engine, Mono) -> R) -> R {
+        self.pump.wake();
+        call(&mut self.engine.borrow_mut(), self.now())
+    }
+
+    /// Ready when bytes that lead to cells may be read from the outside: pending while another shard is so far behind
+    /// that nothing more should come in.
+    pub fn poll_may_read(&self, cx: &Context<'_>) -> Poll<()> {
+        if !self.engine.borrow().congested() {
+            return Poll::Ready(());
+        }
+        self.paused.borrow_mut().entry(cx.waker().data()).or_insert_with(|| cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// Starts a task that gets little time while there are cells to move: for public-key work.
+    pub fn spawn_background(&self, task: impl Future<Output = ()> + 'static) -> Task<()> {
+        // The queue exists as long as the shard.
+        spawn_local_into(task, self.background_queue).expect("the shard's background queue")
+    }
+
+    /// Starts a task with the weight of links.
+    pub fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        // The default queue: a plain spawn would stay in the queue of the task that spawns.
+        spawn_local_into(task, TaskQueueHandle::default()).expect("the executor's default queue").detach();
+    }
+
+    /// Counts something that happened to connections.
+    pub(super) fn count(&self, count: impl FnOnce(&mut IoCounters)) {
+        count(&mut self.counters.borrow_mut());
+    }
+
+    /// The TLS side for accepted connections, with the identity that belongs to its certificate.
+    pub(super) fn responder(&self) -> (Acceptor, Arc<LinkIdentity>) {
+        (self.responder.borrow().clone(), self.engine.borrow().snapshot().link_identity.clone())
+    }
+
+    /// Runs the shard until it has been stopped.
+    pub(super) async fn run(
+        self: Rc<Self>,
+        port: Port<Batch>,
+        mailbox: Mailbox,
+        listeners: Vec<std::net::TcpListener>,
+        streams: Box<dyn StreamHandler>,
+    ) {
+        let accepting = listeners
+            .into_iter()
+            .map(|listener| {
+                glommio::spawn_local(connect::accept(self.clone(), net::adopt_listener(listener)))
+            })
+            .collect();
+        let _background = self.spawn_background(background(self.clone()));
+        let mut pump = Pump { shard: self, port, mailbox, streams, accepting, wake_up: None, stop_by: None };
+        poll_fn(|cx| pump.turn(cx)).await;
+    }
+}
+
+/// Does the engine's public-key work, a piece at a time.
+async fn background(shard: Rc<Shard>) {
+    loop {
+        let more = shard.engine(|engine, now| engine.run_background(now, 1));
+        if more {
+            executor().yield_task_queue_now().await;
+        } else {
+            poll_fn(|cx| {
+                shard.background.set(cx);
+                match shard.engine.borrow().has_background() {
+                    true => Poll::Ready(()),
+                    false => Poll::Pending,
+                }
+            })
+            .await;
+        }
+    }
+}
+
+struct Pump {
+    shard: Rc<Shard>,
+    port: Port<Batch>,
+    mailbox: Mailbox,
+    streams: Box<dyn StreamHandler>,
+    accepting: Vec<Task<()>>,
+    /// The engine's deadline, and the timer that waits for it.
+    wake_up: Option<(Mono, Timer)>,
+    /// When the shard is stopping: the time at which it ends, whatever links are left.
+    stop_by: Option<Mono>,
+}
+
+impl Pump {
+    /// One turn: first everything that came in, then what the engine makes of it, then everything that goes out.
+    fn turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.shard.pump.set(cx);
+        self.mailbox.bell.listen(cx);
+        while let Ok(message) = self.mailbox.received.try_recv() {
+            self.control(message);
+        }
+        self.receive(cx);
+        let now = self.shard.now();
+        if self.shard.engine.borrow().poll_timeout().is_some_and(|at| at <= now) {
+            self.shard.engine.borrow_mut().handle_timeout(now);
+        }
+        self.events();
+        self.send();
+        let engine = self.shard.engine.borrow();
+        if !engine.congested() {
+            self.shard.paused.take().into_values().for_each(Waker::wake);
+        }
+        if engine.has_background() {
+            self.shard.background.wake();
+        }
+        let deadline = engine.poll_timeout();
+        drop(engine);
+        self.sleep_until(deadline, cx);
+        if self.stop_by.is_some_and(|end| now >= end || self.shard.links.borrow().is_empty()) {
+            return Poll::Ready(());
+        }
+        Poll::Pending
+    }
+
+    fn control(&mut self, message: Control) {
+        let mut engine = self.shard.engine.borrow_mut();
+        match message {
+            Control::Snapshot(snapshot, acceptor) => {
+                engine.set_snapshot(snapshot);
+                self.shard.responder.replace(acceptor);
+            }
+            Control::QueueBytes(bytes) => engine.set_queue_bytes(bytes),
+            Control::Counters(reply) => {
+                // Who asked may have gone.
+                drop(reply.send((
+                    engine.shard(),
+                    Box::new((engine.counters().clone(), *self.shard.counters.borrow())),
+                )));
+            }
+            Control::Drain => {
+                engine.drain();
+                self.accepting.clear();
+            }
+            Control::Stop => {
+                engine.drain();
+                self.accepting.clear();
+                self.shard.handshakes.clear();
+                let now = self.shard.now();
+                for link in engine.links().collect::<Vec<_>>() {
+                    engine.close_link(now, link, LinkEnd::Shutdown);
+                }
+                self.stop_by = Some(now + limits::LINK_LINGER);
+                info!(shard = engine.shard().0, "closing all links");
+            }
+        }
+    }
+
+    /// Takes in what other shards sent, and the memory that they return.
+    fn receive(&mut self, cx: &Context<'_>) {
+        let mut engine = self.shard.engine.borrow_mut();
+        for other in self.port.others() {
+            let mut left = limits::CROSSING_RING;
+            while let Some(mut batch) = self.port.receive(other) {
+                engine.handle_batch(self.shard.now(), &mut batch);
+                self.port.give_back(other, batch);
+                left -= 1;
+                if left == 0 {
+                    // A ring's worth: now others have their turn.
+                    cx.waker().wake_by_ref();
+                    break;
+                }
+            }
+            while let Some(batch) = self.port.take_back(other) {
+                engine.recycle_batch(batch);
+            }
+        }
+    }
+
+    fn events(&mut self) {
+        loop {
+            // Borrowed for this statement only: what handles the event calls the engine too.
+            let Some(event) = self.shard.engine.borrow_mut().poll_event() else { return };
+            match event {
+                Event::Link(LinkEvent::Writable(id)) => self.with_link(id, LinkSlot::writable),
+                Event::Link(LinkEvent::Close(id)) => self.with_link(id, LinkSlot::close),
+                Event::Link(LinkEvent::Dial { dial, addresses, .. }) => {
+                    self.shard.spawn_background(connect::dial(self.shard.clone(), dial, addresses)).detach();
+                }
+                Event::Stream(event) => self.streams.handle(event),
+            }
+        }
+    }
+
+    /// A link that is gone already is none.
+    fn with_link(&self, id: LinkId, tell: impl FnOnce(&LinkSlot)) {
+        if let Some(slot) = self.shard.links.borrow().get(&id) {
+            tell(slot);
+        }
+    }
+
+    fn send(&mut self) {
+        let mut engine = self.shard.engine.borrow_mut();
+        for other in self.port.others() {
+            let to = ShardIndex(other as u16);
+            let mut sent = false;
+            while let Some(batch) = engine.take_batch(to) {
+                if let Err(batch) = self.port.send(other, batch) {
+                    engine.put_back_batch(to, batch);
+                    break;
+                }
+                sent = true;
+            }
+            if sent {
+                self.port.ring(other);
+            }
+        }
+    }
+
+    /// Has this task woken at the engine's deadline, or at the end of a shutdown.
+    fn sleep_until(&mut self, deadline: Option<Mono>, cx: &mut Context<'_>) {
+        let Some(at) = deadline.into_iter().chain(self.stop_by).min() else {
+            self.wake_up = None;
+            return;
+        };
+        let left = at.since(self.shard.now());
+        match &mut self.wake_up {
+            Some((set, _)) if *set == at && !left.is_zero() => return,
+            Some((set, timer)) => {
+                *set = at;
+                timer.reset(left);
+            }
+            None => self.wake_up = Some((at, Timer::new(left))),
+        }
+        if let Some((_, timer)) = &mut self.wake_up
+            && Pin::new(timer).poll(cx).is_ready()
+        {
+            self.wake_up = None;
+            cx.waker().wake_by_ref();
+        }
+    }
+}

@@ -1,0 +1,430 @@
+//! Whole relays in one process: shards, sockets, TLS and links, and a client that speaks the protocol by itself.
+
+use std::io::Read as _;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::rc::Rc;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crossbeam::channel;
+use onionring_node::tls::{Acceptor, Connector, TlsStream, TlsVersions};
+use onionring_proto::cell::{BODY_LEN, Body, CircId, Command, Frame, LinkVersion, next_frame, write_fixed};
+use onionring_proto::crypto::ed25519::Ed25519Pair;
+use onionring_proto::crypto::rsa::RsaPrivate;
+use onionring_proto::crypto::tor1::ClientOnion;
+use onionring_proto::handshake::{
+    CreateFast, CreatedFast, OnionKey, OnionKeyRing, ServerIdentity, fast, ntor,
+};
+use onionring_proto::link::cert::{self, CertType, Certified};
+use onionring_proto::link::x509::{self, TlsLeaf};
+use onionring_proto::link::{ExpectedPeer, Handshake, LinkIdentity, LinkParams};
+use onionring_proto::relay_msg::{
+    self, Connected, Extend2, Extended2, LinkSpecs, RelayCmd, StreamId, encode,
+};
+use onionring_proto::time::Unix;
+use onionring_relay::engine::counters::Counters;
+use onionring_relay::engine::event::{StreamEvent, StreamRef};
+use onionring_relay::engine::snapshot::{CircuitParams, Snapshot};
+use onionring_relay::io::control::Control;
+use onionring_relay::io::net::{OutboundAddresses, listen};
+use onionring_relay::io::shard::{IoCounters, Shard, StreamHandler};
+use onionring_relay::io::{Setup, Shards, check, start};
+use onionring_relay::limits;
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+
+const RESPONSE_TIME: Duration = Duration::from_secs(60);
+
+fn rng(seed: u64) -> StdRng {
+    StdRng::seed_from_u64(seed)
+}
+
+fn unix() -> Unix {
+    Unix(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs())
+}
+
+/// Keys that take long to make, shared by the relays of all tests: who a relay is follows from its Ed25519 key and
+/// its RSA identity.
+fn long_keys() -> &'static ([RsaPrivate; 2], TlsLeaf) {
+    static KEYS: OnceLock<([RsaPrivate; 2], TlsLeaf)> = OnceLock::new();
+    KEYS.get_or_init(|| {
+        let identity = |seed| RsaPrivate::generate(x509::IDENTITY_BITS, &mut rng(seed)).unwrap();
+        ([1, 2].map(identity), TlsLeaf::generate(unix(), &mut rng(3)).unwrap())
+    })
+}
+
+struct Relay {
+    shards: Shards,
+    address: SocketAddr,
+    identity: ServerIdentity,
+    onion_key: [u8; 32],
+}
+
+impl Relay {
+    /// The relay `which`, 0 or 1.
+    fn start(which: usize, shards: u16) -> Relay {
+        check::prepare(usize::from(shards)).unwrap();
+        let rng = &mut rng(10 + which as u64);
+        let (identities, leaf) = long_keys();
+        let rsa = &identities[which];
+        let (identity, signing) = (Ed25519Pair::generate(rng), Ed25519Pair::generate(rng));
+        let certified = Certified::Ed25519(signing.public());
+        let expires = unix() + Duration::from_secs(30 * 86_400);
+        let signing_cert = cert::build(CertType::IDENTITY_V_SIGNING, certified, expires, &identity);
+        let link_identity = Arc::new(
+            LinkIdentity::new(rsa, &signing_cert, &signing, &leaf.certificate, unix(), rng).unwrap(),
+        );
+        let server = ServerIdentity { rsa_id: rsa.public().rsa_id(), ed_id: identity.public() };
+        let onion_key = OnionKey::generate(rng);
+        let public = *onion_key.public();
+        let snapshot = Arc::new(Snapshot {
+            identity: ServerIdentity { ..server },
+            onion_keys: OnionKeyRing::new(onion_key, None, rng),
+            link_identity,
+            link_versions: LinkVersion::ALL.to_vec(),
+            own_addresses: vec![Ipv4Addr::LOCALHOST.into()],
+            relays: Arc::default(),
+            params: CircuitParams { extend_to_private: true, ..CircuitParams::default() },
+        });
+        let (address, listeners) = listen("127.0.0.1:0".parse().unwrap(), usize::from(shards)).unwrap();
+        let setup = Setup {
+            shards,
+            pin: false,
+            listeners: vec![listeners],
+            outbound: OutboundAddresses::default(),
+            queue_bytes: 64 << 20,
+            snapshot,
+            acceptor: Acceptor::new(leaf, TlsVersions::Both).unwrap(),
+            connector: Connector::new(TlsVersions::Both).unwrap(),
+        };
+        let shards = start(setup, |shard| Box::new(Echo(shard.clone()))).unwrap();
+        Relay { shards, address, identity: server, onion_key: public }
+    }
+
+    fn counters(&self) -> Vec<(Counters, IoCounters)> {
+        let (reply, replies) = channel::unbounded();
+        for handle in self.shards.handles() {
+            handle.send(Control::Counters(reply.clone()));
+        }
+        drop(reply);
+        replies.iter().map(|(_, counters)| *counters).collect()
+    }
+
+    /// Waits until the counters of all shards together satisfy `condition`.
+    fn wait_until(&self, what: &str, condition: impl Fn(&[(Counters, IoCounters)]) -> bool) {
+        let start = std::time::Instant::now();
+        while !condition(&self.counters()) {
+            assert!(start.elapsed() < RESPONSE_TIME, "{what}: {:?}", self.counters());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn stop(self) {
+        assert!(self.shards.ended().is_empty(), "a shard has panicked");
+        self.shards.stop();
+        self.shards.join().unwrap();
+    }
+}
+
+/// Gives back what comes on directory streams.
+struct Echo(Rc<Shard>);
+
+impl StreamHandler for Echo {
+    fn handle(&mut self, event: StreamEvent) {
+        match event {
+            StreamEvent::BeginDir { at } => {
+                self.0.engine(|engine, now| engine.stream_connected(now, at, &Connected { addr: None }));
+            }
+            StreamEvent::Readable(at) | StreamEvent::Writable(at) => self.echo(at),
+            StreamEvent::Closed { .. } => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+impl Echo {
+    fn echo(&self, at: StreamRef) {
+        self.0.engine(|engine, now| {
+            loop {
+                let writable = engine.stream_writable(at);
+                let data = engine.stream_read(at);
+                let data = data[..data.len().min(writable)].to_vec();
+                if data.is_empty() {
+                    return;
+                }
+                let taken = engine.stream_write(now, at, &data);
+                engine.stream_consume(now, at, taken);
+            }
+        });
+    }
+}
+
+/// A client with one link.
+struct Client {
+    socket: TcpStream,
+    tls: TlsStream,
+    plaintext: Vec<u8>,
+    version: LinkVersion,
+    rng: StdRng,
+}
+
+impl Client {
+    fn connect(relay: &Relay, versions: TlsVersions) -> Client {
+        let mut rng = rng(99);
+        let socket = TcpStream::connect(relay.address).unwrap();
+        socket.set_read_timeout(Some(RESPONSE_TIME)).unwrap();
+        let tls = Connector::new(versions).unwrap().connect(&mut rng).unwrap();
+        let mut client = Client { socket, tls, plaintext: Vec::new(), version: LinkVersion::V5, rng };
+        while client.tls.is_handshaking() {
+            client.flush();
+            client.read();
+        }
+        let expected =
+            ExpectedPeer { rsa_id: Some(relay.identity.rsa_id), ed_id: Some(relay.identity.ed_id) };
+        let params = LinkParams {
+            versions: LinkVersion::ALL.to_vec(),
+            peer_address: relay.address.ip(),
+            own_addresses: Vec::new(),
+        };
+        let leaf = client.tls.peer_certificate().unwrap().to_vec();
+        let mut handshake = Handshake::initiator(None, expected, &leaf, params);
+        loop {
+            let mut out = Vec::new();
+            handshake.poll_transmit(&mut out);
+            client.send(&out);
+            let plaintext = &mut client.plaintext;
+            let (used, established) =
+                handshake.handle(unix(), plaintext, &client.tls, &mut client.rng).unwrap();
+            plaintext.drain(..used);
+            if let Some(established) = established {
+                client.version = established.version;
+                let mut out = Vec::new();
+                handshake.poll_transmit(&mut out);
+                client.send(&out);
+                return client;
+            }
+            client.read();
+        }
+    }
+
+    fn flush(&mut self) {
+        while self.tls.wants_transmit() {
+            self.tls.transmit(&mut self.socket).unwrap();
+        }
+    }
+
+    fn send(&mut self, plaintext: &[u8]) {
+        self.tls.seal(plaintext).unwrap();
+        self.flush();
+    }
+
+    /// Reads once; returns whether there was something.
+    fn read(&mut self) -> bool {
+        let mut buf = [0; 16384];
+        let len = self.socket.read(&mut buf).unwrap();
+        self.tls.open(&buf[..len], &mut self.plaintext).unwrap();
+        len > 0
+    }
+
+    fn send_cell(&mut self, circ: CircId, command: Command, body: &Body) {
+        let mut out = Vec::new();
+        write_fixed(self.version, circ, command, body, &mut out);
+        self.send(&out);
+    }
+
+    fn next_cell(&mut self) -> (CircId, Command, Body) {
+        loop {
+            if let Some((used, frame)) = next_frame(self.version.into(), &mut self.plaintext).unwrap() {
+                let Frame::Fixed { circ_id, command, body } = frame else { panic!("a variable cell") };
+                let cell = (circ_id, command, *body);
+                self.plaintext.drain(..used);
+                return cell;
+            }
+            assert!(self.read(), "the relay closed the link");
+        }
+    }
+
+    fn create(&mut self, circ: CircId) -> Circuit {
+        let (handshake, x) = fast::Client::start(&mut self.rng);
+        let mut body = [0; BODY_LEN];
+        CreateFast { x }.write(&mut body);
+        self.send_cell(circ, Command::CREATE_FAST, &body);
+        let body = loop {
+            let (answered, command, body) = self.next_cell();
+            if answered == circ {
+                assert_eq!(command, Command::CREATED_FAST);
+                break body;
+            }
+            // A late SENDME of another circuit.
+        };
+        let mut onion = ClientOnion::new();
+        onion.push_hop(&handshake.finish(&CreatedFast::parse(&body).reply).unwrap());
+        Circuit { circ, onion }
+    }
+
+    fn extend(&mut self, circuit: &mut Circuit, to: &Relay) {
+        let SocketAddr::V4(address) = to.address else { panic!("an IPv4 address") };
+        let (handshake, hdata) = ntor::Client::start(&mut self.rng, &to.identity.rsa_id, &to.onion_key);
+        let specs = LinkSpecs {
+            ipv4: Some(address),
+            ipv6: None,
+            rsa_id: to.identity.rsa_id,
+            ed_id: Some(to.identity.ed_id),
+        };
+        let mut data = Vec::new();
+        Extend2 { specs, htype: 2, hdata: &hdata }.write(&mut data);
+        self.send_message(circuit, RelayCmd::EXTEND2, StreamId(0), &data);
+        let (hop, cmd, _, data) = self.next_message(circuit);
+        assert_eq!((hop, cmd), (0, RelayCmd::EXTENDED2));
+        let reply = Extended2::parse(&data).unwrap();
+        circuit.onion.push_hop(&handshake.finish(reply.hdata).unwrap());
+    }
+
+    fn send_message(&mut self, circuit: &mut Circuit, cmd: RelayCmd, stream: StreamId, data: &[u8]) {
+        let mut body = [0; BODY_LEN];
+        encode(cmd, stream, data, &mut self.rng, &mut body);
+        let hop = circuit.onion.hops() - 1;
+        circuit.onion.encrypt_outbound(hop, &mut body);
+        let command = if cmd == RelayCmd::EXTEND2 { Command::RELAY_EARLY } else { Command::RELAY };
+        self.send_cell(circuit.circ, command, &body);
+    }
+
+    fn next_message(&mut self, circuit: &mut Circuit) -> (usize, RelayCmd, StreamId, Vec<u8>) {
+        let (circ, command, mut body) = self.next_cell();
+        assert_eq!((circ, command), (circuit.circ, Command::RELAY));
+        let (hop, _) = circuit.onion.decrypt_inbound(&mut body).expect("a cell from a hop");
+        let message = relay_msg::decode(&body).unwrap();
+        (hop, message.cmd, message.stream, message.data.to_vec())
+    }
+
+    /// Sends `len` bytes to the last hop on a directory stream, and expects them back; less than a window's worth.
+    fn echo(&mut self, circuit: &mut Circuit, len: usize) {
+        let stream = StreamId(7);
+        self.send_message(circuit, RelayCmd::BEGIN_DIR, stream, b"");
+        let last = circuit.onion.hops() - 1;
+        let (hop, cmd, at, _) = self.next_message(circuit);
+        assert_eq!((hop, cmd, at), (last, RelayCmd::CONNECTED, stream));
+        let sent: Vec<u8> = (0..len).map(|i| (i % 241) as u8).collect();
+        for chunk in sent.chunks(498) {
+            self.send_message(circuit, RelayCmd::DATA, stream, chunk);
+        }
+        let mut got = Vec::new();
+        while got.len() < len {
+            let (hop, cmd, at, data) = self.next_message(circuit);
+            assert_eq!(hop, last);
+            match cmd {
+                RelayCmd::DATA if at == stream => got.extend_from_slice(&data),
+                RelayCmd::SENDME => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(got == sent, "other bytes came back");
+    }
+}
+
+struct Circuit {
+    circ: CircId,
+    onion: ClientOnion,
+}
+
+/// The `n`-th circuit id of an initiator.
+fn circ(n: u32) -> CircId {
+    CircId(0x8000_0000 + n)
+}
+
+#[test]
+fn circuits_of_one_link_live_on_all_shards() {
+    for (shards, versions) in [(1, TlsVersions::Tls12), (3, TlsVersions::Tls13)] {
+        let relay = Relay::start(0, shards);
+        let mut client = Client::connect(&relay, versions);
+        let mut circuits: Vec<_> = (1..=30).map(|n| client.create(circ(n))).collect();
+        for circuit in &mut circuits {
+            client.echo(circuit, 10_000);
+        }
+        relay.wait_until("circuits", |shards| shards.iter().map(|(c, _)| c.circuits).sum::<usize>() == 30);
+        assert!(relay.counters().iter().all(|(counters, _)| counters.circuits > 0));
+
+        // The end of the link is the end of its circuits, on every shard.
+        drop(client);
+        relay.wait_until("no circuits", |shards| shards.iter().all(|(c, _)| c.circuits + c.links == 0));
+        relay.stop();
+    }
+}
+
+#[test]
+fn a_circuit_goes_on_to_another_relay() {
+    let (first, second) = (Relay::start(0, 3), Relay::start(1, 2));
+    let mut client = Client::connect(&first, TlsVersions::Both);
+    for n in 1..=8 {
+        let mut circuit = client.create(circ(n));
+        client.extend(&mut circuit, &second);
+        client.echo(&mut circuit, 100_000);
+    }
+    let links = |shards: &[(Counters, IoCounters)]| shards.iter().map(|(c, _)| c.links).sum::<usize>();
+    second.wait_until("one link for all circuits", |shards| links(shards) == 1);
+
+    // Its end is heard by the client through the first relay.
+    second.stop();
+    while client.next_cell().1 != Command::DESTROY {}
+    first.stop();
+}
+
+#[test]
+fn an_extend_to_where_nobody_listens_fails() {
+    let (first, mut gone) = (Relay::start(0, 2), Relay::start(1, 1));
+    gone.address = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
+    let mut client = Client::connect(&first, TlsVersions::Both);
+    let mut circuit = client.create(circ(1));
+    let (_, hdata) = ntor::Client::start(&mut client.rng, &gone.identity.rsa_id, &gone.onion_key);
+    let SocketAddr::V4(address) = gone.address else { unreachable!() };
+    let specs = LinkSpecs { ipv4: Some(address), ipv6: None, rsa_id: gone.identity.rsa_id, ed_id: None };
+    let mut data = Vec::new();
+    Extend2 { specs, htype: 2, hdata: &hdata }.write(&mut data);
+    client.send_message(&mut circuit, RelayCmd::EXTEND2, StreamId(0), &data);
+    let (circ, command, _) = client.next_cell();
+    assert_eq!((circ, command), (circuit.circ, Command::DESTROY));
+    first.stop();
+    gone.stop();
+}
+
+#[test]
+fn connections_that_speak_no_tls_are_closed() {
+    use std::io::Write as _;
+    let relay = Relay::start(0, 1);
+    let mut socket = TcpStream::connect(relay.address).unwrap();
+    socket.set_read_timeout(Some(RESPONSE_TIME)).unwrap();
+    socket.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+    // An alert, then the end.
+    let mut answer = Vec::new();
+    let _ = socket.read_to_end(&mut answer);
+    assert_eq!(answer.first(), Some(&21));
+    relay.wait_until("a failed handshake", |shards| shards[0].1.tls_handshakes == [1, 0]);
+    relay.stop();
+}
+
+#[test]
+fn a_draining_relay_accepts_nothing_and_keeps_what_it_has() {
+    let relay = Relay::start(0, 2);
+    let mut client = Client::connect(&relay, TlsVersions::Both);
+    let mut circuit = client.create(circ(1));
+    relay.shards.drain();
+    let start = std::time::Instant::now();
+    while TcpStream::connect(relay.address).is_ok() {
+        assert!(start.elapsed() < RESPONSE_TIME, "it still listens");
+    }
+    client.echo(&mut circuit, 5_000);
+    relay.stop();
+    // Everything that was queued, then the end.
+    while client.read() {}
+}
+
+#[test]
+fn idle_connections_do_not_keep_others_out() {
+    let relay = Relay::start(0, 1);
+    let idle: Vec<_> =
+        (0..limits::TLS_HANDSHAKES + 20).map(|_| TcpStream::connect(relay.address).unwrap()).collect();
+    Client::connect(&relay, TlsVersions::Both).create(circ(1));
+    relay.wait_until("the oldest are given up", |shards| shards[0].1.tls_shed >= 20);
+    drop(idle);
+    relay.stop();
+}
