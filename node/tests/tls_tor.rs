@@ -26,7 +26,7 @@ impl Tor {
             2222222222222222222222222222222222222222\n";
         let file = directory.path().join("torrc");
         std::fs::write(&file, torrc).unwrap();
-        let mut child = Command::new("tor")
+        let child = Command::new("tor")
             .arg("-f")
             .arg(&file)
             .arg("--DataDirectory")
@@ -34,13 +34,15 @@ impl Tor {
             .stdout(Stdio::piped())
             .spawn()
             .expect("the installed `tor` starts (Debian package `tor`)");
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+        let mut tor = Tor { child, or_port: String::new(), _directory: directory };
+        let mut lines = BufReader::new(tor.child.stdout.take().unwrap()).lines().map(Result::unwrap);
         let mut log = Vec::new();
         while let Some(line) = lines.next() {
             if let Some((_, port)) = line.split_once("Opened OR listener connection (ready) on ") {
+                tor.or_port = port.trim().to_owned();
                 // tor exits when nobody reads its log.
-                std::thread::spawn(move || lines.for_each(|l| eprintln!("{l}")));
-                return Tor { child, or_port: port.trim().to_owned(), _directory: directory };
+                std::thread::spawn(move || lines.for_each(|line| eprintln!("{line}")));
+                return tor;
             }
             log.push(line);
         }
