@@ -1,4 +1,9 @@
 //! What every onionring program needs that touches the system.
 
+pub mod atomic_file;
+pub mod limits;
 pub mod metrics;
+pub mod private_dir;
 pub mod tls;
+pub mod torrc;
+pub mod user;
