@@ -1,6 +1,7 @@
 //! What every onionring program needs that touches the system.
 
 pub mod atomic_file;
+pub mod keys;
 pub mod limits;
 pub mod metrics;
 pub mod private_dir;

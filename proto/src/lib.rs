@@ -19,6 +19,7 @@ pub mod netdoc;
 pub mod origin;
 pub mod policy;
 pub mod relay_msg;
+pub mod rotation;
 pub mod stream;
 pub mod time;
 pub mod torrc;
