@@ -11,12 +11,14 @@
 pub mod cell;
 pub mod circuit;
 pub mod crypto;
+pub mod dir;
 pub mod flow;
 pub mod handshake;
 pub mod limits;
 pub mod link;
 pub mod netdoc;
 pub mod origin;
+pub mod path;
 pub mod policy;
 pub mod relay_msg;
 pub mod rotation;

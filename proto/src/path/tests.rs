@@ -1,0 +1,357 @@
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use rand_chacha::ChaCha20Rng;
+use rand_core::SeedableRng;
+
+use super::*;
+use crate::netdoc::consensus::UnverifiedConsensus;
+use crate::netdoc::family::FamilyMember;
+use crate::netdoc::testdata;
+
+fn rng(seed: u8) -> ChaCha20Rng {
+    ChaCha20Rng::from_seed([seed; 32])
+}
+
+fn real() -> (Consensus, Vec<Arc<Microdesc>>) {
+    let consensus = UnverifiedConsensus::parse(testdata::CONSENSUS_MICRODESC).unwrap().peek().clone();
+    let mds = Microdesc::parse_all(testdata::MICRODESCS).map(|(_, m)| Arc::new(m.unwrap())).collect();
+    (consensus, mds)
+}
+
+fn network(consensus: Consensus, mds: Vec<Arc<Microdesc>>) -> Network {
+    let index: BTreeMap<_, _> = mds.into_iter().map(|m| (m.digest, m)).collect();
+    Network::new(Arc::new(consensus), |d| index.get(d).cloned())
+}
+
+/// A network of relays without relations: number n is at 10.n.0.1 and has the flags and weight given.
+fn synthetic(relays: &[(RelayFlags, u32)]) -> Network {
+    let (mut consensus, mds) = real();
+    let template = consensus.relays[0].clone();
+    let mut all = Vec::new();
+    consensus.relays = relays
+        .iter()
+        .enumerate()
+        .map(|(n, (flags, bandwidth))| {
+            let digest = [n as u8; 32];
+            let md = Microdesc {
+                digest,
+                family: Family::default(),
+                family_ids: Box::new([]),
+                ..(*mds[0]).clone()
+            };
+            all.push(Arc::new(md));
+            RelayStatus {
+                identity: Fingerprint([n as u8; 20]),
+                listed: crate::netdoc::consensus::Listed::Microdesc(digest),
+                ipv4: Ipv4Addr::new(10, n as u8, 0, 1),
+                flags: *flags | RelayFlags::RUNNING | RelayFlags::VALID,
+                bandwidth: Some(*bandwidth),
+                ..template.clone()
+            }
+        })
+        .collect();
+    network(consensus, all)
+}
+
+const PLAIN: RelayFlags = RelayFlags::FAST;
+
+fn rules() -> Rules {
+    Rules::new(&ConsensusParams::default(), true)
+}
+
+fn nick(r: &RelayRef<'_>) -> String {
+    r.status.nickname.to_string()
+}
+
+#[test]
+fn paths_through_a_real_network() {
+    let (consensus, mds) = real();
+    let net = network(consensus, mds);
+    assert!(net.is_sufficient());
+    assert_eq!(net.known_paths(), 1.0);
+    let rules = Rules { distinct_subnets: false, ..rules() };
+    let mut seen = BTreeSet::new();
+    for seed in 0..100 {
+        let last = Last::Exit { port: 80, v6: false };
+        let spec = PathSpec { len: 3, first: First::AnyGuard, last, stable: false };
+        let path = choose_path(&net, &rules, &spec, &mut rng(seed)).unwrap();
+        let nicks: Vec<_> = path.iter().map(nick).collect();
+        assert_eq!(nicks.len(), 3);
+        assert!(nicks[2] == "r0" || nicks[2] == "r3", "{nicks:?}");
+        // r1 and r2 have one family key; their `family` lists are not mutual.
+        assert!(!(nicks.contains(&"r1".into()) && nicks.contains(&"r2".into())), "{nicks:?}");
+        assert_eq!(nicks.iter().collect::<BTreeSet<_>>().len(), 3);
+        seen.insert(nicks);
+    }
+    // r2 and r3 have no weight, so these are all that can come.
+    assert_eq!(seen.len(), 10, "{seen:?}");
+    let spec =
+        PathSpec { len: 3, first: First::AnyGuard, last: Last::Exit { port: 25, v6: false }, stable: false };
+    assert_eq!(
+        choose_path(&net, &rules, &spec, &mut rng(1)).unwrap_err(),
+        PathError::NoRelay(Position::Exit)
+    );
+    let spec = PathSpec { last: Last::Exit { port: 443, v6: true }, ..spec };
+    assert_eq!(nick(&choose_path(&net, &rules, &spec, &mut rng(1)).unwrap()[2]), "r0");
+    // Authorities share 127.71.0.0/16: at most one of them per path, if subnets count.
+    let distinct = Rules { distinct_subnets: true, ..rules };
+    for seed in 0..50 {
+        let spec = PathSpec { len: 2, first: First::AnyGuard, last: Last::Directory, stable: false };
+        let result = choose_path(&net, &distinct, &spec, &mut rng(seed));
+        if let Ok(path) = result {
+            assert_ne!(path[0].status.ipv4.octets()[1], path[1].status.ipv4.octets()[1]);
+        }
+    }
+}
+
+#[test]
+fn a_self_test_avoids_ourselves_and_our_family() {
+    let (consensus, mds) = real();
+    let net = network(consensus, mds);
+    let rules = Rules { distinct_subnets: false, ..rules() };
+    let r1 = net.relays().find(|r| nick(r) == "r1").unwrap();
+    for seed in 0..50 {
+        let spec = PathSpec { len: 3, first: First::AnyGuard, last: Last::Given(r1.kin()), stable: false };
+        let path = choose_path(&net, &rules, &spec, &mut rng(seed)).unwrap();
+        assert_eq!(path.len(), 2);
+        assert!(path.iter().all(|r| nick(r) != "r1" && nick(r) != "r2"));
+    }
+    let one = PathSpec { len: 1, first: First::AnyGuard, last: Last::Given(r1.kin()), stable: false };
+    assert_eq!(choose_path(&net, &rules, &one, &mut rng(0)).unwrap_err(), PathError::TooShort(1));
+}
+
+#[test]
+fn a_given_guard_is_used_or_refused() {
+    let net = synthetic(&[(PLAIN, 1), (PLAIN, 1), (PLAIN, 1)]);
+    let guard = |id| PathSpec { len: 3, first: First::Given(id), last: Last::Any, stable: false };
+    let me = Fingerprint([1; 20]);
+    let mut refused = 0;
+    for seed in 0..30 {
+        match choose_path(&net, &rules(), &guard(me), &mut rng(seed)) {
+            Ok(path) => assert_eq!(path[0].status.identity, me),
+            // It was drawn as the last hop.
+            Err(e) => {
+                assert_eq!(e, PathError::Guard(me));
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused > 0 && refused < 30);
+    let unknown = Fingerprint([9; 20]);
+    assert_eq!(
+        choose_path(&net, &rules(), &guard(unknown), &mut rng(0)).unwrap_err(),
+        PathError::Guard(unknown)
+    );
+}
+
+#[test]
+fn flags_decide_who_is_fit_for_what() {
+    let flags = [
+        RelayFlags::MIDDLE_ONLY,
+        RelayFlags::EXIT | RelayFlags::BAD_EXIT,
+        RelayFlags::EXIT,
+        RelayFlags::GUARD,
+        RelayFlags::V2_DIR,
+    ];
+    let net = synthetic(&flags.map(|f| (f, 100)));
+    let who = |position, flags| {
+        let need = Need { position, flags, preferred: RelayFlags::default() };
+        let draws = (0..200).filter_map(|seed| choose(&net, &rules(), &need, &[], |_| true, &mut rng(seed)));
+        draws.map(|r| r.status.identity.0[0]).collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>()
+    };
+    // In this consensus's weights exits are not spent in the middle (Wme=0) nor guards (Wmg=0).
+    assert_eq!(who(Position::Middle, RelayFlags::default()), [0, 1, 4]);
+    assert_eq!(who(Position::Exit, RelayFlags::default()), [2, 3, 4]);
+    assert_eq!(who(Position::Exit, RelayFlags::EXIT), [2]);
+    assert_eq!(who(Position::Guard, RelayFlags::GUARD), [3]);
+    assert_eq!(who(Position::Directory, RelayFlags::V2_DIR), [4]);
+}
+
+#[test]
+fn preferred_flags_give_way_and_others_do_not() {
+    let net = synthetic(&[(RelayFlags::FAST, 1), (RelayFlags::default(), 1_000_000)]);
+    let need = Need { position: Position::Middle, flags: RelayFlags::default(), preferred: RelayFlags::FAST };
+    let pick = |need: &Need| {
+        choose(&net, &rules(), need, &[], |_| true, &mut rng(1)).map(|r| r.status.identity.0[0])
+    };
+    assert_eq!(pick(&need), Some(0));
+    assert_eq!(pick(&Need { preferred: RelayFlags::STABLE, ..need }), Some(1));
+    assert_eq!(pick(&Need { flags: RelayFlags::STABLE, ..need }), None);
+}
+
+#[test]
+fn relays_that_are_excluded_down_or_without_ntor_are_left_out() {
+    let net = synthetic(&[(PLAIN, 1), (PLAIN, 1)]);
+    let need = Need { position: Position::Middle, flags: RelayFlags::default(), preferred: PLAIN };
+    let mut only = rules();
+    only.excluded.insert(Fingerprint([0; 20]));
+    for seed in 0..20 {
+        assert_eq!(
+            choose(&net, &only, &need, &[], |_| true, &mut rng(seed)).unwrap().status.identity.0[0],
+            1
+        );
+    }
+    let (mut consensus, mds) = real();
+    for r in &mut consensus.relays {
+        r.protocols = Arc::new(crate::netdoc::protover::Protocols::parse("Relay=1").unwrap());
+    }
+    let old = network(consensus, mds);
+    assert!(choose(&old, &rules(), &need, &[], |_| true, &mut rng(0)).is_none());
+    let (consensus, _) = real();
+    let unknown = network(consensus, vec![]);
+    assert!(choose(&unknown, &rules(), &need, &[], |_| true, &mut rng(0)).is_none());
+    assert!(!unknown.is_sufficient());
+}
+
+#[test]
+fn draws_follow_the_weights() {
+    let net = synthetic(&[(PLAIN, 100), (PLAIN, 300), (PLAIN, 0)]);
+    let need = Need { position: Position::Middle, flags: RelayFlags::default(), preferred: PLAIN };
+    let mut counts = [0u32; 3];
+    let mut rng = rng(1);
+    for _ in 0..4000 {
+        let r = choose(&net, &rules(), &need, &[], |_| true, &mut rng).unwrap();
+        counts[usize::from(r.status.identity.0[0])] += 1;
+    }
+    assert!((900..1100).contains(&counts[0]) && counts[2] == 0, "{counts:?}");
+    // If nobody has a weight, everybody has the same.
+    let net = synthetic(&[(PLAIN, 0), (PLAIN, 0)]);
+    let got: BTreeSet<_> = (0..50)
+        .map(|_| choose(&net, &rules(), &need, &[], |_| true, &mut rng).unwrap().status.identity)
+        .collect();
+    assert_eq!(got.len(), 2);
+}
+
+#[test]
+fn weights_are_those_of_path_spec() {
+    let (mut consensus, _) = real();
+    let names = [
+        ("Wgg", 6000),
+        ("Wgm", 7000),
+        ("Wgd", 1000),
+        ("Wmg", 4000),
+        ("Wmm", 10_000),
+        ("Wme", 100),
+        ("Wmd", 200),
+        ("Weg", 300),
+        ("Wem", 10_000),
+        ("Wee", 9900),
+        ("Wed", 8800),
+        ("Wmb", 10_000),
+        ("Wgb", 5000),
+        ("Web", 10_000),
+        ("Wdb", 10_000),
+        ("Wbm", 1),
+        ("Wbg", 2),
+        ("Wbe", 3),
+        ("Wbd", 4),
+    ];
+    consensus.weights = names.into_iter().collect();
+    let mut relay = consensus.relays[0].clone();
+    relay.bandwidth = Some(1000);
+    let mut of = |consensus: &Consensus, flags, fraction| {
+        relay.flags = flags;
+        relay.guard_fraction = fraction;
+        let w = Weights::new(consensus);
+        [Position::Guard, Position::Middle, Position::Exit, Position::Directory]
+            .map(|p| w.of(p, &relay).round() as i64)
+    };
+    let (g, e, d) = (RelayFlags::GUARD, RelayFlags::EXIT, RelayFlags::V2_DIR);
+    assert_eq!(of(&consensus, RelayFlags::default(), None), [700, 1000, 1000, 0]);
+    assert_eq!(of(&consensus, g, None), [600, 400, 30, 0]);
+    assert_eq!(of(&consensus, g | d, None), [300, 200, 15, 0]);
+    assert_eq!(of(&consensus, e, None), [0, 10, 990, 0]);
+    assert_eq!(of(&consensus, e | RelayFlags::BAD_EXIT, None), [700, 1000, 1000, 0]);
+    assert_eq!(of(&consensus, g | e, None), [100, 20, 880, 0]);
+    // The fraction counts only if the network says so, and not for the guard position.
+    assert_eq!(of(&consensus, g, Some(25)), [600, 400, 30, 0]);
+    consensus.params = [("UseGuardFraction", 1)].into_iter().collect();
+    assert_eq!(of(&consensus, g, Some(25)), [600, 850, 758, 0]);
+    consensus.weights = [("Wgg", -1)].into_iter().collect();
+    assert_eq!(of(&consensus, g, None), [1000; 4]);
+    // Weights are in units of the scale, and never more than it.
+    consensus.params = [("bwweightscale", 100)].into_iter().collect();
+    consensus.weights = names.map(|(n, w)| (n, w / 100)).into_iter().collect();
+    assert_eq!(of(&consensus, g | e, None), [100, 20, 880, 0]);
+}
+
+#[test]
+fn families_and_networks_exclude_each_other() {
+    let (a, b) = (Fingerprint([1; 20]), Fingerprint([2; 20]));
+    let (nick_a, nick_b) = (Nickname::new("a").unwrap(), Nickname::new("b").unwrap());
+    let names = |id| [FamilyMember::Identity(id)].into_iter().collect::<Family>();
+    let (names_a, names_b, nobody) = (names(a), names(b), Family::default());
+    let ids: [Box<str>; 1] = ["ed25519:x".into()];
+    let kin_a = Kin {
+        identity: &a,
+        nickname: &nick_a,
+        ipv4: [10, 1, 0, 1].into(),
+        ipv6: None,
+        family: &nobody,
+        family_ids: &[],
+    };
+    let kin_b = Kin { identity: &b, nickname: &nick_b, ipv4: [10, 2, 0, 1].into(), ..kin_a };
+    let rules = rules();
+    assert!(!rules.conflict(&kin_a, &kin_b));
+    assert!(
+        rules.conflict(&kin_a, &Kin { ipv4: [9, 9, 9, 9].into(), ..kin_a }),
+        "never the same relay twice"
+    );
+    // Lists must be mutual.
+    let (lists_b, lists_a) = (Kin { family: &names_b, ..kin_a }, Kin { family: &names_a, ..kin_b });
+    assert!(!rules.conflict(&lists_b, &kin_b) && !rules.conflict(&kin_a, &lists_a));
+    assert!(rules.conflict(&lists_b, &lists_a));
+    assert!(!Rules { family_lists: false, ..rules.clone() }.conflict(&lists_b, &lists_a));
+    let (key_a, key_b) = (Kin { family_ids: &ids, ..kin_a }, Kin { family_ids: &ids, ..kin_b });
+    assert!(rules.conflict(&key_a, &key_b) && !rules.conflict(&key_a, &kin_b));
+    assert!(!Rules { family_ids: false, ..rules.clone() }.conflict(&key_a, &key_b));
+    let near = Kin { ipv4: [10, 1, 200, 1].into(), ..kin_b };
+    assert!(rules.conflict(&kin_a, &near));
+    assert!(!Rules { distinct_subnets: false, ..rules.clone() }.conflict(&kin_a, &near));
+    let v6 = |text: &str, kin| Kin { ipv6: Some(text.parse().unwrap()), ..kin };
+    assert!(rules.conflict(&v6("2001:db8:1::1", kin_a), &v6("2001:db8:2::1", kin_b)));
+    assert!(!rules.conflict(&v6("2001:db8:1::1", kin_a), &v6("2001:db9:2::1", kin_b)));
+}
+
+#[test]
+fn known_paths_multiply_over_the_positions() {
+    let flags = [RelayFlags::GUARD, RelayFlags::EXIT, RelayFlags::default(), RelayFlags::default()];
+    let full = synthetic(&flags.map(|f| (f, 100)));
+    assert_eq!(full.known_paths(), 1.0);
+    let without = |n: u8| {
+        let index: BTreeMap<_, _> =
+            full.relays().map(|r| (r.microdesc.digest, Arc::new(r.microdesc.clone()))).collect();
+        Network::new(full.consensus.clone(), |d| index.get(d).filter(|_| d[0] != n).cloned())
+    };
+    assert_eq!(without(0).known_paths(), 0.0);
+    assert_eq!(without(1).known_paths(), 0.0);
+    assert!((without(2).known_paths() - 0.5).abs() < 1e-9);
+    // A network without exits is judged by what can be built within it.
+    assert_eq!(synthetic(&[(RelayFlags::GUARD, 1), (RelayFlags::GUARD, 1)]).known_paths(), 1.0);
+}
+
+proptest! {
+    #[test]
+    fn paths_keep_the_rules(seed: u8, n in 1usize..12, len in 1usize..6, kinds in proptest::collection::vec(0u8..4, 12)) {
+        let flags = |k: u8| match k {
+            0 => RelayFlags::GUARD | RelayFlags::V2_DIR,
+            1 => RelayFlags::EXIT,
+            2 => RelayFlags::GUARD | RelayFlags::EXIT,
+            _ => RelayFlags::STABLE,
+        };
+        let relays: Vec<_> = kinds[..n].iter().map(|k| (flags(*k), u32::from(*k))).collect();
+        let net = synthetic(&relays);
+        let rules = rules();
+        let spec = PathSpec { len, first: First::AnyGuard, last: Last::Any, stable: seed % 2 == 0 };
+        if let Ok(path) = choose_path(&net, &rules, &spec, &mut rng(seed)) {
+            prop_assert_eq!(path.len(), len);
+            prop_assert!(len == 1 || path[0].status.flags.has(RelayFlags::GUARD));
+            for (i, a) in path.iter().enumerate() {
+                prop_assert!(path[..i].iter().all(|b| !rules.conflict(&a.kin(), &b.kin())));
+            }
+        } else {
+            prop_assert!(len > 1 || n == 0);
+        }
+    }
+}
