@@ -5,7 +5,7 @@
 //! [`choose_path`] picks a whole path, last hop first.
 
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
 use std::sync::Arc;
 
 use rand_core::Rng;
@@ -16,6 +16,8 @@ use crate::netdoc::family::Family;
 use crate::netdoc::microdesc::Microdesc;
 use crate::netdoc::params::{ConsensusParams, MIN_PATHS_FOR_CIRCS_PCT, USE_FAMILY_IDS, USE_FAMILY_LISTS};
 use crate::netdoc::text::{Fingerprint, Nickname};
+use crate::origin::{HandshakeKind, HopTarget};
+use crate::relay_msg::LinkSpecs;
 
 mod weights;
 
@@ -134,6 +136,21 @@ impl<'a> RelayRef<'a> {
             ipv6: self.status.ipv6.map(|(ip, _)| ip),
             family: &self.microdesc.family,
             family_ids: &self.microdesc.family_ids,
+        }
+    }
+
+    /// What a circuit needs to be extended to it: with ntor-v3 if the relay says that it knows it, with ntor otherwise.
+    pub fn hop_target(&self) -> HopTarget {
+        let v3 = self.microdesc.ed_identity.is_some() && self.status.protocols.supports("Relay", 4);
+        HopTarget {
+            specs: LinkSpecs {
+                ipv4: Some(SocketAddrV4::new(self.status.ipv4, self.status.or_port)),
+                ipv6: self.status.ipv6.map(|(ip, port)| SocketAddrV6::new(ip, port, 0, 0)),
+                rsa_id: self.status.identity.0,
+                ed_id: self.microdesc.ed_identity,
+            },
+            onion_key: self.microdesc.ntor_onion_key,
+            handshake: if v3 { HandshakeKind::NtorV3 } else { HandshakeKind::Ntor },
         }
     }
 }

@@ -106,6 +106,21 @@ fn paths_through_a_real_network() {
 }
 
 #[test]
+fn hop_targets_ask_for_what_the_relay_knows() {
+    let (mut consensus, mds) = real();
+    consensus.relays[0].ipv6 = Some((Ipv6Addr::LOCALHOST, 7));
+    consensus.relays[1].protocols = Arc::new(crate::netdoc::protover::Protocols::parse("Relay=2-3").unwrap());
+    let net = network(consensus, mds);
+    let targets: Vec<_> = net.relays().map(|r| r.hop_target()).collect();
+    assert_eq!(targets[0].specs.ipv4, Some("127.71.0.1:5000".parse().unwrap()));
+    assert_eq!(targets[0].specs.ipv6, Some("[::1]:7".parse().unwrap()));
+    assert!(targets[0].specs.ed_id.is_some());
+    assert!(matches!(targets[0].handshake, HandshakeKind::NtorV3));
+    assert!(matches!(targets[1].handshake, HandshakeKind::Ntor));
+    assert_ne!(targets[0].onion_key, targets[1].onion_key);
+}
+
+#[test]
 fn a_self_test_avoids_ourselves_and_our_family() {
     let (consensus, mds) = real();
     let net = network(consensus, mds);
