@@ -19,7 +19,7 @@ pub enum ProtoverError {
     /// A name occurs twice.
     #[error("protocol {0:?} is listed twice")]
     Duplicate(String),
-    /// There are more entries than [`MAX_PROTOCOLS`].
+    /// There are more entries than anyone has protocols.
     #[error("more than {MAX_PROTOCOLS} protocols in one list")]
     TooMany,
 }
