@@ -27,6 +27,7 @@ pub mod event;
 mod extend;
 pub mod ids;
 pub mod link;
+mod memory;
 pub mod queue;
 mod registry;
 pub mod snapshot;
@@ -130,9 +131,14 @@ impl Engine {
     pub fn counters(&mut self) -> &Counters {
         self.counters.links = self.links.len();
         self.counters.circuits = self.circuits.len();
+        self.counters.legs = self.circuits.legs();
         self.counters.peers = self.registry.peers();
         self.counters.queued_cells = self.pool.used();
         self.counters.pending_creates = self.creates.len();
+        self.counters.inbox_bytes = self.pool.charged_bytes();
+        self.counters.dials_pending = self.registry.dials();
+        self.counters.timers = self.timers.len();
+        self.counters.batches_waiting = self.outgoing.waiting();
         &self.counters
     }
 
@@ -184,6 +190,7 @@ impl Engine {
             match timer {
                 Timer::Handshake(link) => self.handshake_timeout(now, link),
                 Timer::Idle(link) => self.idle_timeout(now, link),
+                Timer::Overrun(link) => self.overrun_timeout(now, link),
                 Timer::Padding(link) => self.padding_timeout(now, link),
                 Timer::Extend(circuit) => self.extend_timeout(now, circuit),
             }
@@ -206,8 +213,9 @@ impl Engine {
             }
             Message::Destroyed(leg) => self.leg_destroyed(now, leg),
             Message::Overrun(leg) => self.leg_overrun(now, leg),
-            Message::Destroy(leg, reason) => self.send_destroy(leg, reason),
-            Message::Use(link, more) => self.link_use(now, link, more),
+            Message::Destroy(leg, reason) => self.send_destroy(now, leg, reason),
+            Message::Joined(leg) => self.leg_joined(leg),
+            Message::Left(leg) => self.leg_left(now, leg),
             Message::Extended(link) => self.link_extended(now, link),
             Message::LinkClosed(link) => self.link_lost(now, link),
             Message::FindLink(ask) => {
@@ -215,8 +223,8 @@ impl Engine {
                 self.registry.find(ask, &mut todo);
                 self.registry_todo(now, todo);
             }
-            Message::LinkFound { circuit, link, facts } => self.extend_on(now, circuit, link, facts),
-            Message::LinkFailed { circuit, reason } => self.extend_failed(now, circuit, reason),
+            Message::LinkFound { seeker, link, facts } => self.extend_on(now, seeker, link, facts),
+            Message::LinkFailed { seeker, reason } => self.extend_failed(now, seeker, reason),
             Message::LinkOpened(link, facts) => {
                 let mut todo = Vec::new();
                 self.registry.opened(link, facts, &mut todo);

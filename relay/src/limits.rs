@@ -78,12 +78,22 @@ pub const CROSSING_BATCH: usize = 64;
 /// Batches waiting for one ring; with more, the shard reads from no link until the other shard has caught up.
 pub const CROSSING_BACKLOG: usize = 256;
 
-/// CREATE cells waiting for their public-key work on one shard; at the limit the oldest is refused with
-/// RESOURCELIMIT.
+/// Batches waiting for one ring at which a cell more closes its circuit with RESOURCELIMIT. Stopping to read at
+/// [`CROSSING_BACKLOG`] keeps an honest load far below it.
+pub const CROSSING_LIMIT: usize = 4 * CROSSING_BACKLOG;
+
+/// DESTROY cells waiting on one link (8 bytes each); one more closes the link, whose peer makes work and does not read.
+pub const DESTROYS_PER_LINK: usize = 16 * 1024;
+
+/// CREATE cells waiting for their public-key work on one shard; at the limit the link that has most of them loses its
+/// oldest, which is refused with RESOURCELIMIT.
 pub const PENDING_CREATES: usize = 2048;
 
 /// Circuits waiting for a link to one peer; one more is closed with RESOURCELIMIT.
 pub const WAITERS_PER_PEER: usize = 1024;
+
+/// Links to one peer that new circuits choose among; further ones carry only what the peer opens on them.
+pub const LINKS_PER_PEER: usize = 16;
 
 /// Links being dialed by one shard; at the limit an extend to a new peer fails with RESOURCELIMIT.
 pub const DIALS_PER_SHARD: usize = 1024;
@@ -104,6 +114,9 @@ pub const IDLE_CANONICAL_LINK: std::ops::Range<Duration> =
 
 /// Bytes of a stream that wait to be packed are never taken: a driver may offer at most this many at a time.
 pub const STREAM_WRITE_CHUNK: usize = 498 * 128;
+
+/// Bytes of memory that a stream keeps for what its client sends, while nothing waits in it.
+pub const INBOX_KEPT: usize = 2048;
 
 /// Names a shard resolves at the same time; one more fails at once with a transient error, so that a flood of names
 /// costs neither memory nor file descriptors (each lookup holds at most one socket).

@@ -24,6 +24,8 @@ pub(super) struct Circuit {
     pub(super) prev: Leg,
     pub(super) prev_facts: Arc<LinkFacts>,
     pub(super) next: Next,
+    /// Extensions begun so far.
+    pub(super) extends: u32,
     /// When an extension that is under way has taken too long.
     pub(super) extend_timer: Option<TimerKey>,
     pub(super) streams: Streams,
@@ -83,6 +85,11 @@ impl Circuits {
 
     pub(super) fn len(&self) -> usize {
         self.len
+    }
+
+    /// Legs of all circuits.
+    pub(super) fn legs(&self) -> usize {
+        self.legs.len()
     }
 
     pub(super) fn find(&self, leg: Leg) -> Option<(CircuitId, Side)> {
@@ -165,6 +172,13 @@ impl Circuits {
         }
     }
 
+    pub(super) fn iter(&self) -> impl Iterator<Item = (CircuitId, &Circuit)> {
+        self.slots.iter().enumerate().filter_map(|(slot, (generation, circuit))| {
+            let id = CircuitId { slot: slot as u32, generation: *generation };
+            Some((id, circuit.as_deref()?))
+        })
+    }
+
     fn on_link(&self, link: LinkId) -> Vec<CircuitId> {
         self.by_link.get(&link).map(|ids| ids.iter().copied().collect()).unwrap_or_default()
     }
@@ -186,11 +200,12 @@ impl Engine {
             prev: leg,
             prev_facts: facts,
             next: Next::None,
+            extends: 0,
             extend_timer: None,
             streams: Streams::default(),
         });
         self.counters.circuits_created += 1;
-        self.tell(now, leg.link.shard(), Message::Use(leg.link, true));
+        self.tell(now, leg.link.shard(), Message::Joined(leg));
     }
 
     /// A cell from a link, at the home of its circuit.
@@ -274,8 +289,8 @@ impl Engine {
         let shard = leg.link.shard();
         if shard == self.me {
             self.queue_cell(now, leg, command, body);
-        } else {
-            self.outgoing.push(shard, Cross::Outward { leg, command, body: *body });
+        } else if !self.outgoing.push_cell(shard, Cross::Outward { leg, command, body: *body }) {
+            self.leg_overrun(now, leg);
         }
     }
 
@@ -306,7 +321,7 @@ impl Engine {
             let Some(leg) = leg else { continue };
             match reason {
                 Some(reason) => self.drop_leg(now, leg, reason),
-                None => self.tell(now, leg.link.shard(), Message::Use(leg.link, false)),
+                None => self.tell(now, leg.link.shard(), Message::Left(leg)),
             }
         }
     }
@@ -314,12 +329,11 @@ impl Engine {
     /// Destroys a circuit at the neighbour on a leg that is no longer in the table.
     pub(super) fn drop_leg(&mut self, now: Mono, leg: Leg, reason: DestroyReason) {
         self.tell(now, leg.link.shard(), Message::Destroy(leg, reason));
-        self.tell(now, leg.link.shard(), Message::Use(leg.link, false));
+        self.tell(now, leg.link.shard(), Message::Left(leg));
     }
 
     /// The neighbour on this leg destroyed the circuit. Its reason stays here (tor-spec 5.4).
     pub(super) fn leg_destroyed(&mut self, now: Mono, leg: Leg) {
-        self.creates.cancel(leg);
         match self.circuits.find(leg) {
             Some((id, Side::Prev)) => {
                 self.remove_circuit(
@@ -333,7 +347,7 @@ impl Engine {
             Some((id, Side::Next)) => {
                 self.remove_circuit(now, id, "destroyed_by_far_side", Some(DestroyReason::Destroyed), None);
             }
-            None => {}
+            None => self.creates.cancel(leg),
         }
     }
 

@@ -12,6 +12,8 @@ pub struct Counters {
     pub links: usize,
     /// Gauge: circuits at home here.
     pub circuits: usize,
+    /// Gauge: legs of those circuits.
+    pub legs: usize,
     /// Gauge: peers in this shard's part of the registry.
     pub peers: usize,
     /// Gauge: streams of circuits at home here.
@@ -20,6 +22,14 @@ pub struct Counters {
     pub queued_cells: usize,
     /// Gauge: CREATE cells waiting for their public-key work.
     pub pending_creates: usize,
+    /// Gauge: bytes of streams waiting for the driver.
+    pub inbox_bytes: usize,
+    /// Gauge: dials under way.
+    pub dials_pending: usize,
+    /// Gauge: deadlines set.
+    pub timers: usize,
+    /// Gauge: batches waiting for the rings to other shards.
+    pub batches_waiting: usize,
     /// Cells received, by command (index).
     pub cells_in: [u64; 256],
     /// Cells sent from circuits' queues.
@@ -71,10 +81,15 @@ impl Default for Counters {
         Counters {
             links: 0,
             circuits: 0,
+            legs: 0,
             peers: 0,
             streams: 0,
             queued_cells: 0,
             pending_creates: 0,
+            inbox_bytes: 0,
+            dials_pending: 0,
+            timers: 0,
+            batches_waiting: 0,
             cells_in: [0; 256],
             cells_out: 0,
             link_bytes_in: 0,

@@ -57,8 +57,10 @@ pub enum Message {
     Overrun(Leg),
     /// Home to link: destroy the circuit at the peer and drop what still waits for it.
     Destroy(Leg, DestroyReason),
-    /// Home to link: circuits on this link became more (`true`) or fewer by one.
-    Use(LinkId, bool),
+    /// Home to link: a circuit runs over this leg now.
+    Joined(Leg),
+    /// Home to link: no circuit runs over this leg any more; what still waits for it is dropped.
+    Left(Leg),
     /// Home to link: a circuit of this link went on beyond the relay.
     Extended(LinkId),
     /// Link to everyone: the link is gone, and its circuits with it.
@@ -67,8 +69,8 @@ pub enum Message {
     FindLink(FindLink),
     /// Registrar to home: this one.
     LinkFound {
-        /// The circuit that asked.
-        circuit: CircuitId,
+        /// Who asked.
+        seeker: Seeker,
         /// The link.
         link: LinkId,
         /// What is known of it.
@@ -76,9 +78,9 @@ pub enum Message {
     },
     /// Registrar to home: none, for this reason.
     LinkFailed {
-        /// The circuit that asked.
-        circuit: CircuitId,
-        /// What to close it with.
+        /// Who asked.
+        seeker: Seeker,
+        /// What to close the circuit with.
         reason: DestroyReason,
     },
     /// Link to registrar: a link to an authenticated peer opened.
@@ -87,13 +89,22 @@ pub enum Message {
     LinkRetired(LinkId, Arc<LinkFacts>),
 }
 
+/// One attempt to extend a circuit, which looks for a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seeker {
+    /// The circuit's home.
+    pub home: ShardIndex,
+    /// The circuit.
+    pub circuit: CircuitId,
+    /// Tells the attempt from earlier ones of the same circuit, which a TRUNCATE cut short.
+    pub attempt: u32,
+}
+
 /// A search for a link to a peer.
 #[derive(Debug)]
 pub struct FindLink {
-    /// The shard that asks.
-    pub home: ShardIndex,
-    /// The circuit that asks.
-    pub circuit: CircuitId,
+    /// Who asks.
+    pub seeker: Seeker,
     /// RSA identity of the peer.
     pub rsa_id: [u8; 20],
     /// Ed25519 identity of the peer, if known.
@@ -116,6 +127,18 @@ impl Outgoing {
         Outgoing { lanes: (0..shards).map(|_| VecDeque::new()).collect(), spare: Vec::new() }
     }
 
+    /// Appends a cell, or says `false` when the other shard is hopelessly far behind: [`Outgoing::congested`] stops
+    /// what this shard reads, but not what others send through it.
+    #[must_use]
+    pub(super) fn push_cell(&mut self, to: ShardIndex, cell: Cross) -> bool {
+        let fits = self.lanes[usize::from(to.0)].len() <= limits::CROSSING_LIMIT;
+        if fits {
+            self.push(to, cell);
+        }
+        fits
+    }
+
+    /// Appends a message; there are no more of them than circuits and links.
     pub(super) fn push(&mut self, to: ShardIndex, item: Cross) {
         let lane = &mut self.lanes[usize::from(to.0)];
         if lane.back().is_none_or(|batch| batch.len() >= limits::CROSSING_BATCH) {
@@ -142,6 +165,11 @@ impl Outgoing {
             batch.clear();
             self.spare.push(batch);
         }
+    }
+
+    /// Batches waiting for all rings.
+    pub(super) fn waiting(&self) -> usize {
+        self.lanes.iter().map(VecDeque::len).sum()
     }
 
     /// Whether some shard is too far behind.

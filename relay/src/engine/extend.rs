@@ -12,7 +12,7 @@ use rand_core::Rng;
 
 use super::Engine;
 use super::circuit::Next;
-use super::cross::{FindLink, Message};
+use super::cross::{FindLink, Message, Seeker};
 use super::ids::{CircuitId, Leg, LinkId};
 use super::link::LinkFacts;
 use super::timer::Timer;
@@ -21,6 +21,7 @@ use crate::limits;
 /// A client's half of a handshake on its way to the next relay.
 pub(super) struct Onionskin {
     create: Box<Body>,
+    attempt: u32,
 }
 
 impl Engine {
@@ -64,10 +65,12 @@ impl Engine {
         // A handshake that fits EXTEND2 fits CREATE2.
         Create2 { htype: extend.htype, hdata: extend.hdata }.write(&mut create);
         let Some(circuit) = self.circuits.get_mut(id) else { return };
-        circuit.next = Next::Searching(Onionskin { create });
+        circuit.extends += 1;
+        let seeker = Seeker { home: self.me, circuit: id, attempt: circuit.extends };
+        circuit.next = Next::Searching(Onionskin { create, attempt: seeker.attempt });
         circuit.relay.set_joined(true);
         self.timers.set(&mut circuit.extend_timer, now + limits::EXTEND_TIMEOUT, Timer::Extend(id));
-        let ask = FindLink { home: self.me, circuit: id, rsa_id: specs.rsa_id, ed_id, addresses };
+        let ask = FindLink { seeker, rsa_id: specs.rsa_id, ed_id, addresses };
         let registrar = self.homes.registrar(&specs.rsa_id);
         self.tell(now, registrar, Message::FindLink(ask));
     }
@@ -78,9 +81,9 @@ impl Engine {
     }
 
     /// The registrar names the link for a circuit that is being extended.
-    pub(super) fn extend_on(&mut self, now: Mono, id: CircuitId, link: LinkId, facts: Arc<LinkFacts>) {
-        let Some(circuit) = self.circuits.get_mut(id) else { return };
-        let Next::Searching(onionskin) = &circuit.next else { return };
+    pub(super) fn extend_on(&mut self, now: Mono, seeker: Seeker, link: LinkId, facts: Arc<LinkFacts>) {
+        let id = seeker.circuit;
+        let Some(onionskin) = self.searching(seeker) else { return };
         let create = onionskin.create.clone();
         // Of the ids that are ours to choose, those that lead back to this shard. No other shard can choose them, so
         // being unused here is being unused.
@@ -95,16 +98,22 @@ impl Engine {
         };
         let leg = Leg { link, circ };
         self.circuits.join(id, leg);
-        self.tell(now, link.shard(), Message::Use(link, true));
+        self.tell(now, link.shard(), Message::Joined(leg));
         self.send_cell(now, leg, Command::CREATE2, &create);
     }
 
     /// The registrar found no link.
-    pub(super) fn extend_failed(&mut self, now: Mono, id: CircuitId, reason: DestroyReason) {
-        if let Some(circuit) = self.circuits.get_mut(id)
-            && matches!(circuit.next, Next::Searching(_))
-        {
-            self.close_circuit(now, id, "extend_failed", reason);
+    pub(super) fn extend_failed(&mut self, now: Mono, seeker: Seeker, reason: DestroyReason) {
+        if self.searching(seeker).is_some() {
+            self.close_circuit(now, seeker.circuit, "extend_failed", reason);
+        }
+    }
+
+    /// What waits for the answer to a search, unless the attempt is over.
+    fn searching(&self, seeker: Seeker) -> Option<&Onionskin> {
+        match &self.circuits.get(seeker.circuit)?.next {
+            Next::Searching(onionskin) if onionskin.attempt == seeker.attempt => Some(onionskin),
+            _ => None,
         }
     }
 
@@ -166,6 +175,8 @@ fn is_public(ip: IpAddr) -> bool {
                 || ip.is_multicast()
                 || ip.is_unique_local()
                 || ip.is_unicast_link_local()
+                // Site-local, which nothing uses any more.
+                || ip.segments()[0] & 0xffc0 == 0xfec0
                 || ip.to_ipv4_mapped().is_some())
         }
     }

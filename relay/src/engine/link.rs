@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use onionring_proto::cell::{Body, CircId, Command, DestroyReason, Frame, LinkVersion, next_frame};
-use onionring_proto::cell::{write_destroy, write_zero_filled};
+use onionring_proto::cell::{
+    Body, CircId, Command, DestroyReason, Frame, LinkVersion, next_frame, write_zero_filled,
+};
 use onionring_proto::link::{
     CircIds, Established, ExpectedPeer, Handshake, LinkError, LinkIdentity, LinkParams, PaddingTimer,
     PeerIdentity, TlsExporter, Verdict, judge,
@@ -96,6 +97,8 @@ pub enum LinkEnd {
     Timeout,
     /// It carried no circuit for long.
     Idle,
+    /// The peer makes work and does not read the answers.
+    Overrun,
     /// The relay shuts down.
     Shutdown,
 }
@@ -108,6 +111,7 @@ impl LinkEnd {
             LinkEnd::Connection => "connection",
             LinkEnd::Timeout => "handshake_timeout",
             LinkEnd::Idle => "idle",
+            LinkEnd::Overrun => "overrun",
             LinkEnd::Shutdown => "shutdown",
         }
     }
@@ -254,7 +258,7 @@ impl Engine {
         }
     }
 
-    /// Takes one cell off an open link.
+    /// Takes all whole cells off an open link.
     fn cells(
         &mut self,
         now: Mono,
@@ -262,21 +266,24 @@ impl Engine {
         facts: &Arc<LinkFacts>,
         buf: &mut [u8],
     ) -> Result<usize, LinkError> {
-        let Some((used, frame)) = next_frame(facts.version.into(), buf)? else { return Ok(0) };
-        self.counters.cells_in[usize::from(frame.command().0)] += 1;
-        self.counters.link_bytes_in += used as u64;
-        match (judge(facts.version, &frame)?, frame) {
-            (Verdict::Circuit, Frame::Fixed { circ_id, command, body }) => {
-                self.link_cell(now, Leg { link: id, circ: circ_id }, facts, command, body);
-            }
-            (Verdict::Padding(request), _) => {
-                let params = self.snapshot.params.padding;
-                if let Some(padding) = self.links.get_mut(&id).and_then(|link| link.padding.as_mut()) {
-                    padding.negotiate(request, &params, now, &mut self.rng);
+        let mut used = 0;
+        while let Some((len, frame)) = next_frame(facts.version.into(), &mut buf[used..])? {
+            used += len;
+            self.counters.cells_in[usize::from(frame.command().0)] += 1;
+            self.counters.link_bytes_in += len as u64;
+            match (judge(facts.version, &frame)?, frame) {
+                (Verdict::Circuit, Frame::Fixed { circ_id, command, body }) => {
+                    self.link_cell(now, Leg { link: id, circ: circ_id }, facts, command, body);
                 }
-                self.arm_padding(id);
+                (Verdict::Padding(request), _) => {
+                    let params = self.snapshot.params.padding;
+                    if let Some(padding) = self.links.get_mut(&id).and_then(|link| link.padding.as_mut()) {
+                        padding.negotiate(request, &params, now, &mut self.rng);
+                    }
+                    self.arm_padding(id);
+                }
+                _ => self.counters.ignored("link_cell"),
             }
-            _ => self.counters.ignored("link_cell"),
         }
         Ok(used)
     }
@@ -285,23 +292,20 @@ impl Engine {
     fn link_cell(&mut self, now: Mono, leg: Leg, facts: &Arc<LinkFacts>, command: Command, body: &mut Body) {
         let home = self.homes.home(leg);
         match command {
-            Command::CREATE2 | Command::CREATE_FAST => {
-                if facts.circ_ids.peer_may_use(leg.circ) {
-                    let message = Message::Create { leg, command, body: *body, facts: facts.clone() };
-                    self.tell(now, home, message);
-                } else {
-                    self.counters.ignored("circuit_id_of_wrong_half");
-                    self.send_destroy(leg, DestroyReason::Protocol);
-                }
+            Command::CREATE2 | Command::CREATE_FAST | Command::CREATE => {
+                let message = Message::Create { leg, command, body: *body, facts: facts.clone() };
+                self.tell(now, home, message);
             }
-            // The TAP handshake is not offered: nobody answers it any more.
-            Command::CREATE => self.send_destroy(leg, DestroyReason::Protocol),
             Command::DESTROY => {
                 self.forget_queued(leg);
                 self.tell(now, home, Message::Destroyed(leg));
             }
             _ if home == self.me => self.circuit_cell(now, leg, command, body),
-            _ => self.outgoing.push(home, Cross::Inward { leg, command, body: *body }),
+            _ => {
+                if !self.outgoing.push_cell(home, Cross::Inward { leg, command, body: *body }) {
+                    self.overrun(now, leg);
+                }
+            }
         }
     }
 
@@ -320,7 +324,12 @@ impl Engine {
             Ok(()) => self.tell_writable(leg.link),
             Err(QueueFull::Circuit) => self.overrun(now, leg),
             Err(QueueFull::Pool) => {
-                self.shed_oldest(now);
+                let shed = self.shed_oldest(now);
+                // The circuit of this cell may be among them, or be closed already if this is its home.
+                let home = self.homes.home(leg);
+                if shed.contains(&leg) || (home == self.me && self.circuits.find(leg).is_none()) {
+                    return;
+                }
                 let Some(link) = self.links.get_mut(&leg.link) else { return };
                 match link.queue.push(&mut self.pool, now, leg.circ, command, body, limit) {
                     Ok(()) => self.tell_writable(leg.link),
@@ -331,29 +340,17 @@ impl Engine {
     }
 
     /// Gives up a circuit whose cells find no room.
-    fn overrun(&mut self, now: Mono, leg: Leg) {
+    pub(super) fn overrun(&mut self, now: Mono, leg: Leg) {
         self.forget_queued(leg);
         let home = self.homes.home(leg);
         self.tell(now, home, Message::Overrun(leg));
     }
 
-    /// Frees a tenth of the cell memory by closing the circuits whose cells have waited longest.
-    fn shed_oldest(&mut self, now: Mono) {
-        let mut waiting: Vec<(Mono, Leg)> = Vec::new();
-        for (&link, state) in &self.links {
-            waiting.extend(state.queue.waiting(&self.pool).map(|(circ, at)| (at, Leg { link, circ })));
-        }
-        waiting.sort_unstable();
-        let before = self.pool.used();
-        for (_, leg) in waiting {
-            if self.pool.used() * 10 <= before * 9 {
-                break;
-            }
-            self.counters.circuits_shed += 1;
-            self.overrun(now, leg);
-        }
-        let freed = before.saturating_sub(self.pool.used());
-        self.counters.bytes_shed += (freed * super::queue::CellPool::BYTES_PER_CELL) as u64;
+    /// Legs of this shard's links that have cells waiting, and since when the first one waits.
+    pub(super) fn waiting_legs(&self) -> impl Iterator<Item = (Mono, Leg)> {
+        self.links.iter().flat_map(|(&link, state)| {
+            state.queue.waiting(&self.pool).map(move |(circ, at)| (at, Leg { link, circ }))
+        })
     }
 
     fn forget_queued(&mut self, leg: Leg) {
@@ -363,14 +360,17 @@ impl Engine {
     }
 
     /// Sends a DESTROY on a link of this shard, ahead of all data, and drops what the circuit had waiting.
-    pub(super) fn send_destroy(&mut self, leg: Leg, reason: DestroyReason) {
-        self.forget_queued(leg);
+    pub(super) fn send_destroy(&mut self, now: Mono, leg: Leg, reason: DestroyReason) {
         let Some(link) = self.links.get_mut(&leg.link) else { return };
-        let State::Open(facts) = &link.state else { return };
-        let mut cell = Vec::with_capacity(facts.version.cell_len());
-        write_destroy(facts.version, leg.circ, reason, &mut cell);
-        link.queue.push_urgent(&cell);
-        self.tell_writable(leg.link);
+        if !matches!(link.state, State::Open(_)) {
+            return;
+        }
+        if link.queue.push_destroy(&mut self.pool, leg.circ, reason) {
+            self.tell_writable(leg.link);
+        } else {
+            // Not here: this call may be deep in the closing of many circuits.
+            self.timers.set(&mut link.deadline, now, Timer::Overrun(leg.link));
+        }
     }
 
     fn tell_writable(&mut self, id: LinkId) {
@@ -422,6 +422,7 @@ impl Engine {
             State::Open(facts) => (Some(facts), None),
         };
         link.queue.drop_circuits(&mut self.pool);
+        link.padding = None;
         self.timers.cancel(&mut link.deadline);
         self.timers.cancel(&mut link.padding_timer);
         *self.counters.links_closed.entry(end.label()).or_default() += 1;
@@ -456,12 +457,21 @@ impl Engine {
         self.links.keys().copied()
     }
 
-    pub(super) fn link_use(&mut self, now: Mono, id: LinkId, more: bool) {
-        let Some(link) = self.links.get_mut(&id) else { return };
-        link.circuits = if more { link.circuits + 1 } else { link.circuits.saturating_sub(1) };
-        if link.circuits == 0 {
+    pub(super) fn leg_joined(&mut self, leg: Leg) {
+        if let Some(link) = self.links.get_mut(&leg.link) {
+            link.circuits += 1;
+        }
+    }
+
+    /// The last that a link hears of a circuit. Cells that the home sent before it heard of the peer's DESTROY may still
+    /// wait.
+    pub(super) fn leg_left(&mut self, now: Mono, leg: Leg) {
+        self.forget_queued(leg);
+        let Some(link) = self.links.get_mut(&leg.link) else { return };
+        link.circuits = link.circuits.saturating_sub(1);
+        if link.circuits == 0 && matches!(link.state, State::Open(_)) {
             link.idle_since = now;
-            self.timers.set(&mut link.deadline, now + link.idle_limit, Timer::Idle(id));
+            self.timers.set(&mut link.deadline, now + link.idle_limit, Timer::Idle(leg.link));
         }
     }
 
@@ -489,7 +499,8 @@ impl Engine {
         else {
             return;
         };
-        if padding.handle_timeout(&params, now, &mut self.rng) {
+        // What waits already will do as padding.
+        if padding.handle_timeout(&params, now, &mut self.rng) && queue.is_empty() {
             let mut cell = Vec::with_capacity(facts.version.cell_len());
             write_zero_filled(facts.version, CircId::LINK, Command::PADDING, &[], &mut cell);
             queue.push_urgent(&cell);
@@ -503,6 +514,10 @@ impl Engine {
         if let Some(Link { state: State::Handshake(_), .. }) = self.links.get(&id) {
             self.close_link(now, id, LinkEnd::Timeout);
         }
+    }
+
+    pub(super) fn overrun_timeout(&mut self, now: Mono, id: LinkId) {
+        self.close_link(now, id, LinkEnd::Overrun);
     }
 
     pub(super) fn idle_timeout(&mut self, now: Mono, id: LinkId) {

@@ -6,22 +6,28 @@
 //! lowest average goes first. The choice is made cell by cell, as late as the driver asks for bytes.
 
 use std::cmp::Ordering;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::time::Duration;
 
-use onionring_proto::cell::{BODY_LEN, Body, CircId, Command, LinkVersion, write_fixed};
+use onionring_proto::cell::{
+    BODY_LEN, Body, CircId, Command, DestroyReason, LinkVersion, write_destroy, write_fixed,
+};
 use onionring_proto::time::Mono;
 use slab::Slab;
 
 use super::ids::HomeRule;
+use crate::limits;
 
 const NONE: u32 = u32::MAX;
 
 /// Slots for waiting cells. Slots are reused; memory grows in steps and never beyond the limit.
+///
+/// The limit is shared with bytes that wait elsewhere: [`CellPool::charge`].
 pub struct CellPool {
     slots: Vec<Slot>,
     free: u32,
     used: usize,
+    charged_bytes: usize,
     limit: usize,
 }
 
@@ -61,7 +67,8 @@ impl CellFifo {
 impl CellPool {
     /// A pool that holds at most `limit` cells.
     pub fn new(limit: usize) -> Self {
-        CellPool { slots: Vec::new(), free: NONE, used: 0, limit: limit.min(NONE as usize - 1) }
+        let limit = limit.min(NONE as usize - 1);
+        CellPool { slots: Vec::new(), free: NONE, used: 0, charged_bytes: 0, limit }
     }
 
     /// Bytes one waiting cell costs, for turning a memory limit into a number of cells.
@@ -72,6 +79,31 @@ impl CellPool {
         self.used
     }
 
+    /// Bytes of waiting cells, and bytes charged.
+    pub fn bytes(&self) -> usize {
+        self.used * Self::BYTES_PER_CELL + self.charged_bytes
+    }
+
+    /// Whether nothing more may wait.
+    pub fn is_full(&self) -> bool {
+        self.used + self.charged_bytes / Self::BYTES_PER_CELL >= self.limit
+    }
+
+    /// Counts bytes that wait outside the pool against its limit, until they are [released](CellPool::release).
+    pub fn charge(&mut self, bytes: usize) {
+        self.charged_bytes += bytes;
+    }
+
+    /// Takes back what was charged.
+    pub fn release(&mut self, bytes: usize) {
+        self.charged_bytes -= bytes;
+    }
+
+    /// Bytes charged and not released.
+    pub fn charged_bytes(&self) -> usize {
+        self.charged_bytes
+    }
+
     /// Changes the limit; cells beyond it stay until they are sent or shed.
     pub fn set_limit(&mut self, limit: usize) {
         self.limit = limit.min(NONE as usize - 1);
@@ -80,7 +112,7 @@ impl CellPool {
     /// Appends a cell, or says `false` when the pool is full.
     #[must_use]
     pub fn push(&mut self, fifo: &mut CellFifo, now: Mono, command: Command, body: &Body) -> bool {
-        if self.used >= self.limit {
+        if self.is_full() {
             return false;
         }
         let index = if self.free != NONE {
@@ -181,7 +213,9 @@ struct CircuitQueue {
 /// Invariant: a circuit has one live entry in `ready` exactly while its queue is not empty; entries of an older
 /// generation of a slot are leftovers and skipped.
 pub struct LinkQueue {
+    /// Handshake and padding.
     urgent: Vec<u8>,
+    destroys: VecDeque<(CircId, DestroyReason)>,
     circuits: Slab<CircuitQueue>,
     by_circ: HashMap<CircId, u32, HomeRule>,
     ready: BinaryHeap<Ready>,
@@ -209,6 +243,7 @@ impl LinkQueue {
     pub fn new(hasher: HomeRule, half_life: Duration, now: Mono) -> Self {
         LinkQueue {
             urgent: Vec::new(),
+            destroys: VecDeque::new(),
             circuits: Slab::new(),
             by_circ: HashMap::with_hasher(hasher),
             ready: BinaryHeap::new(),
@@ -221,7 +256,7 @@ impl LinkQueue {
 
     /// Whether `fill` has nothing to give.
     pub fn is_empty(&self) -> bool {
-        self.urgent.is_empty() && self.cells == 0
+        self.urgent.is_empty() && self.destroys.is_empty() && self.cells == 0
     }
 
     /// Cells waiting in circuits' queues.
@@ -234,14 +269,21 @@ impl LinkQueue {
         self.by_circ.get(&circ).map_or(0, |&slot| self.circuits[slot as usize].cells.len())
     }
 
-    /// Bytes that go before every circuit's cells: handshake, DESTROY, padding.
+    /// Bytes that go before everything else: handshake and padding.
     pub fn push_urgent(&mut self, bytes: &[u8]) {
         self.urgent.extend_from_slice(bytes);
     }
 
-    /// Bytes waiting before every circuit's cells.
-    pub fn urgent_len(&self) -> usize {
-        self.urgent.len()
+    /// Tells the peer that a circuit is over, before any circuit's cells, and forgets the circuit. `false` if too many
+    /// such messages wait: the peer makes work and reads nothing.
+    #[must_use]
+    pub fn push_destroy(&mut self, pool: &mut CellPool, circ: CircId, reason: DestroyReason) -> bool {
+        self.remove(pool, circ);
+        let fits = self.destroys.len() < limits::DESTROYS_PER_LINK;
+        if fits {
+            self.destroys.push_back((circ, reason));
+        }
+        fits
     }
 
     /// Queues a cell for a circuit, which has at most `limit` waiting.
@@ -268,8 +310,19 @@ impl LinkQueue {
         self.cells += 1;
         if queue.cells.len() == 1 {
             self.ready.push(Ready { activity: queue.activity.0, slot, generation: queue.generation });
+            self.drop_leftovers();
         }
         Ok(())
+    }
+
+    /// Keeps the leftovers in `ready` fewer than the circuits, also while the peer reads nothing.
+    fn drop_leftovers(&mut self) {
+        if self.ready.len() > 2 * self.circuits.len() + 16 {
+            let circuits = &self.circuits;
+            self.ready.retain(|ready| {
+                circuits.get(ready.slot as usize).is_some_and(|queue| queue.generation == ready.generation)
+            });
+        }
     }
 
     fn add_circuit(&mut self, circ: CircId) -> u32 {
@@ -307,6 +360,7 @@ impl LinkQueue {
     pub fn clear(&mut self, pool: &mut CellPool) {
         self.drop_circuits(pool);
         self.urgent.clear();
+        self.destroys.clear();
     }
 
     /// The circuits that have cells waiting, and since when their first one waits.
@@ -325,6 +379,11 @@ impl LinkQueue {
         until: usize,
     ) -> usize {
         out.append(&mut self.urgent);
+        while out.len() < until
+            && let Some((circ, reason)) = self.destroys.pop_front()
+        {
+            write_destroy(version, circ, reason, out);
+        }
         let weight = self.weight(now);
         let mut sent = 0;
         while out.len() < until {

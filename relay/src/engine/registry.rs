@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use onionring_proto::cell::DestroyReason;
 
-use super::cross::{FindLink, Message};
+use super::cross::{FindLink, Message, Seeker};
 use super::event::DialId;
-use super::ids::{CircuitId, HomeRule, LinkId, ShardIndex};
+use super::ids::{HomeRule, LinkId, ShardIndex};
 use super::link::LinkFacts;
 use crate::limits;
 
@@ -33,7 +33,8 @@ struct Peer {
 
 struct Dial {
     ed_id: Option<[u8; 32]>,
-    waiters: Vec<(ShardIndex, CircuitId, Option<[u8; 32]>)>,
+    /// Who waits, each with the Ed25519 identity it needs.
+    waiters: Vec<(Seeker, Option<[u8; 32]>)>,
 }
 
 /// What the registry asks its shard to do.
@@ -54,14 +55,14 @@ impl Registry {
         let dialing = self.dials.len();
         let peer = self.peers.entry(ask.rsa_id).or_default();
         if let Some((link, facts)) = peer.best(ask.ed_id) {
-            todo.push(Todo::Tell(ask.home, found(ask.circuit, link, facts)));
+            todo.push(found(ask.seeker, link, facts));
             return;
         }
         if let Some(dial) = &mut peer.dial {
             if dial.waiters.len() < limits::WAITERS_PER_PEER {
-                dial.waiters.push((ask.home, ask.circuit, ask.ed_id));
+                dial.waiters.push((ask.seeker, ask.ed_id));
             } else {
-                todo.push(Todo::Tell(ask.home, failed(ask.circuit, DestroyReason::ResourceLimit)));
+                todo.push(failed(ask.seeker, DestroyReason::ResourceLimit));
             }
             return;
         }
@@ -71,12 +72,12 @@ impl Registry {
                 false => DestroyReason::ResourceLimit,
             };
             self.forget_if_unused(&ask.rsa_id);
-            todo.push(Todo::Tell(ask.home, failed(ask.circuit, reason)));
+            todo.push(failed(ask.seeker, reason));
             return;
         }
         let id = DialId(self.next_dial);
         self.next_dial += 1;
-        peer.dial = Some(Dial { ed_id: ask.ed_id, waiters: vec![(ask.home, ask.circuit, ask.ed_id)] });
+        peer.dial = Some(Dial { ed_id: ask.ed_id, waiters: vec![(ask.seeker, ask.ed_id)] });
         self.dials.insert(id, ask.rsa_id);
         todo.push(Todo::Dial { dial: id, addresses: ask.addresses, rsa_id: ask.rsa_id, ed_id: ask.ed_id });
     }
@@ -91,9 +92,7 @@ impl Registry {
     pub(super) fn dial_failed(&mut self, dial: DialId, reason: DestroyReason, todo: &mut Vec<Todo>) {
         let Some(rsa_id) = self.dials.remove(&dial) else { return };
         if let Some(dial) = self.peers.get_mut(&rsa_id).and_then(|peer| peer.dial.take()) {
-            for (home, circuit, _) in dial.waiters {
-                todo.push(Todo::Tell(home, failed(circuit, reason)));
-            }
+            todo.extend(dial.waiters.iter().map(|(seeker, _)| failed(*seeker, reason)));
         }
         self.forget_if_unused(&rsa_id);
     }
@@ -104,14 +103,17 @@ impl Registry {
         let Some(identity) = &facts.peer else { return };
         let rsa_id = identity.rsa_id;
         let peer = self.peers.entry(rsa_id).or_default();
+        if peer.links.len() >= limits::LINKS_PER_PEER {
+            return;
+        }
         peer.links.push((link, facts));
         let mut still_waiting = Vec::new();
-        for (home, circuit, ed_id) in
+        for (seeker, ed_id) in
             peer.dial.as_mut().map(|dial| std::mem::take(&mut dial.waiters)).unwrap_or_default()
         {
             match peer.best(ed_id) {
-                Some((link, facts)) => todo.push(Todo::Tell(home, found(circuit, link, facts))),
-                None => still_waiting.push((home, circuit, ed_id)),
+                Some((link, facts)) => todo.push(found(seeker, link, facts)),
+                None => still_waiting.push((seeker, ed_id)),
             }
         }
         if let Some(dial) = &mut peer.dial {
@@ -132,6 +134,11 @@ impl Registry {
             peer.links.retain(|(other, _)| *other != link);
         }
         self.forget_if_unused(&identity.rsa_id);
+    }
+
+    /// Dials under way.
+    pub(super) fn dials(&self) -> usize {
+        self.dials.len()
     }
 
     /// Peers with an open link or a dial under way.
@@ -160,10 +167,10 @@ impl Peer {
     }
 }
 
-fn found(circuit: CircuitId, link: LinkId, facts: Arc<LinkFacts>) -> Message {
-    Message::LinkFound { circuit, link, facts }
+fn found(seeker: Seeker, link: LinkId, facts: Arc<LinkFacts>) -> Todo {
+    Todo::Tell(seeker.home, Message::LinkFound { seeker, link, facts })
 }
 
-fn failed(circuit: CircuitId, reason: DestroyReason) -> Message {
-    Message::LinkFailed { circuit, reason }
+fn failed(seeker: Seeker, reason: DestroyReason) -> Todo {
+    Todo::Tell(seeker.home, Message::LinkFailed { seeker, reason })
 }

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use onionring_proto::cell::DestroyReason;
 use onionring_proto::flow::{FlowError, MAX_UNPREDICTABLE_DATA_LEN, STREAM_WINDOW, StreamRecv, StreamSend};
+use onionring_proto::limits::STREAMS_PER_CIRCUIT;
 use onionring_proto::relay_msg::{
     self, Begin, Connected, End, EndReason, MAX_DATA_LEN, RelayCmd, RelayMsg, Resolve, Resolved,
     ResolvedValue, StreamId,
@@ -22,10 +23,18 @@ use crate::limits;
 /// Lifetime in seconds that answers to look-ups carry, always the same, so that they tell nothing of the cache.
 const RESOLVED_TTL: u32 = 60;
 
-/// The streams of one circuit. A client has at most as many as there are stream ids.
+/// The streams of one circuit, at most [`STREAMS_PER_CIRCUIT`].
 #[derive(Default)]
 pub(super) struct Streams {
     open: BTreeMap<StreamId, Stream>,
+}
+
+impl Streams {
+    /// Since when bytes wait for the driver.
+    pub(super) fn waiting_since(&self) -> Option<Mono> {
+        let waiting = self.open.values().filter(|stream| !stream.inbox.is_empty());
+        waiting.map(|stream| stream.waiting_since).min()
+    }
 }
 
 struct Stream {
@@ -34,6 +43,8 @@ struct Stream {
     recv: StreamRecv,
     /// What the client sent and the driver has not taken; bounded by the window.
     inbox: VecDeque<u8>,
+    /// Since when there is something in the inbox.
+    waiting_since: Mono,
     /// The driver found no room to send and waits to be told.
     blocked: bool,
 }
@@ -57,6 +68,7 @@ impl Stream {
             send: StreamSend::default(),
             recv: StreamRecv::default(),
             inbox: VecDeque::new(),
+            waiting_since: Mono::default(),
             blocked: false,
         }
     }
@@ -70,14 +82,14 @@ impl Engine {
             return self.counters.ignored("stream_id_zero");
         }
         let result = match msg.cmd {
-            RelayCmd::DATA => self.stream_data(at, msg.data),
+            RelayCmd::DATA => self.stream_data(now, at, msg.data),
             RelayCmd::SENDME => self.stream_sendme(at),
             RelayCmd::BEGIN => {
                 self.begin(now, at, msg.data);
                 Ok(())
             }
             RelayCmd::BEGIN_DIR => {
-                self.begin_dir(at);
+                self.begin_dir(now, at);
                 Ok(())
             }
             RelayCmd::RESOLVE => {
@@ -114,6 +126,7 @@ impl Engine {
     fn remove_stream(&mut self, at: StreamRef) -> Option<Stream> {
         let stream = self.circuits.get_mut(at.circuit)?.streams.open.remove(&at.stream)?;
         self.counters.streams -= 1;
+        self.pool.release(stream.inbox.len());
         Some(stream)
     }
 
@@ -121,7 +134,7 @@ impl Engine {
         if self.stream(at).is_some() {
             return self.counters.ignored("stream_id_in_use");
         }
-        if let Some(reason) = self.exit_refused(at.circuit) {
+        if let Some(reason) = self.exit_refused(at.circuit).or_else(|| self.streams_full(at.circuit)) {
             return self.send_end(now, at, &End { reason, addr: None });
         }
         let begin = match Begin::parse(data) {
@@ -151,9 +164,18 @@ impl Engine {
         }
     }
 
-    fn begin_dir(&mut self, at: StreamRef) {
+    /// Whether the circuit has all the streams it may have.
+    fn streams_full(&self, id: CircuitId) -> Option<EndReason> {
+        let streams = &self.circuits.get(id)?.streams;
+        (streams.open.len() >= STREAMS_PER_CIRCUIT).then_some(EndReason::ResourceLimit)
+    }
+
+    fn begin_dir(&mut self, now: Mono, at: StreamRef) {
         if self.stream(at).is_some() {
             return self.counters.ignored("stream_id_in_use");
+        }
+        if let Some(reason) = self.streams_full(at.circuit) {
+            return self.send_end(now, at, &End { reason, addr: None });
         }
         self.counters.streams_opened[1] += 1;
         self.add_stream(at, State::Opening, StreamEvent::BeginDir { at });
@@ -165,6 +187,9 @@ impl Engine {
         }
         if self.exit_refused(at.circuit).is_some() {
             return self.counters.ignored("resolve_refused");
+        }
+        if let Some(reason) = self.streams_full(at.circuit) {
+            return self.send_end(now, at, &End { reason, addr: None });
         }
         let lookup = match Resolve::parse(data) {
             Ok(Resolve::Name(name)) => Lookup::Name(name.to_owned()),
@@ -182,7 +207,7 @@ impl Engine {
         self.add_stream(at, State::Resolving, StreamEvent::Resolve { at, lookup });
     }
 
-    fn stream_data(&mut self, at: StreamRef, data: &[u8]) -> Result<(), FlowError> {
+    fn stream_data(&mut self, now: Mono, at: StreamRef, data: &[u8]) -> Result<(), FlowError> {
         let Some(stream) = self.stream(at) else {
             self.counters.ignored("unknown_stream");
             return Ok(());
@@ -193,10 +218,17 @@ impl Engine {
         }
         stream.recv.on_data()?;
         let was_empty = stream.inbox.is_empty();
+        if was_empty {
+            stream.waiting_since = now;
+        }
         stream.inbox.extend(data);
+        self.pool.charge(data.len());
         self.counters.stream_bytes[0] += data.len() as u64;
         if was_empty && !data.is_empty() {
             self.events.push_back(Event::Stream(StreamEvent::Readable(at)));
+        }
+        if self.pool.is_full() {
+            self.shed_oldest(now);
         }
         Ok(())
     }
@@ -246,6 +278,7 @@ impl Engine {
     pub(super) fn close_streams(&mut self, id: CircuitId, streams: &Streams) {
         self.counters.streams -= streams.open.len();
         for (&stream, state) in &streams.open {
+            self.pool.release(state.inbox.len());
             // After the client's END the driver knows; it will find the stream gone.
             if state.state != State::Ended {
                 let at = StreamRef { circuit: id, stream };
@@ -309,6 +342,10 @@ impl Engine {
     pub fn stream_consume(&mut self, now: Mono, at: StreamRef, n: usize) {
         let Some(stream) = self.stream(at) else { return };
         stream.inbox.drain(..n);
+        if stream.inbox.is_empty() {
+            stream.inbox.shrink_to(limits::INBOX_KEPT);
+        }
+        self.pool.release(n);
         self.acknowledge(now, at);
     }
 

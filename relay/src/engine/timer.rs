@@ -15,6 +15,8 @@ pub(super) enum Timer {
     Handshake(LinkId),
     /// The link may have been idle for too long.
     Idle(LinkId),
+    /// The link is to be closed, because too much waits for it.
+    Overrun(LinkId),
     /// The link may want padding.
     Padding(LinkId),
     /// The extension of the circuit must have been answered.
@@ -46,6 +48,11 @@ impl Timers {
         if let Some(key) = slot.take() {
             self.queue.remove(&key);
         }
+    }
+
+    /// Deadlines that are set.
+    pub(super) fn len(&self) -> usize {
+        self.queue.len()
     }
 
     pub(super) fn next(&self) -> Option<Mono> {

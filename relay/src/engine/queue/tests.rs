@@ -94,3 +94,41 @@ fn waiting_cells_tell_their_age() {
     waiting.sort();
     assert_eq!(waiting, [(CircId(1), Mono(5)), (CircId(2), Mono(3))]);
 }
+
+#[test]
+fn circuits_that_come_and_go_leave_nothing_while_the_link_is_blocked() {
+    let (mut pool, mut q) = queue();
+    push(&mut pool, &mut q, 1, 0);
+    for circ in 2..10_000 {
+        push(&mut pool, &mut q, circ, 0);
+        q.remove(&mut pool, CircId(circ));
+    }
+    assert!(q.ready.len() < 50, "{}", q.ready.len());
+    assert_eq!(sent(&mut pool, &mut q, Mono(0), 10), [1]);
+}
+
+#[test]
+fn destroys_overtake_cells_and_are_bounded() {
+    let (mut pool, mut q) = queue();
+    push(&mut pool, &mut q, 1, 0);
+    push(&mut pool, &mut q, 2, 0);
+    assert!(q.push_destroy(&mut pool, CircId(2), DestroyReason::Finished));
+    assert_eq!(sent(&mut pool, &mut q, Mono(0), 10), [2, 1]);
+    for circ in 0..limits::DESTROYS_PER_LINK as u32 {
+        assert!(q.push_destroy(&mut pool, CircId(circ), DestroyReason::None));
+    }
+    assert!(!q.push_destroy(&mut pool, CircId(1), DestroyReason::None));
+    q.clear(&mut pool);
+    assert!(q.is_empty());
+}
+
+#[test]
+fn charged_bytes_share_the_limit() {
+    let (mut pool, mut q) = (CellPool::new(2), queue().1);
+    pool.charge(2 * CellPool::BYTES_PER_CELL);
+    let result = q.push(&mut pool, Mono(0), CircId(1), Command::RELAY, &body(0), 9);
+    assert_eq!(result, Err(QueueFull::Pool));
+    pool.release(CellPool::BYTES_PER_CELL);
+    push(&mut pool, &mut q, 1, 0);
+    assert!(pool.is_full());
+}

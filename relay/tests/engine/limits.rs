@@ -1,0 +1,191 @@
+//! What happens at every limit that a peer can reach.
+
+use onionring_proto::cell::{CircId, Command, DestroyReason};
+use onionring_proto::limits::STREAMS_PER_CIRCUIT;
+use onionring_proto::relay_msg::{EndReason, RelayCmd, StreamId};
+use onionring_relay::engine::queue::CellPool;
+use onionring_relay::limits::{
+    CELLS_PER_CIRCUIT, CROSSING_BACKLOG, CROSSING_BATCH, DESTROYS_PER_LINK, PENDING_CREATES,
+};
+
+use super::by_hand::{ByHand, Heard, create2, small};
+use super::net::{Net, NetConfig};
+use super::sink::Exchange;
+
+#[test]
+fn a_circuit_whose_client_does_not_read_is_closed_at_its_limit() {
+    let (mut net, client) = small(1, 2);
+    let other = net.client(0);
+    let id = net.build(other, &[0, 1], &[]);
+    let mut circuit = ByHand::create(&mut net, client);
+    circuit.extend(&mut net, 1);
+    net.peers[client].deaf = true;
+    // Each unknown host costs the exit one END; none of them is read.
+    for n in 0..CELLS_PER_CIRCUIT + 200 {
+        circuit.say(&mut net, 1, RelayCmd::BEGIN, n as u16 + 1, b"unknown.test:80\0");
+        if n % 50 == 0 {
+            net.settle();
+        }
+    }
+    net.settle();
+    assert_eq!(net.count(0, |c| c.circuits), 1);
+    assert_eq!(net.count(0, |c| c.queued_cells), 0);
+    net.peers[client].deaf = false;
+    let heard = circuit.heard(&mut net);
+    assert_eq!(heard.last(), Some(&Heard::Cell(Command::DESTROY, DestroyReason::ResourceLimit.to_wire())));
+    net.exchange(other, id, Exchange::new(1, 1000, 1000));
+    net.assert_nothing_left();
+}
+
+#[test]
+fn the_memory_of_a_shard_holds_and_the_oldest_goes_first() {
+    for shards in [1, 3] {
+        let mut config = NetConfig::new(&[shards, 1]);
+        // About 190 cells for each shard.
+        config.queue_bytes = 100_000;
+        let mut net = Net::new(2, config);
+        let mut circuits = Vec::new();
+        for _ in 0..4 {
+            let client = net.client(0);
+            let mut circuit = ByHand::create(&mut net, client);
+            circuit.extend(&mut net, 1);
+            net.peers[client].deaf = true;
+            circuits.push(circuit);
+        }
+        for n in 0..150 * shards {
+            for circuit in &mut circuits {
+                circuit.say(&mut net, 1, RelayCmd::BEGIN, n + 1, b"unknown.test:80\0");
+            }
+            net.settle();
+            for engine in &mut net.relays[0].engines {
+                let counters = engine.counters();
+                assert!(counters.queued_cells * CellPool::BYTES_PER_CELL <= 100_000);
+            }
+        }
+        let shed = net.count(0, |c| c.circuits_shed as usize);
+        assert!(shed > 0 && net.count(0, |c| c.circuits) < 4);
+        assert!(net.count(0, |c| c.bytes_shed as usize) > 0);
+        // Whoever reads goes on.
+        let other = net.client(0);
+        net.build(other, &[0, 1], &[Exchange::new(1, 30_000, 30_000)]);
+        net.assert_nothing_left();
+    }
+}
+
+#[test]
+fn bytes_that_an_exit_does_not_take_are_bounded() {
+    let mut config = NetConfig::new(&[1, 1]);
+    config.queue_bytes = 400_000;
+    let mut net = Net::new(3, config);
+    let client = net.client(0);
+    let mut circuit = ByHand::create(&mut net, client);
+    circuit.extend(&mut net, 1);
+    for stream in 1..=20 {
+        circuit.say(&mut net, 1, RelayCmd::BEGIN, stream, b"x-1-999999-0.test:80\0");
+    }
+    net.settle();
+    net.relays[1].sinks.values_mut().for_each(|sink| sink.stuck = true);
+    // The circuit's window opens at once, each stream's stays shut: without a bound this is 20 * 250 kB.
+    for _ in 0..100 {
+        for stream in 1..=20 {
+            circuit.say(&mut net, 1, RelayCmd::DATA, stream, &[0; 498]);
+        }
+        net.settle();
+        assert!(net.count(1, |c| c.inbox_bytes) <= 400_498);
+    }
+    assert_eq!(net.count(1, |c| c.circuits_shed as usize), 1);
+    assert_eq!(net.count(1, |c| c.inbox_bytes), 0);
+    net.assert_nothing_left();
+}
+
+#[test]
+fn a_circuit_has_only_so_many_streams() {
+    let (mut net, client) = small(4, 1);
+    let mut circuit = ByHand::create(&mut net, client);
+    net.sinks_stuck = true;
+    for n in 1..=STREAMS_PER_CIRCUIT as u16 + 1 {
+        circuit.say(&mut net, 0, RelayCmd::BEGIN_DIR, n, b"");
+    }
+    let refused = |stream| Heard::Message {
+        hop: 0,
+        cmd: RelayCmd::END,
+        stream: StreamId(stream),
+        data: vec![EndReason::ResourceLimit.to_wire()],
+    };
+    assert_eq!(circuit.heard(&mut net), [refused(STREAMS_PER_CIRCUIT as u16 + 1)]);
+    assert_eq!(net.count(0, |c| c.streams), STREAMS_PER_CIRCUIT);
+    circuit.say(&mut net, 0, RelayCmd::END, 1, &[6]);
+    net.assert_nothing_left();
+}
+
+#[test]
+fn a_flood_of_creates_costs_the_flooder() {
+    let (mut net, flooder) = small(5, 1);
+    let client = net.client(0);
+    let create = create2(&mut net, 0);
+    // Nobody works on handshakes meanwhile: hand all cells over at once.
+    let mut cells = Vec::new();
+    for n in 0..PENDING_CREATES as u32 + 500 {
+        net.peers[flooder].send(CircId(0x8000_0001 + n), Command::CREATE2, &create);
+        cells.append(&mut net.peers[flooder].out);
+    }
+    let id = net.start(client, &[0], &[]);
+    let now = net.now;
+    net.peers[client].work(now, &mut rand_chacha::ChaCha20Rng::from_seed([3; 32]));
+    let honest = std::mem::take(&mut net.peers[client].out);
+    let half = cells.len() / 2 / 514 * 514;
+    net.inject(flooder, &mut cells[..half]);
+    net.inject(client, &mut honest.clone());
+    net.inject(flooder, &mut cells[half..]);
+    let engine = &mut net.relays[0].engines[0];
+    assert_eq!(engine.counters().pending_creates, PENDING_CREATES);
+    assert_eq!(engine.counters().creates_shed, 501);
+    net.settle();
+    assert!(net.circuit(client, id).closed.is_none() && net.circuit(client, id).origin.hops() == 1);
+    net.assert_nothing_left();
+}
+
+use rand_core::SeedableRng;
+
+#[test]
+fn a_peer_that_makes_work_and_reads_nothing_loses_its_link() {
+    let (mut net, flooder) = small(6, 2);
+    let client = net.client(0);
+    let id = net.build(client, &[0, 1], &[]);
+    net.peers[flooder].deaf = true;
+    let mut cells = Vec::new();
+    for n in 0..DESTROYS_PER_LINK as u32 + 200 {
+        net.peers[flooder].send(CircId(1 + n), Command::CREATE, &[0; 509]);
+        cells.append(&mut net.peers[flooder].out);
+    }
+    net.inject(flooder, &mut cells);
+    net.settle();
+    assert_eq!(net.count(0, |c| c.links_closed.get("overrun").copied().unwrap_or(0) as usize), 1);
+    net.exchange(client, id, Exchange::new(1, 1000, 1000));
+    net.assert_nothing_left();
+}
+
+#[test]
+fn a_shard_that_is_far_behind_stops_the_reading_of_others() {
+    let mut net = Net::new(7, NetConfig::new(&[2, 1]));
+    let client = net.client(0);
+    let (_, shard) = net.link_of(client);
+    // Cells for unknown circuits cross all the same; the other shard takes none of them for now.
+    let (mut taken, mut id) = (0, 0x8000_0001);
+    while !net.relays[0].engines[shard].congested() {
+        let mut cells = Vec::new();
+        for _ in 0..100 {
+            net.peers[client].send(CircId(id), Command::RELAY, &[0; 509]);
+            cells.append(&mut net.peers[client].out);
+            id += 1;
+        }
+        taken += net.inject(client, &mut cells);
+    }
+    // Half of them are at home where they came in.
+    let backlog = CROSSING_BACKLOG * CROSSING_BATCH * 514;
+    assert!((backlog..backlog * 5 / 2).contains(&taken), "{taken} bytes");
+    net.settle();
+    assert!(!net.relays[0].engines[shard].congested());
+    assert!(!net.peers[client].is_closed());
+    net.assert_nothing_left();
+}

@@ -1,0 +1,147 @@
+//! What lies behind the exits: a service that takes and gives bytes which both ends can compute.
+
+use onionring_proto::relay_msg::{Connected, End, EndReason};
+use onionring_proto::time::Mono;
+use onionring_relay::engine::Engine;
+use onionring_relay::engine::event::{Host, StreamRef};
+use rand_chacha::ChaCha20Rng;
+use rand_core::Rng;
+
+/// The service's port.
+pub const PORT: u16 = 80;
+
+/// What one stream is to carry. Its host name says it all, so the service needs no other knowledge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exchange {
+    /// Makes the bytes of this exchange different from others'.
+    pub seed: u8,
+    /// Bytes from the client.
+    pub up: usize,
+    /// Bytes to the client.
+    pub down: usize,
+    /// The hop that serves it; the last one if `None`.
+    pub hop: Option<usize>,
+    /// Ask for the directory instead, which gives [`Exchange::DIRECTORY_LEN`] bytes.
+    pub directory: bool,
+}
+
+fn byte(seed: u8, at: usize) -> u8 {
+    (at as u8).wrapping_mul(31).wrapping_add((at >> 8) as u8).wrapping_add((at >> 16) as u8) ^ seed
+}
+
+fn fill(seed: u8, from: usize, total: usize, buf: &mut [u8]) -> usize {
+    let n = buf.len().min(total - from);
+    buf[..n].iter_mut().enumerate().for_each(|(i, b)| *b = byte(seed, from + i));
+    n
+}
+
+fn check(seed: u8, from: usize, total: usize, bytes: &[u8]) {
+    assert!(from + bytes.len() <= total, "{} bytes where {total} were sent", from + bytes.len());
+    for (i, &b) in bytes.iter().enumerate() {
+        assert_eq!(b, byte(seed, from + i), "byte {} of {total} is wrong", from + i);
+    }
+}
+
+impl Exchange {
+    pub const DIRECTORY_LEN: usize = 3000;
+
+    pub fn new(seed: u8, up: usize, down: usize) -> Exchange {
+        Exchange { seed, up, down, hop: None, directory: false }
+    }
+
+    pub fn directory(hop: usize) -> Exchange {
+        Exchange { seed: 0, up: 0, down: Self::DIRECTORY_LEN, hop: Some(hop), directory: true }
+    }
+
+    pub fn host_name(&self) -> String {
+        format!("x-{}-{}-{}.test", self.seed, self.up, self.down)
+    }
+
+    fn from_host(host: &Host) -> Option<Exchange> {
+        let Host::Name(name) = host else { return None };
+        let mut numbers = name.strip_suffix(".test")?.strip_prefix("x-")?.split('-');
+        let mut number = || numbers.next()?.parse().ok();
+        let (seed, up, down) = (number()?, number()?, number()?);
+        Some(Exchange::new(u8::try_from(seed).ok()?, up, down))
+    }
+
+    pub fn check_down(&self, from: usize, bytes: &[u8]) {
+        check(self.seed, from, self.down, bytes);
+    }
+
+    pub fn fill_up(&self, from: usize, buf: &mut [u8]) -> usize {
+        fill(!self.seed, from, self.up, buf)
+    }
+}
+
+/// The service's end of one stream.
+pub struct Sink {
+    at: StreamRef,
+    /// `None`: nobody knows this host.
+    plan: Option<Exchange>,
+    answered: bool,
+    received: usize,
+    sent: usize,
+    /// The client ended the stream.
+    pub ended: bool,
+    /// While set, nothing is read or written.
+    pub stuck: bool,
+}
+
+impl Sink {
+    pub fn new(at: StreamRef, host: &Host, stuck: bool) -> Sink {
+        Self::with(at, Exchange::from_host(host), stuck)
+    }
+
+    pub fn directory(at: StreamRef, stuck: bool) -> Sink {
+        Self::with(at, Some(Exchange::directory(0)), stuck)
+    }
+
+    fn with(at: StreamRef, plan: Option<Exchange>, stuck: bool) -> Sink {
+        Sink { at, plan, answered: false, received: 0, sent: 0, ended: false, stuck }
+    }
+
+    /// Gives the stream a turn. Returns whether it is over, and whether anything happened.
+    pub fn work(&mut self, engine: &mut Engine, now: Mono, rng: &mut ChaCha20Rng) -> (bool, bool) {
+        if self.stuck && !self.ended {
+            return (false, false);
+        }
+        let Some(plan) = self.plan else {
+            engine.stream_end(now, self.at, &End::from(EndReason::ConnectRefused));
+            return (true, true);
+        };
+        let mut busy = false;
+        if !self.answered {
+            self.answered = true;
+            busy = true;
+            engine.stream_connected(now, self.at, &Connected { addr: None });
+        }
+        loop {
+            let bytes = engine.stream_read(self.at);
+            if bytes.is_empty() {
+                break;
+            }
+            let n = bytes.len().min(1 + rng.next_u32() as usize % 4000);
+            check(!plan.seed, self.received, plan.up, &bytes[..n]);
+            self.received += n;
+            engine.stream_consume(now, self.at, n);
+            busy = true;
+        }
+        while !self.ended && self.sent < plan.down {
+            let room = engine.stream_writable(self.at);
+            let mut buf = vec![0; room.min(1 + rng.next_u32() as usize % 6000)];
+            let n = fill(plan.seed, self.sent, plan.down, &mut buf);
+            if n == 0 {
+                break;
+            }
+            assert_eq!(engine.stream_write(now, self.at, &buf[..n]), n, "as much as was offered");
+            self.sent += n;
+            busy = true;
+        }
+        let over = self.ended || (self.received == plan.up && self.sent == plan.down);
+        if over {
+            engine.stream_end(now, self.at, &End::from(EndReason::Done));
+        }
+        (over, busy || over)
+    }
+}
