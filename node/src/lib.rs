@@ -3,6 +3,7 @@
 pub mod atomic_file;
 pub mod keys;
 pub mod limits;
+pub mod log;
 pub mod metrics;
 pub mod private_dir;
 pub mod tls;
