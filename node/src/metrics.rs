@@ -7,6 +7,7 @@
 pub mod ctor;
 pub mod http;
 mod metric;
+pub mod page;
 pub mod process;
 pub mod table;
 

@@ -1,6 +1,8 @@
 //! The metrics endpoint as a function from request bytes to response bytes; sockets are the caller's.
 
 use super::Exporter;
+use onionring_proto::policy::{Action, ExitPolicy};
+use std::net::IpAddr;
 
 /// Longest request head that is read; a longer one is refused.
 pub const REQUEST_LEN: usize = 8 * 1024;
@@ -23,6 +25,14 @@ impl Pages for Exporter {
     fn ctor(&self) -> String {
         self.render_ctor()
     }
+}
+
+/// Whether `MetricsPortPolicy` lets `peer` in: the first rule for its address decides, whatever ports the rule names, and
+/// where no rule decides the answer is no.
+pub fn is_allowed(policy: &ExitPolicy, peer: IpAddr) -> bool {
+    let peer = peer.to_canonical();
+    let decisive = policy.rules().iter().find(|rule| rule.network.contains(peer));
+    decisive.is_some_and(|rule| rule.action == Action::Accept)
 }
 
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -128,6 +138,23 @@ mod tests {
         let many: String = (0..100).map(|i| format!("h{i}: x\r\n")).collect();
         assert!(ask(&format!("GET / HTTP/1.1\r\n{many}\r\n")).starts_with("HTTP/1.1 400 "));
         assert!(ask(&format!("GET /{}", "x".repeat(REQUEST_LEN))).starts_with("HTTP/1.1 431 "));
+    }
+
+    #[test]
+    fn nobody_is_let_in_unless_the_policy_says_so() {
+        let allowed = |lines: &[&str], peer: &str| {
+            let (policy, _) = ExitPolicy::from_torrc(lines.iter().copied()).unwrap();
+            is_allowed(&policy, peer.parse().unwrap())
+        };
+        assert!(!allowed(&[], "127.0.0.1"));
+        assert!(allowed(&["accept 127.0.0.1"], "127.0.0.1"));
+        assert!(allowed(&["accept 127.0.0.1"], "::ffff:127.0.0.1"));
+        assert!(!allowed(&["accept 127.0.0.1"], "127.0.0.2"));
+        assert!(!allowed(&["reject 10.1.0.0/16,accept 10.0.0.0/8"], "10.1.2.3"));
+        assert!(
+            allowed(&["reject 10.1.0.0/16", "accept 10.0.0.0/8:9035"], "10.2.2.3"),
+            "ports do not matter"
+        );
     }
 
     #[test]

@@ -60,66 +60,59 @@ table! {
         "Threads of the process.";
 
     // Links: TLS connections to relays and clients.
-    LINKS "onionring_links" gauge ["shard", "direction", "family"]
-        "Links open now, by who opened them (incoming, outgoing) and address family (ipv4, ipv6).";
-    LINKS_OPENED "onionring_links_opened_total" counter ["shard", "direction"]
-        "Links whose handshake succeeded, by who opened them.";
+    LINKS "onionring_links" gauge ["shard"]
+        "Links now, those in their handshake included.";
+    PEERS "onionring_peers" gauge ["shard"]
+        "Relays that this shard keeps the register of links for.";
+    LINKS_OPENED "onionring_links_opened_total" counter ["shard", "kind"]
+        "Links whose handshake succeeded, by who is at the other end: a client, a relay that came to us (relay_in) or \
+         one that we went to (relay_out).";
     LINKS_CLOSED "onionring_links_closed_total" counter ["shard", "reason"]
-        "Links closed after a successful handshake, by reason.";
-    LINK_HANDSHAKES_FAILED "onionring_link_handshakes_failed_total" counter ["shard", "reason"]
-        "TLS and link handshakes that failed, by reason.";
-    LINK_HANDSHAKE_SECONDS "onionring_link_handshake_seconds" NETWORK_SECONDS ["shard"]
-        "Time from connection to open link, TLS included.";
-    CONNECTIONS_ACCEPTED "onionring_connections_accepted_total" counter ["shard", "family"]
-        "TCP connections accepted on the ORPort, before any handshake, by address family.";
-    CONNECTIONS_REFUSED "onionring_connections_refused_total" counter ["shard", "reason"]
-        "TCP connections to the ORPort closed before TLS because of a limit, by reason.";
-    CONNECTIONS_OPENED "onionring_connections_opened_total" counter ["shard", "family"]
-        "TCP connections opened to other relays, by address family.";
+        "Links closed, by reason.";
+    CONNECTIONS_ACCEPTED "onionring_connections_accepted_total" counter ["shard"]
+        "TCP connections accepted on the ORPort, before any handshake.";
+    CONNECTIONS_NOT_ACCEPTED "onionring_connections_not_accepted_total" counter ["shard"]
+        "TCP connections to the ORPort that the system failed to hand over, mostly for want of file descriptors.";
+    CONNECTIONS_DIALED "onionring_connections_dialed_total" counter ["shard"]
+        "Attempts to connect to another relay.";
+    TLS_HANDSHAKES "onionring_tls_handshakes_total" counter ["shard", "outcome"]
+        "TLS handshakes of both directions, by outcome (success, failed, shed).";
     LINK_READ_BYTES "onionring_link_read_bytes_total" counter ["shard"]
-        "Bytes read from links, TLS overhead included.";
+        "Bytes of cells read from links.";
     LINK_WRITTEN_BYTES "onionring_link_written_bytes_total" counter ["shard"]
-        "Bytes written to links, TLS overhead included.";
+        "Bytes of cells written to links.";
 
     // Cells.
     CELLS_READ "onionring_cells_read_total" counter ["shard", "command"]
         "Cells read from links, by cell command.";
-    CELLS_WRITTEN "onionring_cells_written_total" counter ["shard", "command"]
-        "Cells written to links, by cell command.";
+    CELLS_WRITTEN "onionring_cells_written_total" counter ["shard"]
+        "Cells written from circuits to links.";
+    PADDING_CELLS_WRITTEN "onionring_padding_cells_written_total" counter ["shard"]
+        "Link padding cells written.";
     CELLS_RELAYED_OUTBOUND "onionring_cells_relayed_outbound_total" counter ["shard"]
         "Relay cells passed on away from the client.";
     CELLS_RELAYED_INBOUND "onionring_cells_relayed_inbound_total" counter ["shard"]
         "Relay cells passed on towards the client.";
-    CELLS_DROPPED "onionring_cells_dropped_total" counter ["shard", "reason"]
-        "Cells thrown away, by reason.";
+    CELLS_RECOGNISED "onionring_cells_recognised_total" counter ["shard"]
+        "Relay cells that were for this relay.";
+    CELLS_IGNORED "onionring_cells_ignored_total" counter ["shard", "reason"]
+        "Cells and messages without effect, by reason.";
     QUEUED_CELLS "onionring_queued_cells" gauge ["shard"]
         "Cells waiting in circuits' queues for their link.";
-    QUEUE_SECONDS "onionring_queue_seconds" LOCAL_SECONDS ["shard"]
-        "Time sampled cells waited in their circuit's queue.";
     CROSSED_CELLS "onionring_crossed_cells_total" counter ["shard"]
-        "Cells handed to another shard.";
-    CROSSED_BATCHES "onionring_crossed_batches_total" counter ["shard"]
-        "Batches in which cells were handed to another shard.";
-    CROSSINGS_FULL "onionring_crossings_full_total" counter ["shard"]
-        "Times a shard could not hand cells over because the other one's ring was full.";
+        "Cells and messages received from other shards.";
 
     // Circuits.
     CIRCUITS "onionring_circuits" gauge ["shard"]
         "Circuits open now.";
     CIRCUIT_HANDSHAKES "onionring_circuit_handshakes_total" counter ["shard", "handshake", "outcome"]
-        "Requests to create a circuit, by handshake (fast, ntor, ntor_v3, tap) and outcome (success, failed, shed).";
-    CIRCUIT_HANDSHAKE_SECONDS "onionring_circuit_handshake_seconds" LOCAL_SECONDS ["shard"]
-        "Time from a request to create a circuit to its answer, waiting included.";
-    CIRCUITS_EXTENDED "onionring_circuits_extended_total" counter ["shard", "outcome"]
-        "Requests to extend a circuit, by outcome (success, refused, failed).";
+        "Circuit handshakes answered, by kind (fast, ntor, ntor_v3) and outcome (success, failed).";
+    CIRCUIT_HANDSHAKES_SHED "onionring_circuit_handshakes_shed_total" counter ["shard"]
+        "Circuit handshakes refused because too many waited.";
+    CIRCUIT_HANDSHAKES_WAITING "onionring_circuit_handshakes_waiting" gauge ["shard"]
+        "Circuit handshakes waiting for their turn.";
     CIRCUITS_CLOSED "onionring_circuits_closed_total" counter ["shard", "reason"]
-        "Circuits closed, by the reason in the DESTROY cell.";
-    DESTROY_CELLS_READ "onionring_destroy_cells_read_total" counter ["shard"]
-        "DESTROY cells received.";
-    PROTOCOL_VIOLATIONS "onionring_protocol_violations_total" counter ["shard", "layer", "violation"]
-        "Misbehaviour of peers that ended a link, circuit or stream, by layer and kind.";
-    DROP_CELLS_READ "onionring_drop_cells_read_total" counter ["shard"]
-        "Relay messages of type DROP (long-range padding) received.";
+        "Circuits closed, by what closed them here.";
 
     // Streams and the outside.
     STREAMS "onionring_streams" gauge ["shard"]
@@ -127,7 +120,7 @@ table! {
     STREAMS_OPENED "onionring_streams_opened_total" counter ["shard", "kind"]
         "Requests for a stream, by kind (begin, begin_dir, resolve).";
     STREAMS_ENDED "onionring_streams_ended_total" counter ["shard", "reason"]
-        "Streams ended, by the reason in the END message.";
+        "Streams ended by this relay, by the reason in the END message.";
     EXIT_CONNECTIONS "onionring_exit_connections" gauge ["shard", "family"]
         "Connections to destinations open now, by address family.";
     EXIT_CONNECTS "onionring_exit_connects_total" counter ["shard", "family", "outcome"]
@@ -155,25 +148,19 @@ table! {
     DNS_SERVERS_FAILING "onionring_dns_servers_failing" gauge ["shard"]
         "Name servers passed over because they fail.";
 
-    // Limits.
-    LIMITED_SECONDS "onionring_limited_seconds_total" counter ["shard", "by"]
-        "Time, by what kept the shard from relaying more (cpu, socket, rate, window, demand).";
-    READ_LIMIT_REACHED "onionring_read_limit_reached_total" counter ["shard"]
-        "Times reading paused because BandwidthRate or BandwidthBurst was used up.";
-    WRITE_LIMIT_REACHED "onionring_write_limit_reached_total" counter ["shard"]
-        "Times writing paused because BandwidthRate or BandwidthBurst was used up.";
+    // Load.
     SHARD_BUSY_SECONDS "onionring_shard_busy_seconds_total" counter ["shard"]
         "Time the shard's thread worked.";
     SHARD_LAG_SECONDS "onionring_shard_lag_seconds" LOCAL_SECONDS ["shard"]
         "How late the shard's timer fired, sampled once a second.";
-    DEFENCES "onionring_defences_total" counter ["shard", "defence"]
-        "Requests refused as a defence against floods, by defence.";
-    MEMORY_BYTES "onionring_memory_bytes" gauge ["owner"]
+    MEMORY_BYTES "onionring_memory_bytes" gauge ["shard", "owner"]
         "Memory held, by what it is for.";
     MEMORY_LIMIT_BYTES "onionring_memory_limit_bytes" gauge []
         "MaxMemInQueues as it is in force.";
-    MEMORY_FREED_BYTES "onionring_memory_freed_bytes_total" counter ["owner"]
-        "Memory freed by closing circuits or dropping caches because the limit was near, by what it was for.";
+    MEMORY_FREED_BYTES "onionring_memory_freed_bytes_total" counter ["shard", "owner"]
+        "Memory freed because the limit was near, by what it was for.";
+    CIRCUITS_SHED "onionring_circuits_shed_total" counter ["shard"]
+        "Circuits closed because the memory limit was near.";
 
     // Directory and standing in the network.
     CONSENSUS_VALID_AFTER "onionring_consensus_valid_after_timestamp_seconds" gauge []

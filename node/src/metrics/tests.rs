@@ -94,3 +94,81 @@ fn lint(page: &str) -> Vec<String> {
     }
     faults
 }
+
+/// The files in `dashboards/`, by name.
+fn dashboard_files() -> Vec<(String, String)> {
+    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/../dashboards");
+    let files = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    files
+        .map(|path| {
+            (path.file_name().unwrap().to_string_lossy().into_owned(), std::fs::read_to_string(path).unwrap())
+        })
+        .collect()
+}
+
+/// Words of a file that look like our metrics. Recording rules have colons in their names and are no metrics.
+fn metrics_named_in(text: &str) -> BTreeSet<&str> {
+    text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == ':'))
+        .filter(|word| !word.contains(':'))
+        .filter(|word| word.starts_with("onionring_") || word.starts_with("process_"))
+        .collect()
+}
+
+fn is_in_table(word: &str) -> bool {
+    table::ALL.iter().any(|metric| match metric.kind {
+        Kind::Histogram(_) => {
+            word.strip_prefix(metric.name).is_some_and(|s| ["_bucket", "_sum", "_count"].contains(&s))
+        }
+        _ => word == metric.name,
+    })
+}
+
+#[test]
+fn dashboards_and_alerts_name_only_metrics_that_exist() {
+    let files = dashboard_files();
+    assert!(files.len() >= 4, "dashboard, scrape configuration, rules and alerts");
+    for (file, text) in &files {
+        let unknown: Vec<_> = metrics_named_in(text).into_iter().filter(|word| !is_in_table(word)).collect();
+        assert_eq!(unknown, [""; 0], "in {file}");
+    }
+}
+
+#[test]
+fn the_dashboard_shows_every_metric_and_keeps_to_the_conventions() {
+    let files = dashboard_files();
+    let (_, text) = files.iter().find(|(name, _)| name == "relay.json").unwrap();
+    let named = metrics_named_in(text);
+    let missing: Vec<_> = table::ALL
+        .iter()
+        .filter(|metric| !named.iter().any(|word| word.starts_with(metric.name)))
+        .map(|metric| metric.name)
+        .collect();
+    assert_eq!(missing, [""; 0]);
+
+    let dashboard: serde_json::Value = serde_json::from_str(text).unwrap();
+    let names = |list: &serde_json::Value| -> Vec<String> {
+        list.as_array().unwrap().iter().map(|v| v["name"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(names(&dashboard["templating"]["list"]), ["datasource", "job", "instance"]);
+    assert_eq!((&dashboard["refresh"], &dashboard["time"]["from"]), (&"1m".into(), &"now-24h".into()));
+    let rows: Vec<_> =
+        dashboard["panels"].as_array().unwrap().iter().filter(|p| p["type"] == "row").collect();
+    assert!(
+        rows.iter().skip(2).all(|row| row["collapsed"] == true),
+        "first statistics, then traffic, then by topic"
+    );
+    assert!(!text.contains("[5m]") && text.contains("[$__rate_interval]"));
+}
+
+#[test]
+fn alerts_use_only_recording_rules_that_exist() {
+    let files = dashboard_files();
+    let text = |wanted: &str| &files.iter().find(|(name, _)| name == wanted).unwrap().1;
+    let rules: BTreeSet<&str> =
+        text("rules.yml").lines().filter_map(|line| line.trim().strip_prefix("- record: ")).collect();
+    let used: BTreeSet<&str> = text("alerts.yml")
+        .split(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == ':'))
+        .filter(|word| word.starts_with("onionring:"))
+        .collect();
+    assert!(!used.is_empty() && used.is_subset(&rules), "{used:?} of {rules:?}");
+}
