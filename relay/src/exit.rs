@@ -26,12 +26,20 @@ use onionring_proto::relay_msg::{
 
 use crate::engine::event::{self, Lookup, StreamEvent, StreamRef};
 use crate::io::net::OutboundAddresses;
+use crate::io::shard::{Shard, StreamHandler};
 use crate::limits;
 use connect::{ConnectMetrics, connect_first};
 use decide::{ExitRules, Plan, end_of_lookup};
 use dns::resolv_conf::ResolvConf;
 use dns::{Resolver, TTL_LITERAL, TTL_LOOKED_UP};
 use stream::{Slot, StreamMetrics, StreamSide};
+
+impl StreamHandler for Exit<Rc<Shard>> {
+    /// For a relay that is no directory: BEGIN_DIR is refused.
+    fn handle(&mut self, event: StreamEvent) {
+        self.handle_alone(event);
+    }
+}
 
 /// What the control side decided about exiting: immutable, shared by all shards and swapped whole.
 #[derive(Clone, Debug)]
@@ -104,6 +112,13 @@ impl<S: StreamSide> Exit<S> {
             StreamEvent::BeginDir { .. } => return Some(event),
         }
         None
+    }
+
+    /// Takes an event on a relay that is no directory.
+    fn handle_alone(&self, event: StreamEvent) {
+        if let Some(StreamEvent::BeginDir { at }) = self.handle(event) {
+            self.0.side.end(at, &EndReason::NotDirectory.into());
+        }
     }
 
     /// Streams and lookups under way.

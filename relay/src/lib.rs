@@ -3,5 +3,10 @@
 pub mod control;
 pub mod engine;
 pub mod exit;
+pub mod heartbeat;
 pub mod io;
 pub mod limits;
+pub mod metrics_port;
+pub mod process;
+pub mod startup;
+pub mod telemetry;

@@ -16,6 +16,14 @@ pub const MEMLOCK_PER_SHARD: u64 = 512 * 1024;
 /// Open files without which even a small relay does not start.
 pub const OPEN_FILES_NEEDED: u64 = 1024;
 
+/// Open files, local ports and tracked connections below which a busy relay is in trouble; with less, it starts and
+/// warns.
+pub const OPEN_FILES_ADVISED: u64 = 16 * 1024;
+/// See [`OPEN_FILES_ADVISED`].
+pub const LOCAL_PORTS_ADVISED: u16 = 25_000;
+/// See [`OPEN_FILES_ADVISED`].
+pub const TRACKED_CONNECTIONS_ADVISED: u64 = 256 * 1024;
+
 /// Open files to ask for when the hard limit is unlimited.
 pub const OPEN_FILES_WANTED: u64 = 1 << 20;
 
@@ -192,6 +200,12 @@ pub const EXIT_CONNECT_TIME_PER_ADDRESS: Duration = Duration::from_secs(15);
 
 /// Addresses of a name that are tried; the rest are ignored.
 pub const EXIT_ADDRESSES_TRIED: usize = 4;
+
+/// Connections to the metrics port that are served at the same time; one more is closed.
+pub const METRICS_CONNECTIONS: usize = 16;
+
+/// Time that reading and answering one request for metrics may take.
+pub const METRICS_TIME: Duration = Duration::from_secs(10);
 
 const _: () = {
     // Type 1, length 1, TTL 4 around each value: all addresses of a name fit the 498 bytes of one relay message.

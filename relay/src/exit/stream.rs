@@ -22,6 +22,7 @@ use onionring_proto::relay_msg::{Connected, End, EndReason, Resolved};
 use super::Exit;
 use super::decide::end_of_socket;
 use crate::engine::event::StreamRef;
+use crate::io::shard::Shard;
 use crate::limits;
 
 /// What streams need of their shard: the engine's side of them, and its tasks.
@@ -42,6 +43,47 @@ pub trait StreamSide: Clone + 'static {
     fn poll_may_read(&self, cx: &Context<'_>) -> Poll<()>;
     /// Starts a task on this shard.
     fn spawn(&self, task: impl Future<Output = ()> + 'static);
+}
+
+impl StreamSide for Rc<Shard> {
+    fn connected(&self, at: StreamRef, connected: &Connected) {
+        self.engine(|engine, now| engine.stream_connected(now, at, connected));
+    }
+
+    fn end(&self, at: StreamRef, end: &End) {
+        self.engine(|engine, now| engine.stream_end(now, at, end));
+    }
+
+    fn resolved(&self, at: StreamRef, resolved: &Resolved) {
+        self.engine(|engine, now| engine.stream_resolved(now, at, resolved));
+    }
+
+    fn read(&self, at: StreamRef, take: &mut dyn FnMut(&[u8]) -> usize) {
+        self.engine(|engine, now| {
+            let taken = take(engine.stream_read(at));
+            if taken > 0 {
+                engine.stream_consume(now, at, taken);
+            }
+        });
+    }
+
+    fn writable(&self, at: StreamRef) -> usize {
+        self.engine(|engine, _| engine.stream_writable(at))
+    }
+
+    fn write(&self, at: StreamRef, data: &[u8]) {
+        let taken = self.engine(|engine, now| engine.stream_write(now, at, data));
+        // No room was taken away since `writable`: nothing else ran.
+        debug_assert_eq!(taken, data.len());
+    }
+
+    fn poll_may_read(&self, cx: &Context<'_>) -> Poll<()> {
+        Shard::poll_may_read(self, cx)
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        Shard::spawn(self, task);
+    }
 }
 
 /// Where a stream's task and the events about it meet.

@@ -1,0 +1,244 @@
+//! What the relay says of itself every few hours (`HeartbeatPeriod`): text from numbers.
+
+use std::time::Duration;
+
+use onionring_node::metrics::{Metric, page::Page, table};
+
+/// Numbers of the whole relay: totals since its start, and gauges.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Totals {
+    /// Time since the start.
+    pub uptime: Duration,
+    /// Gauge: open links.
+    pub links: u64,
+    /// Gauge: open circuits.
+    pub circuits: u64,
+    /// Gauge: open streams.
+    pub streams: u64,
+    /// Bytes read from links.
+    pub read_bytes: u64,
+    /// Bytes written to links.
+    pub written_bytes: u64,
+    /// Relay cells passed on, both ways.
+    pub relayed_cells: u64,
+    /// Connections accepted, and opened to other relays.
+    pub connections: [u64; 2],
+    /// Circuit handshakes answered.
+    pub handshakes: u64,
+    /// Circuit handshakes refused because too many waited.
+    pub handshakes_shed: u64,
+    /// Streams to the outside that were asked for.
+    pub exit_streams: u64,
+    /// Name lookups that went to a server, and those of them that no server answered in time.
+    pub lookups: [u64; 2],
+    /// Times no local port was left.
+    pub ports_exhausted: u64,
+    /// Circuits closed because memory was short.
+    pub circuits_shed: u64,
+    /// Seconds that the shard which worked most has worked.
+    pub busiest_seconds: u64,
+}
+
+impl Totals {
+    /// Reads the totals from a page of metrics ([`Exporter::render`](onionring_node::metrics::Exporter::render)).
+    pub fn read(page: &Page<'_>, uptime: Duration) -> Self {
+        let sum = |metric: Metric, labels: &[(&str, &str)]| page.sum(metric.name, labels) as u64;
+        Totals {
+            uptime,
+            links: sum(table::LINKS, &[]),
+            circuits: sum(table::CIRCUITS, &[]),
+            streams: sum(table::STREAMS, &[]),
+            read_bytes: sum(table::LINK_READ_BYTES, &[]),
+            written_bytes: sum(table::LINK_WRITTEN_BYTES, &[]),
+            relayed_cells: sum(table::CELLS_RELAYED_OUTBOUND, &[]) + sum(table::CELLS_RELAYED_INBOUND, &[]),
+            connections: [
+                sum(table::CONNECTIONS_ACCEPTED, &[]),
+                sum(table::LINKS_OPENED, &[("kind", "relay_out")]),
+            ],
+            handshakes: sum(table::CIRCUIT_HANDSHAKES, &[("outcome", "success")]),
+            handshakes_shed: sum(table::CIRCUIT_HANDSHAKES_SHED, &[]),
+            exit_streams: sum(table::STREAMS_OPENED, &[("kind", "begin")]),
+            lookups: [sum(table::DNS_LOOKUPS, &[]), sum(table::DNS_LOOKUPS, &[("outcome", "timeout")])],
+            ports_exhausted: sum(table::PORTS_EXHAUSTED, &[]),
+            circuits_shed: sum(table::CIRCUITS_SHED, &[]),
+            busiest_seconds: page.values(table::SHARD_BUSY_SECONDS.name, &[]).fold(0.0, f64::max) as u64,
+        }
+    }
+}
+
+/// The lines of a heartbeat: how the relay is, whether it could do more, and what needs attention, if anything does. `before` are
+/// the totals of the last heartbeat, zeroes at the first.
+pub fn lines(now: &Totals, before: &Totals) -> Vec<String> {
+    let time = now.uptime.saturating_sub(before.uptime);
+    let since = |total: fn(&Totals) -> u64| total(now).saturating_sub(total(before));
+    let summary = format!(
+        "Heartbeat: up for {}, with {} links, {} circuits and {} streams. In the last {}: read {}, wrote {} ({} a \
+         second), relayed {} cells, answered {} circuit handshakes, accepted {} connections and opened {}{}.",
+        duration(now.uptime),
+        now.links,
+        now.circuits,
+        now.streams,
+        duration(time),
+        bytes(since(|t| t.read_bytes)),
+        bytes(since(|t| t.written_bytes)),
+        bytes(since(|t| t.written_bytes) / time.as_secs().max(1)),
+        since(|t| t.relayed_cells),
+        since(|t| t.handshakes),
+        since(|t| t.connections[0]),
+        since(|t| t.connections[1]),
+        exit(since(|t| t.exit_streams), since(|t| t.lookups[0])),
+    );
+    vec![summary, load(since(|t| t.busiest_seconds), time), attention(&since)]
+}
+
+fn exit(streams: u64, lookups: u64) -> String {
+    match (streams, lookups) {
+        (0, 0) => String::new(),
+        _ => format!(", opened {streams} streams to the outside and looked up {lookups} names"),
+    }
+}
+
+/// Whether the relay could do more than it is asked to.
+fn load(busy: u64, time: Duration) -> String {
+    let percent = busy * 100 / time.as_secs().max(1);
+    let verdict = match percent {
+        0..70 => "there is room for more traffic",
+        70..90 => "it is near what this machine can do",
+        _ => "its processor limits this relay: more or faster cores would carry more",
+    };
+    format!("Heartbeat: the busiest core worked {percent} % of the time; {verdict}.")
+}
+
+fn attention(since: &impl Fn(fn(&Totals) -> u64) -> u64) -> String {
+    let mut faults = Vec::new();
+    let (shed, answered) = (since(|t| t.handshakes_shed), since(|t| t.handshakes));
+    if shed > 0 {
+        faults.push(format!(
+            "{shed} of {} circuit handshakes were refused because too many came at once; more cores help, and floods pass",
+            shed + answered
+        ));
+    }
+    let (timeouts, lookups) = (since(|t| t.lookups[1]), since(|t| t.lookups[0]));
+    // Other people's name servers fail too: only an unusual share is the operator's business.
+    if timeouts * 100 > lookups {
+        faults.push(format!(
+            "{timeouts} of {lookups} name lookups were not answered in time; check the servers in resolv.conf"
+        ));
+    }
+    let ports = since(|t| t.ports_exhausted);
+    if ports > 0 {
+        faults.push(format!("{ports} times no local port was left; widen net.ipv4.ip_local_port_range"));
+    }
+    let circuits = since(|t| t.circuits_shed);
+    if circuits > 0 {
+        faults.push(format!("{circuits} circuits were closed to save memory; MaxMemInQueues may be raised"));
+    }
+    match faults.is_empty() {
+        true => "Heartbeat: nothing needs attention.".to_owned(),
+        false => format!("Heartbeat: worth attention: {}.", faults.join("; ")),
+    }
+}
+
+/// Days, hours and minutes.
+fn duration(time: Duration) -> String {
+    let minutes = time.as_secs() / 60;
+    let (days, hours, minutes) = (minutes / (24 * 60), minutes / 60 % 24, minutes % 60);
+    match days {
+        0 => format!("{hours}:{minutes:02} hours"),
+        1 => format!("1 day {hours}:{minutes:02} hours"),
+        _ => format!("{days} days {hours}:{minutes:02} hours"),
+    }
+}
+
+/// Bytes in the unit that leaves one to four digits before the point.
+fn bytes(n: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    let mut value = n as f64;
+    let mut unit = "bytes";
+    for larger in UNITS {
+        if value < 1024.0 {
+            break;
+        }
+        value /= 1024.0;
+        unit = larger;
+    }
+    if unit == "bytes" { format!("{n} bytes") } else { format!("{value:.2} {unit}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn busy() -> Totals {
+        Totals {
+            uptime: Duration::from_secs(30 * 3600 + 25 * 60),
+            links: 4000,
+            circuits: 50_000,
+            streams: 12,
+            read_bytes: 10 << 30,
+            written_bytes: 216 << 30,
+            relayed_cells: 20_000_000,
+            connections: [300, 200],
+            handshakes: 1_000_000,
+            busiest_seconds: 6 * 3600 / 4 * 3,
+            ..Totals::default()
+        }
+    }
+
+    #[test]
+    fn a_healthy_relay_says_that_all_is_well() {
+        let before = Totals {
+            uptime: Duration::from_secs(24 * 3600 + 25 * 60),
+            written_bytes: 0,
+            ..Totals::default()
+        };
+        let expected = [
+            "Heartbeat: up for 1 day 6:25 hours, with 4000 links, 50000 circuits and 12 streams. In the last 6:00 hours: \
+             read 10.00 GiB, wrote 216.00 GiB (10.24 MiB a second), relayed 20000000 cells, answered 1000000 circuit \
+             handshakes, accepted 300 connections and opened 200.",
+            "Heartbeat: the busiest core worked 75 % of the time; it is near what this machine can do.",
+            "Heartbeat: nothing needs attention.",
+        ];
+        assert_eq!(lines(&busy(), &before), expected);
+    }
+
+    #[test]
+    fn trouble_is_named_with_what_to_do() {
+        let now = Totals {
+            handshakes_shed: 5,
+            exit_streams: 10,
+            lookups: [100, 2],
+            ports_exhausted: 3,
+            circuits_shed: 1,
+            ..busy()
+        };
+        let text = lines(&now, &busy()).pop().unwrap();
+        for part in ["5 of 5 circuit handshakes", "2 of 100 name", "ip_local_port_range", "MaxMemInQueues"] {
+            assert!(text.contains(part), "{text}");
+        }
+        // All of it happened before the last heartbeat.
+        assert_eq!(lines(&now, &now).pop().unwrap(), "Heartbeat: nothing needs attention.");
+        assert!(lines(&now, &busy())[0].contains("opened 10 streams to the outside and looked up 100 names"));
+    }
+
+    #[test]
+    fn quantities_read_well() {
+        assert_eq!((bytes(1023), bytes(1024)), ("1023 bytes".into(), "1.00 KiB".into()));
+        assert_eq!(bytes(u64::MAX), "16384.00 PiB");
+        assert_eq!(duration(Duration::from_secs(59)), "0:00 hours");
+        assert_eq!(duration(Duration::from_secs(50 * 3600)), "2 days 2:00 hours");
+        assert_eq!(lines(&Totals::default(), &Totals::default()).len(), 3);
+    }
+
+    #[test]
+    fn totals_come_from_the_page_of_metrics() {
+        let page = Page::parse(
+            "onionring_links{shard=\"0\"} 3\nonionring_links{shard=\"1\"} 4\n\
+             onionring_dns_lookups_total{shard=\"0\",outcome=\"success\"} 5\n\
+             onionring_dns_lookups_total{shard=\"0\",outcome=\"timeout\"} 1\n\
+             onionring_shard_busy_seconds_total{shard=\"0\"} 7\nonionring_shard_busy_seconds_total{shard=\"1\"} 9\n",
+        );
+        let expected = Totals { links: 7, lookups: [6, 1], busiest_seconds: 9, ..Totals::default() };
+        assert_eq!(Totals::read(&page, Duration::ZERO), expected);
+    }
+}
