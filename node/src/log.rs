@@ -8,7 +8,7 @@
 //! Nov 22 10:53:51.000 [notice] Opened OR listener on 127.0.0.1:9001 shard=0
 //! ```
 //!
-//! Addresses of peers and clients and names that clients asked for go through [`safe`] and are told at debug only.
+//! Addresses of peers and clients and names that clients asked for go through [`safe()`] and are told at debug only.
 //! Nothing is logged per cell, and what a peer can repeat goes through a [`RateLimit`].
 
 mod format;

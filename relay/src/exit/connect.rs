@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use glommio::net::TcpStream;
 use metrics::{Counter, Histogram};
+use onionring_node::log::RateLimit;
 use onionring_node::metrics::table;
 use onionring_proto::relay_msg::EndReason;
 
@@ -75,7 +76,14 @@ pub async fn connect_first(
         let started = Instant::now();
         let result = connect(target, from, remaining.min(limits::EXIT_CONNECT_TIME_PER_ADDRESS)).await;
         if result.as_ref().is_err_and(is_out_of_ports) {
+            static OUT_OF_PORTS: RateLimit = RateLimit::every(Duration::from_secs(600));
             metrics.out_of_ports.increment(1);
+            if let Some(suppressed) = OUT_OF_PORTS.check() {
+                tracing::warn!(
+                    target: "net",
+                    "No local port is left for a connection, so streams fail. Widen net.ipv4.ip_local_port_range.{suppressed}"
+                );
+            }
         }
         match result.map_err(|error| end_of_socket(&error)) {
             Ok(stream) => {

@@ -23,6 +23,7 @@ use glommio::channels::local_channel::{self, LocalReceiver, LocalSender};
 use hickory_proto::rr::{LowerName, Name};
 use message::{Answer, Kind, Question};
 use metrics::Metrics;
+use onionring_node::log::RateLimit;
 use onionring_proto::time::Mono;
 use resolv_conf::ResolvConf;
 use servers::Servers;
@@ -372,11 +373,14 @@ impl Resolver {
         match error {
             Some(error) if error.blames_server() => {
                 let now = state.now();
-                if state.servers.failed(server, now) {
+                static FAILING: RateLimit = RateLimit::every(Duration::from_secs(600));
+                if state.servers.failed(server, now)
+                    && let Some(suppressed) = FAILING.check()
+                {
                     tracing::warn!(
                         target: "net",
                         "Name server {server} fails ({error}); passing it over while others answer. \
-                         If this lasts, exits lose traffic: check the server, or name others in resolv.conf."
+                         If this lasts, exits lose traffic: check the server, or name others in resolv.conf.{suppressed}"
                     );
                 }
             }

@@ -2,9 +2,11 @@
 
 use super::message::{Question, Transport, Verdict};
 use super::{Answer, DnsError};
+use crate::exit::decide::end_of_socket;
 use crate::io::net::{self, OutboundAddresses};
 use crate::limits;
 use futures_lite::{AsyncReadExt, AsyncWriteExt};
+use onionring_proto::relay_msg::EndReason;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -35,7 +37,11 @@ async fn within(
     glommio::timer::timeout(timeout, async { Ok(exchange.await) })
         .await
         .map_err(|_| DnsError::Timeout)?
-        .map_err(|_| DnsError::Unreachable)
+        .map_err(|error| match end_of_socket(&error) {
+            // Our own shortage, no fault of the server's.
+            EndReason::ResourceLimit => DnsError::Overloaded,
+            _ => DnsError::Unreachable,
+        })
 }
 
 /// Waits for a datagram that answers. [`Verdict::Unrelated`] means that too many came that do not.
