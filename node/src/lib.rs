@@ -1,6 +1,8 @@
 //! What every onionring program needs that touches the system.
 
 pub mod atomic_file;
+pub mod compress;
+pub mod docstore;
 pub mod keys;
 pub mod limits;
 pub mod log;
