@@ -1,6 +1,7 @@
 //! A thread-per-core onion-routing relay.
 
 pub mod control;
+pub mod dir;
 pub mod engine;
 pub mod exit;
 pub mod heartbeat;

@@ -222,3 +222,57 @@ pub const OWN_CIRCUIT_REQUEST: Duration = Duration::from_secs(600);
 
 /// Bytes read at once from the connection of such a circuit.
 pub const OWN_CIRCUIT_READ: usize = 16 * 1024;
+
+/// Bytes of the head of a directory request, C tor's bound; a longer one is closed unanswered.
+pub const DIR_REQUEST_HEAD: usize = 50_000;
+
+/// Bytes of the body of a directory request, C tor's bound; one that announces more is closed unanswered. Bodies are
+/// read past, not kept.
+pub const DIR_REQUEST_BODY: usize = (1 << 24) - 1;
+
+/// Consensuses that a client may say it has; it has no use for saying more, and what follows is not read.
+pub const DIR_DIFF_BASES: usize = 64;
+
+/// Directory streams of one shard; one more ends with RESOURCELIMIT.
+pub const DIR_STREAMS: usize = 4096;
+
+/// Bytes of incomplete directory requests that one shard keeps; a stream that adds more ends with RESOURCELIMIT.
+pub const DIR_REQUEST_BYTES: usize = 4 << 20;
+
+/// Answers that one shard compresses while it sends them, some 300 KiB each; further ones go out uncompressed, which
+/// every client understands.
+pub const DIR_ENCODERS: usize = 64;
+
+/// Bytes of an answer that are made at a time: a whole number of cells.
+pub const DIR_PIECE: usize = 498 * 32;
+
+/// Time for a directory request to arrive; a slower stream is ended.
+pub const DIR_REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Time in which a client must take something of an answer (C tor's `DirConnectionMaxStall`); a stalled stream is
+/// ended.
+pub const DIR_STALL_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// How often directory streams are looked through for stalled ones.
+pub const DIR_SWEEP: Duration = Duration::from_secs(10);
+
+/// Connections to the DirPort; one more is closed at once.
+pub const DIR_PORT_CONNECTIONS: usize = 512;
+
+/// Time to connect to a directory server; a slower one is given up.
+pub const DIR_CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Time in which a directory server must send something; a stalled one is given up.
+pub const DIR_FETCH_STALL: Duration = Duration::from_secs(60);
+
+/// Time for a whole answer of a directory server; a slower one is given up.
+pub const DIR_FETCH_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// Bytes of the head of a directory server's answer; a longer one is refused.
+pub const DIR_ANSWER_HEAD: usize = 50_000;
+
+/// Bytes of a consensus; a longer one is refused. The public network's has 3 MiB.
+pub const DIR_CONSENSUS: usize = 32 << 20;
+
+/// Directory requests under way at a time; further ones wait.
+pub const DIR_FETCHES: usize = 16;

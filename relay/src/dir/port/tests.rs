@@ -1,0 +1,72 @@
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::thread;
+
+use glommio::LocalExecutorBuilder;
+use onionring_node::compress::{Encoding, decompress};
+
+use super::*;
+use crate::dir::testdata::{self, NOW};
+use crate::io::net;
+
+/// Serves the test documents while `client` runs on a thread of its own.
+fn with_port(client: impl FnOnce(SocketAddr) + Send + 'static) {
+    LocalExecutorBuilder::default().io_memory(0).make().unwrap().run(async {
+        let directory = Arc::new(Directory::new(None));
+        directory.set_documents(testdata::library().snapshot());
+        let (address, mut listeners) = net::listen((Ipv4Addr::LOCALHOST, 0).into(), 1).unwrap();
+        let listener = net::adopt_listener(listeners.remove(0));
+        let server = glommio::spawn_local(serve(listener, directory, Clock::starting_at(NOW))).detach();
+        let client = thread::spawn(move || client(address));
+        while !client.is_finished() {
+            glommio::timer::sleep(Duration::from_millis(5)).await;
+        }
+        server.cancel();
+        client.join().unwrap();
+    });
+}
+
+fn ask(port: SocketAddr, request: &[u8]) -> Vec<u8> {
+    let mut stream = std::net::TcpStream::connect(port).unwrap();
+    stream.write_all(request).unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    answer
+}
+
+fn body(answer: &[u8]) -> &[u8] {
+    let at = answer.windows(4).position(|w| w == b"\r\n\r\n").unwrap();
+    &answer[at + 4..]
+}
+
+#[test]
+fn documents_go_out_over_tcp() {
+    with_port(|port| {
+        let answer = ask(port, b"GET /tor/status-vote/current/consensus HTTP/1.0\r\n\r\n");
+        assert_eq!(body(&answer), testdata::CONSENSUS_NS.as_bytes());
+        let answer = ask(port, b"GET /tor/server/all.z HTTP/1.0\r\n\r\n");
+        let plain = decompress(Encoding::Deflate, body(&answer), 1 << 20).unwrap();
+        assert_eq!(plain.len(), testdata::DESCRIPTORS.len());
+        // An announced body is read past, and does not cost the answer.
+        let post =
+            [b"POST /tor/ HTTP/1.0\r\nContent-Length: 1000000\r\n\r\n", &[b'x'; 1_000_000][..]].concat();
+        assert!(ask(port, &post).starts_with(b"HTTP/1.0 400 Nonauthoritative"));
+        assert_eq!(ask(port, b"HEAD / HTTP/1.0\r\n\r\n"), b"");
+    });
+}
+
+#[test]
+fn connections_are_bounded() {
+    with_port(|port| {
+        let open: Vec<_> =
+            (0..limits::DIR_PORT_CONNECTIONS).map(|_| std::net::TcpStream::connect(port).unwrap()).collect();
+        let mut refused = std::net::TcpStream::connect(port).unwrap();
+        assert_eq!(refused.read(&mut [0]).unwrap_or(0), 0, "one too many");
+        drop(open);
+        // Those gone make room; the server may take a moment to notice.
+        let request = b"GET /tor/robots.txt HTTP/1.0\r\n\r\n";
+        while !std::panic::catch_unwind(|| ask(port, request)).is_ok_and(|a| a.starts_with(b"HTTP/1.0 200")) {
+            thread::yield_now();
+        }
+    });
+}

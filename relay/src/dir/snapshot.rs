@@ -1,0 +1,161 @@
+//! What a directory cache has to give out: immutable, shared by every shard, swapped whole.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use onionring_node::compress::{self, Accepted, EncodeError, Encoding};
+use onionring_proto::netdoc::consensus::{Consensus, Flavor, Lifetime};
+use onionring_proto::netdoc::microdesc::MicrodescDigest;
+use onionring_proto::netdoc::text::Fingerprint;
+use onionring_proto::time::Unix;
+
+use super::spool::Blob;
+
+/// The documents of a directory cache at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct DirSnapshot {
+    /// The consensus that names router descriptors.
+    pub ns: Option<Arc<StoredConsensus>>,
+    /// The consensus that names microdescriptors.
+    pub microdesc: Option<Arc<StoredConsensus>>,
+    /// Authority certificates, by identity and signing key.
+    pub certs: Arc<BTreeMap<(Fingerprint, Fingerprint), StoredCert>>,
+    /// Router descriptors.
+    pub descriptors: Arc<RouterDocs>,
+    /// Extra-infos.
+    pub extra_infos: Arc<RouterDocs>,
+    /// Microdescriptors.
+    pub microdescs: Arc<BTreeMap<MicrodescDigest, Blob>>,
+    /// The descriptor and the extra-info of this relay.
+    pub own: Option<OwnDocs>,
+    /// What `/tor/` shows to people (`DirPortFrontPage`).
+    pub front_page: Option<Blob>,
+}
+
+impl DirSnapshot {
+    /// The consensus of a flavour.
+    pub fn consensus(&self, flavor: Flavor) -> Option<&Arc<StoredConsensus>> {
+        match flavor {
+            Flavor::Ns => self.ns.as_ref(),
+            Flavor::Microdesc => self.microdesc.as_ref(),
+        }
+    }
+}
+
+/// A consensus in every encoding, compressed once for all clients.
+#[derive(Clone, Debug)]
+pub struct StoredConsensus {
+    /// When it holds.
+    pub lifetime: Lifetime,
+    /// SHA3-256 of its signed part.
+    pub signed_sha3: [u8; 32],
+    /// The authorities that signed it.
+    pub signers: Vec<Fingerprint>,
+    variants: BTreeMap<Encoding, Blob>,
+}
+
+impl StoredConsensus {
+    /// Stores `text`, of which `consensus` was read. Takes a second or two for the public network's.
+    pub fn new(text: &str, consensus: &Consensus) -> Result<Self, EncodeError> {
+        let mut variants = BTreeMap::new();
+        for encoding in Encoding::ALL {
+            variants.insert(encoding, Blob::from(compress::compress(encoding, text.as_bytes())?));
+        }
+        Ok(StoredConsensus {
+            lifetime: consensus.lifetime,
+            signed_sha3: consensus.signed_sha3,
+            signers: signers(text),
+            variants,
+        })
+    }
+
+    /// The form that suits a client best.
+    pub fn variant(&self, accepted: Accepted) -> Option<(Encoding, &Blob)> {
+        let encoding = accepted.choose(&Encoding::STORED);
+        self.variants.get(&encoding).map(|blob| (encoding, blob))
+    }
+}
+
+/// The identities on the signature lines of a consensus: the last two arguments are the signer's keys.
+fn signers(text: &str) -> Vec<Fingerprint> {
+    let arguments = text.lines().filter_map(|line| line.strip_prefix("directory-signature "));
+    let mut signers: Vec<_> =
+        arguments.filter_map(|a| a.split(' ').rev().nth(1).and_then(Fingerprint::from_hex)).collect();
+    signers.sort_unstable();
+    signers.dedup();
+    signers
+}
+
+/// An authority certificate.
+#[derive(Clone, Debug)]
+pub struct StoredCert {
+    /// Its text.
+    pub text: Blob,
+    /// When it was made.
+    pub published: Unix,
+}
+
+/// A descriptor or an extra-info.
+#[derive(Clone, Debug)]
+pub struct RouterDoc {
+    /// Its text.
+    pub text: Blob,
+    /// When it was made.
+    pub published: Unix,
+}
+
+/// Descriptors or extra-infos, found by either of their names.
+#[derive(Clone, Debug, Default)]
+pub struct RouterDocs {
+    by_digest: BTreeMap<Fingerprint, RouterDoc>,
+    current: BTreeMap<Fingerprint, Fingerprint>,
+    all: Arc<[Blob]>,
+}
+
+impl RouterDocs {
+    /// Puts together `by_digest`, and of each relay the one that is `current`, by the relay's identity.
+    pub fn new(
+        by_digest: BTreeMap<Fingerprint, RouterDoc>,
+        current: BTreeMap<Fingerprint, Fingerprint>,
+    ) -> Self {
+        let all =
+            current.values().filter_map(|digest| by_digest.get(digest)).map(|d| d.text.clone()).collect();
+        RouterDocs { by_digest, current, all }
+    }
+
+    /// The one with this digest.
+    pub fn by_digest(&self, digest: &Fingerprint) -> Option<&RouterDoc> {
+        self.by_digest.get(digest)
+    }
+
+    /// The current one of this relay.
+    pub fn current(&self, identity: &Fingerprint) -> Option<&RouterDoc> {
+        self.current.get(identity).and_then(|digest| self.by_digest.get(digest))
+    }
+
+    /// The current ones of all relays.
+    pub fn all(&self) -> &Arc<[Blob]> {
+        &self.all
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.by_digest.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.by_digest.is_empty()
+    }
+}
+
+/// What this relay says of itself.
+#[derive(Clone, Debug)]
+pub struct OwnDocs {
+    /// SHA-1 of its RSA identity key.
+    pub identity: Fingerprint,
+    /// Its descriptor.
+    pub descriptor: RouterDoc,
+    /// Its extra-info.
+    pub extra_info: RouterDoc,
+}

@@ -1,0 +1,142 @@
+//! An answer on its way out: shared documents, compressed as they go if need be, never a copy of the whole.
+
+use std::sync::Arc;
+
+use onionring_node::compress::{Effort, EncodeError, Encoder, Encoding};
+
+/// A document, or a compressed form of one, shared by everyone who sends it.
+pub type Blob = Arc<[u8]>;
+
+/// An answer to a request.
+#[derive(Clone, Debug)]
+pub struct Response {
+    /// Its status, for counting.
+    pub status: u16,
+    /// Status line and headers, up to and with the empty line.
+    pub head: String,
+    /// The documents that make up its body, one after the other.
+    pub body: Arc<[Blob]>,
+    /// How to compress the body while it is sent; [`Encoding::Identity`] if it is as it should be.
+    pub encoding: Encoding,
+}
+
+/// Gives out an answer piece by piece.
+pub struct Spool {
+    head: String,
+    body: Arc<[Blob]>,
+    /// What is given out next: 0 is the head, then the documents.
+    part: usize,
+    /// Where in that part.
+    offset: usize,
+    encoder: Option<Encoder>,
+    finished: bool,
+}
+
+impl Spool {
+    /// The first byte is that of the head.
+    ///
+    /// # Errors
+    /// There is no memory for an encoder.
+    pub fn new(response: Response) -> Result<Self, EncodeError> {
+        let encoder = match response.encoding {
+            Encoding::Identity => None,
+            encoding => Some(Encoder::new(encoding, Effort::Streamed)?),
+        };
+        Ok(Spool { head: response.head, body: response.body, part: 0, offset: 0, encoder, finished: false })
+    }
+
+    /// Whether everything was given out.
+    pub fn is_finished(&self) -> bool {
+        self.finished
+    }
+
+    /// Whether it compresses as it goes, which takes memory.
+    pub fn is_encoding(&self) -> bool {
+        self.encoder.is_some()
+    }
+
+    /// Puts the next bytes into `out`, as many as fit; fewer only when the answer is finished.
+    pub fn fill(&mut self, out: &mut [u8]) -> Result<usize, EncodeError> {
+        let mut filled = 0;
+        while filled < out.len() && !self.finished {
+            filled += self.step(&mut out[filled..])?;
+        }
+        Ok(filled)
+    }
+
+    fn step(&mut self, out: &mut [u8]) -> Result<usize, EncodeError> {
+        let part = match self.part {
+            0 => self.head.as_bytes(),
+            n => self.body.get(n - 1).map_or(&[][..], |blob| blob),
+        };
+        let rest = &part[self.offset..];
+        let is_last = self.part >= self.body.len();
+        let (read, written) = match &mut self.encoder {
+            // The head is never compressed.
+            Some(encoder) if self.part > 0 => {
+                let step = encoder.step(rest, out, is_last)?;
+                self.finished = step.finished;
+                (step.read, step.written)
+            }
+            _ => {
+                let n = rest.len().min(out.len());
+                out[..n].copy_from_slice(&rest[..n]);
+                self.finished = is_last && n == rest.len();
+                (n, n)
+            }
+        };
+        self.offset += read;
+        if self.offset == part.len() && !is_last {
+            self.part += 1;
+            self.offset = 0;
+        }
+        Ok(written)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use onionring_node::compress::decompress;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn response(documents: &[Vec<u8>], encoding: Encoding) -> Response {
+        let body = documents.iter().map(|d| Blob::from(&d[..])).collect();
+        Response { status: 200, head: "HEAD\r\n\r\n".into(), body, encoding }
+    }
+
+    fn collect(response: Response, room: usize) -> Vec<u8> {
+        let mut spool = Spool::new(response).unwrap();
+        let (mut all, mut out) = (Vec::new(), vec![0; room]);
+        while !spool.is_finished() {
+            let n = spool.fill(&mut out).unwrap();
+            assert!(n == room || spool.is_finished());
+            all.extend_from_slice(&out[..n]);
+        }
+        assert_eq!(spool.fill(&mut out).unwrap(), 0);
+        all
+    }
+
+    #[test]
+    fn an_answer_without_documents_is_its_head() {
+        for encoding in Encoding::STREAMED {
+            let all = collect(response(&[], Encoding::Identity), 3);
+            assert_eq!(all, b"HEAD\r\n\r\n", "{encoding}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn what_comes_out_is_what_is_shared(
+            documents in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..300), 1..6),
+            encoding in prop::sample::select(Encoding::STREAMED.to_vec()),
+            room in 1usize..600,
+        ) {
+            let all = collect(response(&documents, encoding), room);
+            let body = all.strip_prefix(b"HEAD\r\n\r\n").unwrap();
+            prop_assert_eq!(decompress(encoding, body, 1 << 20).unwrap(), documents.concat());
+        }
+    }
+}

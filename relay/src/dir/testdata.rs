@@ -1,0 +1,63 @@
+//! Documents captured from a private network of C tor 0.4.9.11: three authorities and four relays.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use onionring_proto::netdoc::consensus::{Flavor, UnverifiedConsensus};
+use onionring_proto::netdoc::extrainfo::ExtraInfo;
+use onionring_proto::netdoc::microdesc::Microdesc;
+use onionring_proto::netdoc::routerdesc::{RouterDesc, split_documents};
+use onionring_proto::netdoc::text::Fingerprint;
+use onionring_proto::time::Unix;
+
+use super::check;
+use super::library::Library;
+
+pub const CONSENSUS_NS: &str = include_str!("../../../proto/src/netdoc/testdata/consensus.txt");
+pub const CONSENSUS_MICRODESC: &str =
+    include_str!("../../../proto/src/netdoc/testdata/consensus_microdesc.txt");
+pub const CERTS: &str = include_str!("../../../proto/src/netdoc/testdata/certs.txt");
+pub const DESCRIPTORS: &str = include_str!("../../../proto/src/netdoc/testdata/descriptors.txt");
+pub const EXTRA_INFOS: &str = include_str!("../../../proto/src/netdoc/testdata/extrainfos.txt");
+pub const MICRODESCS: &str = include_str!("../../../proto/src/netdoc/testdata/microdescs.txt");
+
+/// A moment at which all of it was current.
+pub const NOW: Unix = Unix(1_795_344_950);
+
+/// The v3 identities of the authorities.
+pub fn authorities() -> Vec<Fingerprint> {
+    let consensus = UnverifiedConsensus::parse(CONSENSUS_NS).unwrap();
+    consensus.peek().voters.iter().map(|voter| voter.identity).collect()
+}
+
+pub fn descriptors() -> Vec<(&'static str, RouterDesc)> {
+    split_documents(DESCRIPTORS).map(|text| (text, RouterDesc::parse(text).unwrap())).collect()
+}
+
+pub fn extra_infos() -> Vec<(&'static str, ExtraInfo)> {
+    split_documents(EXTRA_INFOS).map(|text| (text, ExtraInfo::parse(text).unwrap())).collect()
+}
+
+pub fn microdescs() -> Vec<(&'static str, Microdesc)> {
+    Microdesc::parse_all(MICRODESCS).map(|(text, microdesc)| (text, microdesc.unwrap())).collect()
+}
+
+/// A library that holds all of it.
+pub fn library() -> Library {
+    let mut library = Library::default();
+    let certs = check::certs(CERTS, &authorities(), NOW);
+    assert_eq!((certs.fit.len(), certs.unfit), (3, 0));
+    library.add_certs(certs.fit);
+    for (flavor, text) in [(Flavor::Ns, CONSENSUS_NS), (Flavor::Microdesc, CONSENSUS_MICRODESC)] {
+        let checked = check::consensus(text, flavor, None, &authorities(), library.certs(), NOW).unwrap();
+        library.set_consensus(checked, NOW);
+    }
+    let wanted: BTreeSet<_> = descriptors().iter().map(|(_, d)| d.digest).collect();
+    library.add_descriptors(check::descriptors(DESCRIPTORS, &wanted).fit, NOW);
+    let wanted: BTreeMap<_, _> = descriptors()
+        .iter()
+        .filter_map(|(text, d)| Some((d.extra_info?.sha1, text.as_bytes().into())))
+        .collect();
+    library.add_extra_infos(check::extra_infos(EXTRA_INFOS, &wanted).fit);
+    library.add_microdescs(check::microdescs(MICRODESCS, &library.missing_microdescs()).fit, NOW);
+    library
+}
