@@ -1,18 +1,26 @@
-//! The relay's directory side: giving out the network's documents.
+//! The relay's directory side: fetching the network's documents, giving them out, and publishing its own.
 //!
-//! Documents are checked ([`check`]), kept ([`library`]), and put in force for everyone ([`directory`]).
+//! The control side asks authorities ([`client`]) for what is due ([`fetch`]), checks it ([`check`]), keeps it
+//! ([`library`]), and puts it in force for everyone ([`directory`]); [`publish`] uploads what the relay says of itself.
 //! Shards answer requests ([`http`], [`serve`]) from a [`snapshot`] on BEGIN_DIR streams ([`stream`]); the same answers
 //! go out on the DirPort ([`port`]). An answer is a list of shared documents that is sent piece by piece ([`spool`]).
 
 pub mod check;
+pub mod client;
 pub mod clock;
 pub mod directory;
+pub mod fetch;
 pub mod http;
 pub mod library;
+#[cfg(test)]
+mod live;
 pub mod port;
+pub mod publish;
 pub mod serve;
 pub mod snapshot;
 pub mod spool;
 pub mod stream;
 #[cfg(test)]
 mod testdata;
+#[cfg(test)]
+mod testrelay;
