@@ -206,7 +206,12 @@ impl Network {
     fn make_keys(&mut self, spec: &NetworkSpec) -> Result<(), BootError> {
         let resolv_conf = self.home.path().join("resolv.conf");
         fs::write(&resolv_conf, self.dns.resolv_conf()).map_err(doing("writing resolv.conf"))?;
+        let bandwidths = self.home.path().join("bandwidths");
+        let empty_file = self.home.path().join("empty");
+        fs::write(&empty_file, "").map_err(doing("writing an empty file"))?;
         let mut shared = Shared {
+            bandwidths: bandwidths.display().to_string(),
+            empty_file: empty_file.display().to_string(),
             authorities: Vec::new(),
             guards: Vec::new(),
             voting_interval_seconds: spec.voting_interval_seconds,
@@ -215,14 +220,15 @@ impl Network {
         };
         let (authorities, others): (Vec<&mut Node>, Vec<&mut Node>) =
             self.nodes.iter_mut().partition(|node| node.role() == Role::Authority);
-        shared.authorities = at_once(authorities, |node| {
+        let authorities = at_once(authorities, |node| {
             let (or, dir) = node.or_addr().zip(node.dir_addr()).expect("authorities have both ports");
             let v3_ident = directory::make_authority_keys(&node.dir().join("keys"), dir)?;
-            fs::write(node.torrc_path(), torrc::for_keys(node))?;
+            fs::write(node.torrc_path(), torrc::for_keys(node, &shared.empty_file))?;
             node.fingerprint = list_fingerprint(node)?;
             let (name, fingerprint) = (node.nickname(), node.fingerprint());
             Ok(format!("{name} orport={} no-v2 v3ident={v3_ident} {dir} {fingerprint}", or.port()))
         })?;
+        shared.authorities = authorities;
         let relays: Vec<&mut Node> = others.into_iter().filter(|node| node.role() != Role::Client).collect();
         let node_spec = |node: &Node| {
             let found = spec.nodes.iter().find(|s| s.nickname() == node.nickname());
@@ -235,6 +241,8 @@ impl Network {
             Ok(node.fingerprint.clone())
         })?;
         shared.guards = guards;
+        fs::write(&bandwidths, directory::bandwidth_file(self.relays()))
+            .map_err(doing("writing bandwidths"))?;
         // Authorities only now know each other, and clients the relays they pin.
         let fingerprint = |nickname: &str| self.node(nickname).fingerprint().to_owned();
         for node in self.nodes.iter().filter(|n| matches!(n.role(), Role::Authority | Role::Client)) {

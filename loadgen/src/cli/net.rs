@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{fs, thread};
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -11,6 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::ui::{self, Interrupt};
 use super::{CliError, enter_netns};
+use crate::net::process::{self, describe};
 use crate::net::{Groups, Network, NetworkInfo, NetworkSpec, Role, list};
 
 /// How often the foreground looks at signals and nodes.
@@ -49,7 +50,7 @@ pub(super) enum Output {
 /// installed one) or what --kind defines.
 #[derive(Debug, Args)]
 pub(super) struct Up {
-    /// Directory authorities
+    /// Directory authorities; fewer than three cannot vote on bandwidths, and clients then choose relays unevenly
     #[arg(long, value_name = "GROUPS", default_value = "tor:3")]
     authorities: Groups,
     /// Relays that refuse exit streams
@@ -148,7 +149,8 @@ fn stay(network: &Network, interrupt: &Interrupt) -> Result<(), CliError> {
         for node in network.nodes() {
             if let (Some(status), true) = (node.exited()?, !ended.contains(node.nickname())) {
                 ended.insert(node.nickname());
-                eprintln!("{} ended with {status}; its log ends with:\n{}", node.nickname(), node.log_tail());
+                let (name, status) = (node.nickname(), describe(status));
+                eprintln!("{name} ended with {status}; its log ends with:\n{}", node.log_tail());
             }
         }
         thread::sleep(POLL);
@@ -208,7 +210,9 @@ impl Status {
         for (name, info) in networks {
             match info {
                 Some(mut info) => {
-                    info.nodes.iter_mut().for_each(|node| node.pid = node.pid.filter(|pid| lives(*pid)));
+                    info.nodes
+                        .iter_mut()
+                        .for_each(|node| node.pid = node.pid.filter(|pid| process::lives(*pid)));
                     print(&mut out, &info)?;
                 }
                 None => writeln!(out, "network {name}: booting")?,
@@ -216,12 +220,6 @@ impl Status {
         }
         Ok(())
     }
-}
-
-/// Whether a node's process still runs. Its owner lives, so the id cannot have gone to somebody else unnoticed for
-/// long: the worst is a line that is out of date.
-fn lives(pid: u32) -> bool {
-    crate::net::process::usage(pid).is_ok_and(|usage| usage.rss_bytes > 0)
 }
 
 /// The networks that are up, or the one called `name`.
@@ -266,14 +264,14 @@ impl Down {
                 Err(e) => return Err(CliError::Io(e.into())),
             }
         }
-        let deadline = std::time::Instant::now() + DOWN_PATIENCE;
+        let deadline = Instant::now() + DOWN_PATIENCE;
         loop {
             let left: Vec<String> =
                 list()?.into_iter().map(|(name, _)| name).filter(|n| names.contains(n)).collect();
             if left.is_empty() {
                 return Ok(());
             }
-            if std::time::Instant::now() >= deadline {
+            if Instant::now() >= deadline {
                 let message = format!("{} did not end within {DOWN_PATIENCE:?}", left.join(", "));
                 return Err(CliError::Io(io::Error::new(io::ErrorKind::TimedOut, message)));
             }

@@ -3,14 +3,18 @@
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use base64ct::{Base64Unpadded, Encoding};
 
+use super::node::Node;
 use super::process;
+use super::spec::Role;
 
 /// How long an authority may take for an answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// Bandwidth of every relay, in kilobytes per second, as the authorities are told to believe.
+const RELAY_BANDWIDTH_KILOBYTES: u32 = 10_000;
 /// The most that is read of an answer.
 const DOCUMENT_LEN_MAX: u64 = 64 << 20;
 
@@ -32,6 +36,19 @@ pub(super) fn make_authority_keys(keys: &Path, address: SocketAddr) -> io::Resul
     fingerprint
         .map(|f| f.trim().to_owned())
         .ok_or_else(|| io::Error::other(format!("{certificate} holds no fingerprint")))
+}
+
+/// What the authorities vote on bandwidths (bandwidth-file-spec): all relays alike, so that clients choose evenly.
+/// Otherwise a young relay has no bandwidth, and who has any gets all circuits. Authorities get next to none.
+///
+/// It takes votes of three authorities to make them count.
+pub(super) fn bandwidth_file<'n>(nodes: impl Iterator<Item = &'n Node>) -> String {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let line = |node: &Node| {
+        let kilobytes = if node.role() == Role::Authority { 1 } else { RELAY_BANDWIDTH_KILOBYTES };
+        format!("node_id=${} bw={kilobytes} nick={}\n", node.fingerprint(), node.nickname())
+    };
+    format!("{now}\nversion=1.2.0\n=====\n{}", nodes.map(line).collect::<String>())
 }
 
 /// Fetches `path` (such as `/tor/server/all`) from a directory port and returns the body.

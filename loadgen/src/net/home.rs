@@ -8,7 +8,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use super::NetworkInfo;
+use super::{NetworkInfo, netns};
 
 /// The locked file.
 const OWNER: &str = "owner";
@@ -88,11 +88,10 @@ pub fn list() -> io::Result<Vec<(String, Option<NetworkInfo>)>> {
 
 /// The directory of all networks; made if missing, refused if somebody else's.
 fn base() -> io::Result<PathBuf> {
-    let uid = rustix::process::getuid().as_raw();
-    let base = std::env::temp_dir().join(format!("onionring-net-{uid}"));
+    let base = std::env::temp_dir().join(format!("onionring-net-{}", netns::outer_uid()));
     DirBuilder::new().mode(0o700).recursive(true).create(&base)?;
     let found = fs::symlink_metadata(&base)?;
-    if !found.is_dir() || found.uid() != uid {
+    if !found.is_dir() || found.uid() != rustix::process::getuid().as_raw() {
         let message = format!("{} is not a directory of yours; remove it or set TMPDIR", base.display());
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
     }

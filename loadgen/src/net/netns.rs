@@ -7,12 +7,18 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::{env, io};
 
-/// Set in the environment of a program that has moved.
+/// Set in the environment of a program that has moved: the user it was before.
 const MARK: &str = "ONIONRING_NETNS";
 
 /// Whether this process runs in a namespace that [`enter`] made.
 pub fn inside() -> bool {
     env::var_os(MARK).is_some()
+}
+
+/// The user this process belongs to, seen from outside the namespace.
+pub(super) fn outer_uid() -> u32 {
+    let before = env::var(MARK).ok().and_then(|uid| uid.parse().ok());
+    before.unwrap_or_else(|| rustix::process::getuid().as_raw())
 }
 
 /// Starts this program again, same process id and same arguments, in a fresh network namespace with 198.18.0.0/15 on
@@ -28,7 +34,11 @@ pub fn enter() -> io::Result<()> {
     if !rustix::process::geteuid().is_root() {
         unshare.args(["--user", "--map-root-user"]);
     }
-    unshare.arg("--").arg(env::current_exe()?).args(env::args_os().skip(1)).env(MARK, "1");
+    unshare
+        .arg("--")
+        .arg(env::current_exe()?)
+        .args(env::args_os().skip(1))
+        .env(MARK, outer_uid().to_string());
     Err(explain("unshare (package util-linux)", unshare.exec()))
 }
 

@@ -135,6 +135,12 @@ pub fn usage(pid: u32) -> io::Result<Usage> {
     })
 }
 
+/// Whether a process runs. One that has ended but is not yet waited for does not.
+pub fn lives(pid: u32) -> bool {
+    // Only a running process has memory.
+    usage(pid).is_ok_and(|usage| usage.rss_bytes > 0)
+}
+
 /// Runs `program` to its end with `input` on its standard input and returns what it printed.
 pub fn run(program: &Path, arguments: &[&str], input: &str) -> io::Result<String> {
     use std::io::Write;

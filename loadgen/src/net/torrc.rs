@@ -18,6 +18,10 @@ pub(super) struct Shared {
     pub(super) extra: Vec<(Option<Role>, String)>,
     /// The file that names the network's resolver.
     pub(super) resolv_conf: String,
+    /// A file with nothing in it.
+    pub(super) empty_file: String,
+    /// The authorities' bandwidth file.
+    pub(super) bandwidths: String,
 }
 
 /// Seconds between the attempts at a first consensus: the least C tor takes, four times a day's divisor.
@@ -26,12 +30,10 @@ const INITIAL_VOTING_INTERVAL_SECONDS: u32 = 5;
 const VOTE_DELAY_SECONDS: u32 = 2;
 
 /// The few lines under which an authority makes its identity key, before the network's `DirAuthority` lines exist.
-pub(super) fn for_keys(node: &Node) -> String {
-    format!(
-        "DataDirectory {}\nNickname {}\nORPort 9001\nSocksPort 0\n",
-        node.dir().display(),
-        node.nickname()
-    )
+pub(super) fn for_keys(node: &Node, empty_file: &str) -> String {
+    let (directory, nickname) = (node.dir().display(), node.nickname());
+    let geoip = format!("GeoIPFile {empty_file}\nGeoIPv6File {empty_file}\n");
+    format!("DataDirectory {directory}\nNickname {nickname}\nORPort 9001\nSocksPort 0\n{geoip}")
 }
 
 /// The torrc of `node`. `fingerprint` translates the nicknames of pins.
@@ -52,6 +54,13 @@ pub(super) fn for_node(
     torrc.put("SafeLogging", 0);
     // So that peers see who connects. C tor does it in a namespace only: towards loopback it binds to nothing.
     torrc.put("OutboundBindAddress", node.address());
+    // Everybody asks the authorities, and early. A client that asks a cache that has not caught up yet waits 10 s
+    // before it asks again.
+    torrc.put("FetchDirInfoEarly", 1);
+    torrc.put("FetchDirInfoExtraEarly", 1);
+    // Parsing the real ones is half of the CPU time that starting a tor takes.
+    torrc.put("GeoIPFile", &shared.empty_file);
+    torrc.put("GeoIPv6File", &shared.empty_file);
     torrc.put("ShutdownWaitLength", 0);
     if let Some(port) = node.control_addr() {
         torrc.put("ControlPort", port);
@@ -139,7 +148,11 @@ fn authority(torrc: &mut Lines, node: &Node, shared: &Shared) {
     torrc.put("V3AuthVotingInterval", shared.voting_interval_seconds);
     torrc.put("V3AuthVoteDelay", VOTE_DELAY_SECONDS);
     torrc.put("V3AuthDistDelay", VOTE_DELAY_SECONDS);
-    // Flags that otherwise take days of uptime.
+    torrc.put("V3BandwidthsFile", &shared.bandwidths);
+    // Flags that otherwise take days of uptime. Clients take no guard that is not Stable, and without the guarantees
+    // only relays older than the median would be: a matter of which process started in which second.
+    torrc.put("AuthDirVoteStableGuaranteeMinUptime", 0);
+    torrc.put("AuthDirVoteStableGuaranteeMTBF", 0);
     torrc.put("TestingDirAuthVoteHSDir", "*");
     // No guard but the relays under test; in a network without relays the authorities have to do.
     match shared.guards.is_empty() {
