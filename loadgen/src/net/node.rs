@@ -208,10 +208,10 @@ impl Node {
     /// Starts it, unless it runs.
     pub fn start(&self) -> io::Result<()> {
         let mut process = self.process();
-        if let Some(running) = process.as_mut() {
-            if running.try_wait()?.is_none() {
-                return Ok(());
-            }
+        if let Some(running) = process.as_mut()
+            && running.try_wait()?.is_none()
+        {
+            return Ok(());
         }
         let torrc = self.torrc_path().display().to_string();
         *process = Some(Process::start(&self.program, &["-f", &torrc], &self.log_path())?);
