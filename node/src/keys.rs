@@ -29,7 +29,7 @@ mod fingerprint;
 mod format;
 
 pub use error::{KeyError, MasterAway};
-pub use fingerprint::{ed25519_fingerprint, rsa_fingerprint, rsa_fingerprint_in_groups, write_fingerprints};
+pub use fingerprint::{ed25519_fingerprint, rsa_fingerprint, write_fingerprints};
 
 #[cfg(test)]
 mod tests;
@@ -175,6 +175,13 @@ impl KeyStore {
             }
         }
         Ok(keys)
+    }
+
+    /// The digest of the RSA identity and the Ed25519 identity, without making or changing anything: for a look at the
+    /// directory of a running relay. `None` if either is missing.
+    pub fn identities(&self) -> Result<Option<([u8; 20], [u8; 32])>, KeyError> {
+        let rsa = self.read_rsa(RSA_IDENTITY)?.map(|key| key.public().rsa_id());
+        Ok(rsa.zip(self.read_master()?.public))
     }
 
     /// Whether the signing key should be replaced soon. After [`load_or_create`](Self::load_or_create) it can only be if

@@ -5,6 +5,7 @@ pub mod compress;
 pub mod docstore;
 pub mod keys;
 pub mod limits;
+pub mod lock;
 pub mod log;
 pub mod metrics;
 pub mod private_dir;

@@ -49,6 +49,10 @@ impl Fixture {
     }
 }
 
+fn rsa_id(keys: &RelayKeys) -> [u8; 20] {
+    keys.rsa_identity.public().rsa_id()
+}
+
 fn same(one: &RelayKeys, other: &RelayKeys) -> bool {
     one.rsa_identity.public().rsa_id() == other.rsa_identity.public().rsa_id()
         && one.ed_identity == other.ed_identity
@@ -64,6 +68,7 @@ fn keys_are_made_once() {
     let first = fixture.load(NOW).unwrap();
     let files = fixture.files();
     assert!(same(&first, &fixture.load(NOW).unwrap()));
+    assert_eq!(fixture.store.identities().unwrap(), Some((rsa_id(&first), first.ed_identity)));
     assert_eq!(files, fixture.files());
     let names: Vec<_> = files.iter().map(|(path, _)| path.file_name().unwrap().to_str().unwrap()).collect();
     assert_eq!(
@@ -270,8 +275,8 @@ fn a_data_directory_of_tor_keeps_its_keys_with_us() {
     let fixture = Fixture { directory: parent, store };
     let before = fixture.files();
     let keys = fixture.load(today()).unwrap();
-    assert_eq!(format!("relay {}", rsa_fingerprint_in_groups(&keys)), rsa);
-    assert_eq!(format!("relay {}", ed25519_fingerprint(&keys)), ed);
+    assert_eq!(format!("relay {}", rsa_fingerprint(&rsa_id(&keys))), rsa);
+    assert_eq!(format!("relay {}", ed25519_fingerprint(&keys.ed_identity)), ed);
     assert_eq!(before, fixture.files());
     // The files beside the keys are the same, too, so they are not written again.
     let modified = || fs::metadata(data.join("fingerprint")).unwrap().modified().unwrap();
@@ -294,7 +299,10 @@ fn tor_takes_over_the_keys_we_made() {
     let read = |name: &str| fs::read_to_string(data.join(name)).unwrap();
     let ours = (read("fingerprint"), read("fingerprint-ed25519"), fixture.files());
     let Some(rsa) = tor_fingerprint(&data, "rsa") else { return };
-    assert_eq!(rsa, format!("relay {}", rsa_fingerprint_in_groups(&keys)));
-    assert_eq!(tor_fingerprint(&data, "ed25519").unwrap(), format!("relay {}", ed25519_fingerprint(&keys)));
+    assert_eq!(rsa, format!("relay {}", rsa_fingerprint(&rsa_id(&keys))));
+    assert_eq!(
+        tor_fingerprint(&data, "ed25519").unwrap(),
+        format!("relay {}", ed25519_fingerprint(&keys.ed_identity))
+    );
     assert_eq!(ours, (read("fingerprint"), read("fingerprint-ed25519"), fixture.files()));
 }

@@ -3,6 +3,7 @@
 use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
 
 use super::{Item, Origin, Problem, value};
+use crate::netdoc::text::{Fingerprint, Nickname};
 
 /// A directory authority as configured.
 #[derive(Clone, Debug, PartialEq)]
@@ -10,10 +11,10 @@ pub struct Authority {
     /// The line it comes from.
     pub origin: Origin,
     /// Its nickname.
-    pub nickname: Option<String>,
+    pub nickname: Option<Nickname>,
     /// Digest of its v3 identity key (`v3ident=`), which signs its votes and consensuses. Without one it is no
     /// authority of the consensus.
-    pub v3_ident: Option<[u8; 20]>,
+    pub v3_ident: Option<Fingerprint>,
     /// Where its ORPort is (`orport=`), on the address of `dir`.
     pub or_port: Option<u16>,
     /// Its DirPort.
@@ -21,7 +22,7 @@ pub struct Authority {
     /// Its IPv6 ORPort (`ipv6=`).
     pub ipv6: Option<SocketAddrV6>,
     /// Digest of its relay identity key.
-    pub rsa_id: [u8; 20],
+    pub rsa_id: Fingerprint,
     /// Whether it is an authority for bridges (`bridge`).
     pub is_bridge_authority: bool,
     /// Weight when a client chooses among authorities (`weight=`), 1 by default.
@@ -41,7 +42,7 @@ const FORM: &str =
 pub fn parse(item: &Item) -> Result<Authority, Problem> {
     let bad = |what: &str| Problem::with(item, what, FORM);
     let mut words = item.value.split_ascii_whitespace().peekable();
-    let nickname = words.next_if(|word| is_nickname(word)).map(str::to_owned);
+    let nickname = words.next_if(|word| Nickname::new(word).is_some()).and_then(Nickname::new);
     let mut authority = Authority {
         origin: item.origin.clone(),
         nickname,
@@ -49,7 +50,7 @@ pub fn parse(item: &Item) -> Result<Authority, Problem> {
         or_port: None,
         dir: SocketAddrV4::new(std::net::Ipv4Addr::UNSPECIFIED, 0),
         ipv6: None,
-        rsa_id: [0; 20],
+        rsa_id: Fingerprint([0; 20]),
         is_bridge_authority: false,
         weight: 1.0,
         upload: Vec::new(),
@@ -66,8 +67,8 @@ pub fn parse(item: &Item) -> Result<Authority, Problem> {
     };
     // Published fingerprints have blanks after every fourth digit.
     let fingerprint: String = words.collect();
-    authority.rsa_id =
-        value::hex(&fingerprint).ok_or_else(|| bad("the fingerprint is not 40 hexadecimal digits"))?;
+    authority.rsa_id = Fingerprint::from_hex(&fingerprint)
+        .ok_or_else(|| bad("the fingerprint is not 40 hexadecimal digits"))?;
     Ok(authority)
 }
 
@@ -84,7 +85,7 @@ fn flag(authority: &mut Authority, word: &str) -> Result<(), ()> {
             let weight = argument.parse().ok().filter(|&w: &f64| w.is_finite() && w >= 0.0);
             authority.weight = weight.ok_or(())?;
         }
-        "v3ident" => authority.v3_ident = Some(value::hex(argument).ok_or(())?),
+        "v3ident" => authority.v3_ident = Some(Fingerprint::from_hex(argument).ok_or(())?),
         "ipv6" => {
             authority.ipv6 = Some(argument.parse().ok().filter(|a: &SocketAddrV6| a.port() != 0).ok_or(())?);
         }
@@ -100,9 +101,4 @@ fn flag(authority: &mut Authority, word: &str) -> Result<(), ()> {
 fn url(text: &str) -> Result<SocketAddr, ()> {
     let host = text.strip_prefix("http://").ok_or(())?;
     value::address_port(host.strip_suffix('/').unwrap_or(host)).map_err(|_| ())
-}
-
-/// Whether `word` is a legal nickname: 1 to 19 letters and digits.
-pub fn is_nickname(word: &str) -> bool {
-    (1..=19).contains(&word.len()) && word.bytes().all(|b| b.is_ascii_alphanumeric())
 }

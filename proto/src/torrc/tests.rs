@@ -294,13 +294,13 @@ fn authorities() {
     let text = "moria orport=9201 v3ident=f533c81cef0bc0267857c99b2f471adf249fa232 ipv6=[2001:db8::1]:443 no-v2 \
                 upload=http://127.0.0.1:81/ 127.0.0.2:9231 1A25 C635 8DB9 1342 AA51 720A 5038 B727 4273 2498";
     let authority = authority::parse(&only("DirAuthority", text)).unwrap();
-    assert_eq!(authority.nickname.as_deref(), Some("moria"));
+    assert_eq!(authority.nickname.unwrap().as_str(), "moria");
     assert_eq!(authority.or_port, Some(9201));
-    assert_eq!(authority.v3_ident.unwrap()[..2], [0xf5, 0x33]);
+    assert_eq!(authority.v3_ident.unwrap().0[..2], [0xf5, 0x33]);
     assert_eq!(authority.dir, "127.0.0.2:9231".parse().unwrap());
     assert_eq!(authority.ipv6, Some("[2001:db8::1]:443".parse().unwrap()));
     assert_eq!(authority.upload, ["127.0.0.1:81".parse().unwrap()]);
-    assert_eq!(authority.rsa_id[..3], [0x1a, 0x25, 0xc6]);
+    assert_eq!(authority.rsa_id.0[..3], [0x1a, 0x25, 0xc6]);
     for bad in [
         "",
         "moria",

@@ -218,17 +218,3 @@ pub fn address_port(value: &str) -> Result<SocketAddr, ValueError> {
         _ => error("not an address with a port", "write 1.2.3.4:443 or [2001:db8::1]:443"),
     }
 }
-
-/// Bytes in hexadecimal, in either case, exactly `N` of them.
-pub fn hex<const N: usize>(value: &str) -> Option<[u8; N]> {
-    if value.len() != 2 * N || !value.is_ascii() {
-        return None;
-    }
-    let mut out = [0; N];
-    for (byte, pair) in out.iter_mut().zip(value.as_bytes().chunks_exact(2)) {
-        let high = char::from(pair[0]).to_digit(16)?;
-        let low = char::from(pair[1]).to_digit(16)?;
-        *byte = (high * 16 + low) as u8;
-    }
-    Some(out)
-}
