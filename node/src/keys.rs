@@ -16,6 +16,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use onionring_proto::crypto::ed25519::Ed25519Pair;
 use onionring_proto::crypto::rsa::RsaPrivate;
 use onionring_proto::handshake::OnionKey;
+use onionring_proto::link::PeerIdentity;
 use onionring_proto::link::cert::{self, CertError, CertType, Certified, UnverifiedCert};
 use onionring_proto::time::Unix;
 use rand_core::CryptoRng;
@@ -179,9 +180,10 @@ impl KeyStore {
 
     /// The digest of the RSA identity and the Ed25519 identity, without making or changing anything: for a look at the
     /// directory of a running relay. `None` if either is missing.
-    pub fn identities(&self) -> Result<Option<([u8; 20], [u8; 32])>, KeyError> {
+    pub fn identities(&self) -> Result<Option<PeerIdentity>, KeyError> {
         let rsa = self.read_rsa(RSA_IDENTITY)?.map(|key| key.public().rsa_id());
-        Ok(rsa.zip(self.read_master()?.public))
+        let ed = self.read_master()?.public;
+        Ok(rsa.zip(ed).map(|(rsa_id, ed_id)| PeerIdentity { rsa_id, ed_id }))
     }
 
     /// Whether the signing key should be replaced soon. After [`load_or_create`](Self::load_or_create) it can only be if

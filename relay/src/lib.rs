@@ -1,5 +1,7 @@
 //! A thread-per-core onion-routing relay.
 
+pub mod cli;
+pub mod config;
 pub mod control;
 pub mod dir;
 pub mod engine;

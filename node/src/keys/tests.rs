@@ -68,7 +68,8 @@ fn keys_are_made_once() {
     let first = fixture.load(NOW).unwrap();
     let files = fixture.files();
     assert!(same(&first, &fixture.load(NOW).unwrap()));
-    assert_eq!(fixture.store.identities().unwrap(), Some((rsa_id(&first), first.ed_identity)));
+    let identities = PeerIdentity { rsa_id: rsa_id(&first), ed_id: first.ed_identity };
+    assert_eq!(fixture.store.identities().unwrap(), Some(identities));
     assert_eq!(files, fixture.files());
     let names: Vec<_> = files.iter().map(|(path, _)| path.file_name().unwrap().to_str().unwrap()).collect();
     assert_eq!(

@@ -1,0 +1,239 @@
+//! The relay's configuration: from torrc options to typed values.
+//!
+//! [`Sources`] are where it comes from (files and command line, kept for a reload), [`Config`] is what it says. Nothing
+//! here acts; [`Config::new`] does not even look at the system, what it needs of it comes in as [`Environment`].
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use onionring_node::keys::KeyOptions;
+use onionring_proto::netdoc::family::FamilyMember;
+use onionring_proto::netdoc::text::Nickname;
+use onionring_proto::policy::{ExitPolicy, ExitPolicyOptions};
+use onionring_proto::torrc::authority::Authority;
+use onionring_proto::torrc::log::LogLine;
+use onionring_proto::torrc::port::{PortNumber, ServerPort};
+
+use crate::io::net::OutboundAddresses;
+
+mod build;
+pub mod classes;
+mod sources;
+
+pub use sources::{Findings, Loaded, Sources, Torrc};
+
+#[cfg(test)]
+mod tests;
+
+/// What the configuration needs to know of the system.
+#[derive(Clone, Debug, Default)]
+pub struct Environment {
+    /// The home directory of the user the relay runs as, for `~`.
+    pub home: Option<PathBuf>,
+    /// Memory of the machine in bytes.
+    pub memory: Option<u64>,
+}
+
+/// Everything that torrc says, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Nickname.
+    pub nickname: Nickname,
+    /// Contact information.
+    pub contact: Option<String>,
+    /// Other relays of the operator.
+    pub family: Vec<FamilyMember>,
+    /// ORPorts: listeners and what is advertised. At least one is advertised for IPv4, and at least one listens.
+    pub or_ports: Vec<ServerPort>,
+    /// DirPorts.
+    pub dir_ports: Vec<ServerPort>,
+    /// The IPv4 address to publish, if `Address` gives one.
+    pub ipv4: Option<Ipv4Addr>,
+    /// The IPv6 address to publish, if `Address` gives one.
+    pub ipv6: Option<Ipv6Addr>,
+    /// Directories.
+    pub directories: Directories,
+    /// How keys are kept.
+    pub keys: KeyOptions,
+    /// What is logged where.
+    pub log: LogConfig,
+    /// The user to run as.
+    pub user: Option<String>,
+    /// Whether to keep the right to open ports below 1024 after the change of user.
+    pub keep_bind_capabilities: bool,
+    /// Where to write the number of the process.
+    pub pid_file: Option<PathBuf>,
+    /// Number of shards; `None` means one for each core.
+    pub shards: Option<NonZeroUsize>,
+    /// Which exit streams are allowed.
+    pub exit: ExitConfig,
+    /// How names are looked up.
+    pub dns: DnsConfig,
+    /// Where links to other relays come from.
+    pub outbound_or: OutboundAddresses,
+    /// Where exit streams and name lookups come from.
+    pub outbound_exit: OutboundAddresses,
+    /// The metrics endpoint.
+    pub metrics: MetricsConfig,
+    /// The authorities of the consensus; may be empty only where no network is needed.
+    pub authorities: Vec<Authority>,
+    /// Whether to serve directory documents.
+    pub dir_cache: bool,
+    /// Whether to publish the descriptor.
+    pub publish: bool,
+    /// Publish without testing the IPv4 ORPort.
+    pub assume_reachable: bool,
+    /// Publish without testing the IPv6 ORPort.
+    pub assume_reachable_ipv6: bool,
+    /// Extend circuits to private addresses.
+    pub extend_to_private: bool,
+    /// Keep relays of one network out of our own circuits.
+    pub distinct_subnets: bool,
+    /// Refuse exit streams of clients that come directly; `None` follows the consensus.
+    pub refuse_unknown_exits: Option<bool>,
+    /// The most bandwidth to publish, in bytes a second.
+    pub max_advertised_bandwidth: u64,
+    /// How long to go on serving after SIGINT.
+    pub shutdown_wait: Duration,
+    /// Bytes that may be queued.
+    pub max_mem_in_queues: u64,
+    /// Time between heartbeats in the log; `None` for no heartbeat.
+    pub heartbeat: Option<Duration>,
+    /// Whether this is a private network for tests.
+    pub testing: bool,
+}
+
+/// Where things are kept.
+#[derive(Clone, Debug)]
+pub struct Directories {
+    /// `DataDirectory`.
+    pub data: PathBuf,
+    /// Whether the group may read it.
+    pub data_group_readable: bool,
+    /// `CacheDirectory`.
+    pub cache: PathBuf,
+    /// Whether the group may read it.
+    pub cache_group_readable: bool,
+    /// `KeyDirectory`; whether the group may read it is in [`Config::keys`].
+    pub keys: PathBuf,
+}
+
+/// What is logged.
+#[derive(Clone, Debug)]
+pub struct LogConfig {
+    /// The `Log` lines, with `~` expanded in the names of files; at least one.
+    pub lines: Vec<LogLine>,
+    /// `LogTimeGranularity`.
+    pub granularity: Duration,
+    /// `LogMessageDomains`.
+    pub domains: bool,
+    /// `TruncateLogFile`.
+    pub truncate: bool,
+    /// `SyslogIdentityTag`.
+    pub syslog_tag: Option<String>,
+    /// `SafeLogging`.
+    pub safe: bool,
+}
+
+/// Which exit streams are allowed.
+#[derive(Clone, Debug, Default)]
+pub struct ExitConfig {
+    exit_relay: Option<bool>,
+    lines: Vec<String>,
+    reduced: bool,
+    ipv6: bool,
+    reject_private: bool,
+}
+
+impl ExitConfig {
+    /// The policy, which also keeps streams away from the relay's own addresses.
+    pub fn policy(&self, own_addresses: &[IpAddr]) -> ExitPolicy {
+        let lines: Vec<&str> = self.lines.iter().map(String::as_str).collect();
+        let options = ExitPolicyOptions {
+            exit_relay: self.exit_relay,
+            exit_policy: &lines,
+            reduced: self.reduced,
+            ipv6_exit: self.ipv6,
+            reject_private: self.reject_private,
+            own_addresses,
+        };
+        // The lines were parsed once when the configuration was checked.
+        options.build().map_or_else(|_| ExitPolicy::middleman(), |(policy, _)| policy)
+    }
+}
+
+/// How names are looked up for exit streams.
+#[derive(Clone, Debug)]
+pub struct DnsConfig {
+    /// The file that names the resolvers.
+    pub resolv_conf: PathBuf,
+    /// `ServerDNSRandomizeCase`.
+    pub randomize_case: bool,
+    /// `ServerDNSSearchDomains`.
+    pub search_domains: bool,
+    /// `ServerDNSAllowNonRFC953Hostnames`.
+    pub allow_any_characters: bool,
+}
+
+/// The metrics endpoint.
+#[derive(Clone, Debug)]
+pub struct MetricsConfig {
+    /// Where it listens; nowhere by default. Port 0 lets the system choose.
+    pub listen: Vec<SocketAddr>,
+    /// Who may connect; nobody by default. Ports in it mean nothing.
+    pub policy: ExitPolicy,
+}
+
+impl Config {
+    /// The address (if configured) and ORPort to publish for IPv4.
+    pub fn advertised_ipv4(&self) -> Option<(Option<Ipv4Addr>, PortNumber)> {
+        let port = advertised(&self.or_ports, IpAddr::is_ipv4)?;
+        let of_port = match port.address {
+            IpAddr::V4(address) if port.is_explicit && !address.is_unspecified() => Some(address),
+            _ => None,
+        };
+        Some((self.ipv4.or(of_port), port.port))
+    }
+
+    /// The address (if configured) and ORPort to publish for IPv6.
+    pub fn advertised_ipv6(&self) -> Option<(Option<Ipv6Addr>, PortNumber)> {
+        let port = advertised(&self.or_ports, IpAddr::is_ipv6)?;
+        let of_port = match port.address {
+            IpAddr::V6(address) if port.is_explicit && !address.is_unspecified() => Some(address),
+            _ => None,
+        };
+        Some((self.ipv6.or(of_port), port.port))
+    }
+
+    /// The DirPort to publish.
+    pub fn advertised_dir_port(&self) -> Option<PortNumber> {
+        advertised(&self.dir_ports, IpAddr::is_ipv4).map(|port| port.port)
+    }
+
+    /// Whether a listener needs the right to open ports below 1024.
+    pub fn has_low_ports(&self) -> bool {
+        let low = |port: u16| (1..1024).contains(&port);
+        let server = self.or_ports.iter().chain(&self.dir_ports).filter(|port| port.listen);
+        server
+            .map(|port| port.port.to_bind())
+            .chain(self.metrics.listen.iter().map(SocketAddr::port))
+            .any(low)
+    }
+}
+
+/// The first advertised port of a family, one with an address of its own before others, as C tor chooses.
+fn advertised(ports: &[ServerPort], of_family: impl Fn(&IpAddr) -> bool) -> Option<&ServerPort> {
+    let mut candidates = ports.iter().filter(|port| port.advertise && of_family(&port.address));
+    candidates.clone().find(|port| port.is_explicit).or_else(|| candidates.next())
+}
+
+/// A path of the configuration with `~` for the home directory.
+fn expand_home(path: &str, home: Option<&Path>) -> PathBuf {
+    match (path.strip_prefix('~').map(|rest| rest.strip_prefix('/')), home) {
+        (Some(Some(rest)), Some(home)) => home.join(rest),
+        (Some(None), Some(home)) if path == "~" => home.to_owned(),
+        _ => PathBuf::from(path),
+    }
+}

@@ -1,0 +1,376 @@
+//! What this program makes of each of C tor's options.
+//!
+//! Every option is in exactly one class, with one line for the operator. `docs/options.md` is made from this table.
+
+use onionring_proto::torrc::options::{self, OptionInfo};
+
+/// What becomes of an option.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// It works.
+    Supported,
+    /// It is accepted and does nothing, so that one file serves a stock node and this one.
+    NoEffect,
+    /// As `NoEffect`, but someone may be waiting for what it does in C tor: a warning.
+    Missing,
+    /// Any value but the default would change what the relay does, and is an error.
+    Unsupported,
+}
+
+/// The class of an option, and what to say about it: what it does, why it does nothing, or what to do instead.
+pub fn classify(option: &OptionInfo) -> (Class, &'static str) {
+    if let Some((_, text)) = SUPPORTED.iter().find(|(name, _)| *name == option.name) {
+        return (Class::Supported, text);
+    }
+    let group = GROUPS.iter().find(|group| group.names.contains(&option.name));
+    group.map_or((Class::Unsupported, "remove it"), |group| (group.class, group.text))
+}
+
+/// The page of documentation about all options.
+pub fn document() -> String {
+    let mut page = String::from(HEAD);
+    for (title, class) in [
+        ("Supported", Class::Supported),
+        ("Without effect", Class::NoEffect),
+        ("Accepted with a warning", Class::Missing),
+        ("Not supported", Class::Unsupported),
+    ] {
+        page += &format!("\n## {title}\n\n| option | default | |\n|---|---|---|\n");
+        for option in options::all() {
+            let (found, text) = classify(option);
+            if found == class {
+                let default = if option.default.is_empty() { "-" } else { option.default };
+                page += &format!("| `{}` | {default} | {text} |\n", option.name);
+            }
+        }
+    }
+    page
+}
+
+const HEAD: &str = "\
+# Options of onionring-relay
+
+The configuration is a `torrc` in C tor's syntax. Every option of C tor 0.4.9 is in one of these classes:
+
+- **Supported**: it works as in C tor.
+- **Without effect**: it is accepted and does nothing here, so that one file serves a stock node and this one. The relay
+  names these options once when it starts.
+- **Accepted with a warning**: it does nothing either, but something may be waiting for what it does in C tor.
+- **Not supported**: any other value than the default would change what the relay does, so it is an error that names the
+  file and the line. `--allow-unsupported` turns these errors into warnings, at your own risk.
+
+This page is made from the table in `relay/src/config/classes.rs`; a test holds the two equal.
+";
+
+/// Options that work, with what they do.
+#[rustfmt::skip]
+const SUPPORTED: &[(&str, &str)] = &[
+    ("Address", "An IPv4 and an IPv6 address to publish; names are not resolved."),
+    ("AddressDisableIPv6", "Opens and publishes no IPv6 ORPort."),
+    ("AlternateDirAuthority", "The same as `DirAuthority`, used when there is no such line."),
+    ("AssumeReachable", "Publishes without testing that others can connect."),
+    ("AssumeReachableIPv6", "The same for the IPv6 ORPort alone; `auto` follows `AssumeReachable`."),
+    ("CacheDirectory", "Where directory documents are kept; `DataDirectory` by default."),
+    ("CacheDirectoryGroupReadable", "Lets the group read that directory; `auto` follows `DataDirectoryGroupReadable` if the two directories are one."),
+    ("ContactInfo", "How to reach the operator, in the descriptor."),
+    ("DataDirectory", "Where everything else is kept; `~/.tor` by default."),
+    ("DataDirectoryGroupReadable", "Lets the group read that directory."),
+    ("DirAuthority", "A directory authority, one line each. At least one is needed: none is built in."),
+    ("DirCache", "Serves directory documents to others."),
+    ("DirPort", "A port for plain directory requests."),
+    ("EnforceDistinctSubnets", "Keeps two relays of one network out of the relay's own circuits."),
+    ("ExitPolicy", "Which destinations exit streams may go to."),
+    ("ExitPolicyRejectPrivate", "Refuses private networks and the relay's own addresses first."),
+    ("ExitRelay", "Whether to be an exit; `auto` means if another option asks for it."),
+    ("ExtendAllowPrivateAddresses", "Extends circuits to private addresses, too."),
+    ("HeartbeatPeriod", "Time between two summaries in the log; 0 for none."),
+    ("IPv6Exit", "Lets exit streams go to IPv6 destinations."),
+    ("KeepBindCapabilities", "Keeps the right to open ports below 1024 after the change of user; `auto` means if one is configured."),
+    ("KeyDirectory", "Where keys are kept; `DataDirectory/keys` by default."),
+    ("KeyDirectoryGroupReadable", "Lets the group read that directory; `auto` follows `DataDirectoryGroupReadable` if the two directories are one."),
+    ("Log", "What is logged where, one line each; `notice stdout` by default."),
+    ("LogMessageDomains", "Writes the domain before each message."),
+    ("LogTimeGranularity", "Rounds the times in the log."),
+    ("MaxAdvertisedBandwidth", "The most bandwidth to publish."),
+    ("MaxMemInQueues", "Memory for what is queued; by default 3/4 of the memory, or 2/5 of it from 8 GB on, at most 8 GB."),
+    ("MetricsPort", "A port for Prometheus."),
+    ("MetricsPortPolicy", "Who may connect to it; nobody by default."),
+    ("MyFamily", "Other relays of the same operator."),
+    ("Nickname", "The relay's name, 1 to 19 letters and digits."),
+    ("NumCPUs", "Number of shards, each with a core of its own; 0 means one for each core."),
+    ("OfflineMasterKey", "Never makes or reads the secret Ed25519 master key."),
+    ("ORPort", "A port for links, with `NoListen`, `NoAdvertise`, `IPv4Only` and `IPv6Only`."),
+    ("OutboundBindAddress", "Where outgoing connections come from, once for IPv4 and once for IPv6."),
+    ("OutboundBindAddressExit", "The same for exit streams and their name lookups."),
+    ("OutboundBindAddressOR", "The same for links."),
+    ("PidFile", "A file for the number of the process."),
+    ("PublishServerDescriptor", "Whether to publish the relay: `1` or `v3`, or `0`."),
+    ("ReducedExitPolicy", "Ends the exit policy with few accepted ports."),
+    ("RefuseUnknownExits", "Refuses exit streams of clients that come directly; `auto` follows the consensus."),
+    ("SafeLogging", "Keeps addresses out of the log; `relay` is taken as `1`."),
+    ("ServerDNSAllowNonRFC953Hostnames", "Looks up names with unusual characters, too."),
+    ("ServerDNSRandomizeCase", "Mixes the case of names in DNS queries, which makes forged answers harder."),
+    ("ServerDNSResolvConfFile", "The resolvers of an exit; `/etc/resolv.conf` by default."),
+    ("ServerDNSSearchDomains", "Completes names with the search list of that file."),
+    ("ShutdownWaitLength", "How long the relay goes on serving its circuits after SIGINT."),
+    ("SigningKeyLifetime", "Life of an Ed25519 signing key."),
+    ("SyslogIdentityTag", "Added to the program's name in the system log."),
+    ("TestingSigningKeySlop", "How long before its end a signing key is replaced."),
+    ("TestingTorNetwork", "A private network for tests, with other defaults for many options."),
+    ("TruncateLogFile", "Empties log files at the start."),
+    ("User", "The user to become after the start as root."),
+    ("__DirPort", "The same as `DirPort`."),
+    ("__MetricsPort", "The same as `MetricsPort`."),
+    ("__ORPort", "The same as `ORPort`."),
+];
+
+/// Options that share a class and a reason.
+struct Group {
+    class: Class,
+    text: &'static str,
+    names: &'static [&'static str],
+}
+
+#[rustfmt::skip]
+const GROUPS: &[Group] = &[
+    Group {
+        class: Class::Missing,
+        text: "There is no control port: controllers such as nyx cannot connect.",
+        names: &[
+            "ControlPort", "ControlPortFileGroupReadable", "ControlPortWriteToFile", "ControlSocket",
+            "ControlSocketsGroupWritable", "CookieAuthentication", "CookieAuthFile", "CookieAuthFileGroupReadable",
+            "HashedControlPassword", "__ControlPort", "__HashedControlSessionPassword",
+        ],
+    },
+    Group {
+        class: Class::NoEffect,
+        text: "For clients: this program is a relay only.",
+        names: &[
+            "AllowNonRFC953Hostnames", "AutomapHostsOnResolve", "AutomapHostsSuffixes", "Bridge", "CircuitBuildTimeout",
+            "CircuitsAvailableTimeout", "CircuitStreamTimeout", "ClientBootstrapConsensusAuthorityDownloadInitialDelay",
+            "ClientBootstrapConsensusAuthorityOnlyDownloadInitialDelay",
+            "ClientBootstrapConsensusFallbackDownloadInitialDelay", "ClientBootstrapConsensusMaxInProgressTries",
+            "ClientDNSRejectInternalAddresses", "ClientOnionAuthDir", "ClientPreferIPv6DirPort",
+            "ClientPreferIPv6ORPort", "ClientRejectInternalAddresses", "ClientTransportPlugin", "ClientUseIPv6",
+            "ConfluxClientUX", "DNSPort", "DormantCanceledByStartup", "DormantClientTimeout", "DormantOnFirstStartup",
+            "DormantTimeoutDisabledByIdleStreams", "DormantTimeoutEnabled", "EntryNodes", "ExcludeExitNodes",
+            "ExcludeNodes", "ExitNodes", "ExtendByEd25519ID", "FallbackDir", "FetchHidServDescriptors", "GuardLifetime",
+            "HSLayer2Nodes", "HSLayer3Nodes", "HTTPTunnelPort", "LearnCircuitBuildTimeout", "LongLivedPorts",
+            "MapAddress", "MaxCircuitDirtiness", "MaxClientCircuitsPending", "MiddleNodes", "NATDPort",
+            "NewCircuitPeriod", "NodeFamily", "NumDirectoryGuards", "NumEntryGuards", "NumPrimaryGuards",
+            "PathBiasCircThreshold", "PathBiasDropGuards", "PathBiasExtremeRate", "PathBiasExtremeUseRate",
+            "PathBiasNoticeRate", "PathBiasNoticeUseRate", "PathBiasScaleThreshold", "PathBiasScaleUseThreshold",
+            "PathBiasUseThreshold", "PathBiasWarnRate", "PathsNeededToBuildCircuits", "RejectPlaintextPorts",
+            "SafeSocks", "SocksPolicy", "SocksPort", "SocksTimeout", "StrictNodes",
+            "TestingClientConsensusDownloadInitialDelay", "TestingClientDownloadInitialDelay",
+            "TestingClientMaxIntervalWithoutRequest", "TestSocks", "TrackHostExits", "TrackHostExitsExpire",
+            "TransPort", "TransProxyType", "UnixSocksGroupWritable", "UseDefaultFallbackDirs", "UseEntryGuards",
+            "UseGuardFraction", "UseMicrodescriptors", "VanguardsLiteEnabled", "VirtualAddrNetworkIPv4",
+            "VirtualAddrNetworkIPv6", "WarnPlaintextPorts", "__AllDirActionsPrivate", "__AlwaysCongestionControl",
+            "__DisablePredictedCircuits", "__DNSPort", "__HTTPTunnelPort", "__LeaveStreamsUnattached", "__NATDPort",
+            "__SocksPort", "__TransPort", "DirAuthorityFallbackRate",
+        ],
+    },
+    Group {
+        class: Class::NoEffect,
+        text: "For directory authorities only.",
+        names: &[
+            "AuthDirBadExit", "AuthDirBadExitCCs", "AuthDirFastGuarantee", "AuthDirGuardBWGuarantee",
+            "AuthDirHasIPv6Connectivity", "AuthDirInvalid", "AuthDirInvalidCCs", "AuthDirListBadExits",
+            "AuthDirListMiddleOnly", "AuthDirMaxServersPerAddr", "AuthDirMiddleOnly", "AuthDirMiddleOnlyCCs",
+            "AuthDirPinKeys", "AuthDirReject", "AuthDirRejectCCs", "AuthDirRejectRequestsUnderLoad",
+            "AuthDirSharedRandomness", "AuthDirTestEd25519LinkKeys", "AuthDirTestReachability", "AuthDirVoteGuard",
+            "AuthDirVoteGuardBwThresholdFraction", "AuthDirVoteGuardGuaranteeTimeKnown",
+            "AuthDirVoteGuardGuaranteeWFU", "AuthDirVoteStableGuaranteeMinUptime", "AuthDirVoteStableGuaranteeMTBF",
+            "ConsensusParams", "DirAllowPrivateAddresses", "GuardfractionFile", "MinimalAcceptedServerVersion",
+            "MinMeasuredBWsForAuthToIgnoreAdvertised", "MinUptimeHidServDirectoryV2", "RecommendedClientVersions",
+            "RecommendedServerVersions", "RecommendedVersions", "RephistTrackTime",
+            "TestingAuthDirTimeToLearnReachability", "TestingDirAuthVoteExit", "TestingDirAuthVoteExitIsStrict",
+            "TestingDirAuthVoteGuard", "TestingDirAuthVoteGuardIsStrict", "TestingDirAuthVoteHSDir",
+            "TestingDirAuthVoteHSDirIsStrict", "TestingMinExitFlagThreshold", "TestingMinFastFlagThreshold",
+            "TestingV3AuthInitialDistDelay", "TestingV3AuthInitialVoteDelay", "TestingV3AuthInitialVotingInterval",
+            "TestingV3AuthVotingStartOffset", "V3AuthDistDelay", "V3AuthNIntervalsValid", "V3AuthUseLegacyKey",
+            "V3AuthVoteDelay", "V3AuthVotingInterval", "V3BandwidthsFile",
+        ],
+    },
+    Group {
+        class: Class::NoEffect,
+        text: "Belongs to bridges or pluggable transports, which other options would have to turn on.",
+        names: &[
+            "AlternateBridgeAuthority", "BridgeDistribution", "BridgePassword", "BridgeRecordUsageByCountry",
+            "ExtORPortCookieAuthFile", "ExtORPortCookieAuthFileGroupReadable", "OutboundBindAddressPT",
+            "ReconfigDropsBridgeDescs", "ServerTransportListenAddr", "ServerTransportOptions",
+            "TestingBridgeBootstrapDownloadInitialDelay", "TestingBridgeDownloadInitialDelay",
+            "UpdateBridgesFromAuthority",
+        ],
+    },
+    Group {
+        class: Class::NoEffect,
+        text: "Belongs to onion services, which `HiddenServiceDir` would have to turn on.",
+        names: &[
+            "CompiledProofOfWorkHash", "HiddenServiceAllowUnknownPorts", "HiddenServiceDirGroupReadable",
+            "HiddenServiceEnableIntroDoSBurstPerSec", "HiddenServiceEnableIntroDoSDefense",
+            "HiddenServiceEnableIntroDoSRatePerSec", "HiddenServiceExportCircuitID", "HiddenServiceMaxStreams",
+            "HiddenServiceMaxStreamsCloseCircuit", "HiddenServiceNonAnonymousMode",
+            "HiddenServiceNumIntroductionPoints", "HiddenServiceOnionBalanceInstance", "HiddenServicePort",
+            "HiddenServicePoWDefensesEnabled", "HiddenServicePoWQueueBurst", "HiddenServicePoWQueueRate",
+            "HiddenServiceSingleHopMode", "HiddenServiceVersion", "MaxHSDirCacheBytes", "PublishHidServDescriptors",
+        ],
+    },
+    Group {
+        class: Class::NoEffect,
+        text: "Belongs to accounting, which `AccountingMax` would have to turn on.",
+        names: &["AccountingRule", "AccountingStart"],
+    },
+    Group {
+        class: Class::NoEffect,
+        text: "Belongs to proxies, which another option would have to turn on.",
+        names: &["HTTPProxy", "HTTPProxyAuthenticator", "HTTPSProxyAuthenticator", "Socks5ProxyPassword", "Socks5ProxyUsername"],
+    },
+    Group {
+        class: Class::NoEffect,
+        text: "No statistics about users are kept or published.",
+        names: &[
+            "CellStatistics", "ConnDirectionStatistics", "DirReqStatistics", "EntryStatistics", "ExitPortStatistics",
+            "ExtraInfoStatistics", "GeoIPExcludeUnknown", "GeoIPFile", "GeoIPv6File", "HiddenServiceStatistics",
+            "MainloopStats", "OverloadStatistics", "PaddingStatistics", "TestingEnableCellStatsEvent",
+            "TestingEnableConnBwEvent", "TestingMinTimeToReportBandwidth",
+        ],
+    },
+    Group {
+        class: Class::NoEffect,
+        text: "Tunes a mechanism of C tor that is built differently here.",
+        names: &[
+            "AccelDir", "AccelName", "AvoidDiskWrites", "ConfluxEnabled", "ConnLimit", "CountPrivateBandwidth",
+            "DisableOOSCheck", "FetchDirInfoEarly", "FetchDirInfoExtraEarly", "HardwareAccel", "KISTSchedRunInterval",
+            "KISTSockBufSizeFactor", "MaxConsensusAgeForDiffs", "MaxOnionQueueDelay", "MaxUnparseableDescSizeToLog",
+            "ProtocolWarnings", "Schedulers", "ServerDNSDetectHijacking", "ServerDNSTestAddresses",
+            "TestingDirConnectionMaxStall", "TestingServerConsensusDownloadInitialDelay",
+            "TestingServerDownloadInitialDelay", "TokenBucketRefillInterval",
+        ],
+    },
+    Group {
+        class: Class::NoEffect,
+        text: "This program never starts another one, and leaves debuggers to the system's own protection.",
+        names: &["DisableDebuggerAttachment", "NoExec"],
+    },
+    Group {
+        class: Class::Unsupported,
+        text: "bandwidth is not limited yet: remove it, and limit the interface with `tc` if you must",
+        names: &["BandwidthBurst", "BandwidthRate", "PerConnBWBurst", "PerConnBWRate", "RelayBandwidthBurst", "RelayBandwidthRate"],
+    },
+    Group {
+        class: Class::Unsupported,
+        text: "the relay cannot hibernate: remove it, or stay with C tor where traffic is paid for by volume",
+        names: &["AccountingMax"],
+    },
+    Group {
+        class: Class::Unsupported,
+        text: "this program is a public relay only: remove it, and run a stock tor for this role",
+        names: &[
+            "AuthoritativeDirectory", "BridgeAuthoritativeDir", "BridgeRelay", "ClientOnly", "ExtORPort",
+            "HiddenServiceDir", "ServerTransportPlugin", "V3AuthoritativeDirectory", "VersioningAuthoritativeDirectory",
+            "__ExtORPort",
+        ],
+    },
+    Group {
+        class: Class::Unsupported,
+        text: "a relay must be able to connect to every other: remove it",
+        names: &[
+            "ClientUseIPv4", "DisableNetwork", "FascistFirewall", "FirewallPorts", "HTTPSProxy", "ReachableAddresses",
+            "ReachableDirAddresses", "ReachableORAddresses", "Socks4Proxy", "Socks5Proxy", "TCPProxy", "UseBridges",
+        ],
+    },
+    Group {
+        class: Class::Unsupported,
+        text: "relays must leave padding as it is, or they stand out: remove it",
+        names: &["CircuitPadding", "ConnectionPadding", "ReducedCircuitPadding", "ReducedConnectionPadding"],
+    },
+    Group {
+        class: Class::Unsupported,
+        text: "the limits against floods are built in and follow the machine: remove it",
+        names: &[
+            "DoSCircuitCreationBurst", "DoSCircuitCreationDefenseTimePeriod", "DoSCircuitCreationDefenseType",
+            "DoSCircuitCreationEnabled", "DoSCircuitCreationMinConnections", "DoSCircuitCreationRate",
+            "DoSConnectionConnectBurst", "DoSConnectionConnectDefenseTimePeriod", "DoSConnectionConnectRate",
+            "DoSConnectionDefenseType", "DoSConnectionEnabled", "DoSConnectionMaxConcurrentCount",
+            "DoSRefuseSingleHopClientRendezvous", "DoSStreamCreationBurst", "DoSStreamCreationDefenseType",
+            "DoSStreamCreationEnabled", "DoSStreamCreationRate",
+        ],
+    },
+    Group {
+        class: Class::Unsupported,
+        text: "run it in the foreground under systemd or another supervisor: remove it, or add `--RunAsDaemon 0`",
+        names: &["RunAsDaemon"],
+    },
+    Group {
+        class: Class::Unsupported,
+        text: "use what systemd offers (SystemCallFilter, ProtectSystem, MemorySwapMax) instead: remove it",
+        names: &["DisableAllSwap", "Sandbox"],
+    },
+    Group {
+        class: Class::Unsupported,
+        text: "family keys are not there yet: use `MyFamily`",
+        names: &["FamilyId", "FamilyKeyDirectory"],
+    },
+    Group {
+        class: Class::Unsupported,
+        text: "list what the exit should refuse in `ExitPolicy` instead",
+        names: &["ExitPolicyRejectLocalInterfaces", "ReevaluateExitPolicy"],
+    },
+    Group {
+        class: Class::Unsupported,
+        text: "the directory of a relay is fetched and served whole and without a front page: remove it",
+        names: &["DirPolicy", "DirPortFrontPage", "DownloadExtraInfo", "FetchServerDescriptors", "FetchUselessDescriptors"],
+    },
+    Group {
+        class: Class::Unsupported,
+        text: "the relay starts without usable resolvers, too, and answers that names cannot be found: remove it",
+        names: &["ServerDNSAllowBrokenConfig"],
+    },
+    Group {
+        class: Class::Unsupported,
+        text: "there is one value for all: remove it",
+        names: &[
+            "CircuitPriorityHalflife", "ConstrainedSockets", "ConstrainedSockSize", "KeepalivePeriod", "SSLKeyLifetime",
+            "TestingAuthKeyLifetime", "TestingAuthKeySlop", "TestingLinkCertLifetime", "TestingLinkKeySlop", "__SbwsExit",
+        ],
+    },
+    Group {
+        class: Class::Unsupported,
+        text: "there is no controller: remove it, and use signals",
+        names: &["__DisableSignalHandlers", "__OwningControllerFD", "__OwningControllerProcess", "__ReloadTorrcOnSIGHUP"],
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_option_is_in_exactly_one_class() {
+        let supported = SUPPORTED.iter().map(|(name, _)| *name);
+        let mut classified: Vec<_> =
+            supported.chain(GROUPS.iter().flat_map(|group| group.names).copied()).collect();
+        let mut all: Vec<_> = options::all().iter().map(|option| option.name).collect();
+        classified.sort_unstable();
+        all.sort_unstable();
+        let missing: Vec<_> = all.iter().filter(|name| !classified.contains(name)).collect();
+        let extra: Vec<_> = classified.iter().filter(|name| !all.contains(name)).collect();
+        assert_eq!((missing, extra), (vec![], vec![]));
+        assert_eq!(classified, all, "an option is in two classes");
+    }
+
+    #[test]
+    fn the_documentation_says_what_the_table_says() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/options.md");
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            std::fs::write(path, document()).unwrap();
+        }
+        let page = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(
+            page == document(),
+            "docs/options.md is out of date: run UPDATE_DOCS=1 cargo test -p onionring-relay classes"
+        );
+    }
+}

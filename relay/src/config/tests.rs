@@ -1,0 +1,229 @@
+use onionring_proto::torrc::cmdline;
+use onionring_proto::torrc::log::Target;
+use proptest::prelude::*;
+
+use super::*;
+
+const AUTHORITY: &str = "DirAuthority a orport=1 v3ident=0000000000000000000000000000000000000001 127.0.0.1:1 \
+                         0000000000000000000000000000000000000002\n";
+
+fn load_all(defaults: Option<&str>, torrc: &str, words: &str, allow_unsupported: bool) -> Loaded {
+    let words: Vec<String> = words.split_ascii_whitespace().map(str::to_owned).collect();
+    let sources = Sources {
+        defaults: defaults.map(PathBuf::from),
+        torrc: Torrc::Text(torrc.as_bytes().to_vec()),
+        command_line: cmdline::parse(&words, &[], &mut Vec::new()).items,
+        allow_unsupported,
+    };
+    sources.load(&Environment { home: Some("/home/op".into()), memory: Some(4 << 30) })
+}
+
+fn load(torrc: &str) -> Loaded {
+    load_all(None, torrc, "", false)
+}
+
+fn config(torrc: &str) -> Config {
+    let loaded = load(torrc);
+    assert_eq!(loaded.findings.problems, []);
+    loaded.config.unwrap()
+}
+
+/// The problems of a torrc that is fine but for `lines`.
+fn problems(lines: &str) -> Vec<String> {
+    let findings = load(&format!("ORPort 9001\n{lines}\n")).findings;
+    findings.problems.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn a_minimal_configuration_has_the_defaults_of_c_tor() {
+    let config = config(&format!("{AUTHORITY}ORPort 9001"));
+    assert_eq!(config.nickname.as_str(), "Unnamed");
+    assert_eq!(config.authorities.len(), 1);
+    assert_eq!(config.or_ports.len(), 2);
+    assert_eq!(config.advertised_ipv4(), Some((None, PortNumber::Fixed(9001))));
+    assert_eq!(config.directories.data, Path::new("/home/op/.tor"));
+    assert_eq!(config.directories.keys, Path::new("/home/op/.tor/keys"));
+    assert_eq!(config.shutdown_wait, Duration::from_secs(30));
+    assert_eq!(config.max_mem_in_queues, 3 << 30);
+    assert_eq!(config.heartbeat, Some(Duration::from_secs(6 * 3600)));
+    assert!(config.publish && config.dir_cache && config.distinct_subnets && config.log.safe);
+    assert!(!config.assume_reachable && !config.extend_to_private && !config.testing);
+    assert!(!config.exit.policy(&[]).permits([1, 1, 1, 1].into(), 443));
+    assert!(!config.metrics.policy.permits([127, 0, 0, 1].into(), 1));
+}
+
+#[test]
+fn a_full_configuration() {
+    let config = config(
+        "Nickname relay\nAddress 192.0.2.1\nAddress [2001:db8::1]\nORPort 443\nORPort 0.0.0.0:9001 NoAdvertise\n\
+         DirPort 80\nDataDirectory ~/data\nKeyDirectory /keys\nLog info file ~/log\nLog err stderr\nExitRelay 1\n\
+         ExitPolicy reject *:25, accept *:*\nMetricsPort 9035\nMetricsPortPolicy accept 127.0.0.1\nNumCPUs 3\n\
+         OutboundBindAddress 192.0.2.2\nOutboundBindAddressExit [2001:db8::2]\nPublishServerDescriptor 0\n\
+         MyFamily $1A25C6358DB91342AA51720A5038B72742732498\nShutdownWaitLength 1 minute\nAssumeReachable 1\n\
+         HeartbeatPeriod 0\nRefuseUnknownExits 0\nSigningKeyLifetime 10 days\nSafeLogging relay\n",
+    );
+    assert_eq!(config.advertised_ipv4(), Some((Some([192, 0, 2, 1].into()), PortNumber::Fixed(443))));
+    assert_eq!(config.ipv6, Some("2001:db8::1".parse().unwrap()));
+    assert_eq!(config.advertised_dir_port(), Some(PortNumber::Fixed(80)));
+    assert!(config.has_low_ports() && config.keep_bind_capabilities);
+    assert_eq!(config.directories.data, Path::new("/home/op/data"));
+    assert_eq!(config.directories.keys, Path::new("/keys"));
+    assert_eq!(config.log.lines[0].target, Target::File("/home/op/log".to_owned()));
+    assert_eq!(config.shards, NonZeroUsize::new(3));
+    let policy = config.exit.policy(&[[198, 51, 100, 7].into()]);
+    assert!(policy.permits([1, 1, 1, 1].into(), 443) && !policy.permits([1, 1, 1, 1].into(), 25));
+    assert!(!policy.permits([198, 51, 100, 7].into(), 443) && !policy.permits([10, 0, 0, 1].into(), 443));
+    assert_eq!(config.metrics.listen, ["127.0.0.1:9035".parse().unwrap()]);
+    assert!(config.metrics.policy.permits([127, 0, 0, 1].into(), 1));
+    assert!(!config.metrics.policy.permits([127, 0, 0, 2].into(), 1));
+    assert_eq!(config.outbound_or.ipv4, Some([192, 0, 2, 2].into()));
+    assert_eq!(config.outbound_exit.ipv4, Some([192, 0, 2, 2].into()));
+    assert_eq!(config.outbound_exit.ipv6, Some("2001:db8::2".parse().unwrap()));
+    assert_eq!(config.outbound_or.ipv6, None);
+    assert!(!config.publish && config.assume_reachable && config.assume_reachable_ipv6);
+    assert_eq!((config.heartbeat, config.refuse_unknown_exits, config.log.safe), (None, Some(false), true));
+    assert_eq!(config.keys.signing_lifetime, Duration::from_secs(864_000));
+}
+
+#[test]
+fn an_explicit_or_port_gives_the_address() {
+    let config = config(
+        "ORPort 192.0.2.1:9001 NoListen\nORPort 127.0.0.1:9001 NoAdvertise\nORPort [2001:db8::1]:9002",
+    );
+    assert_eq!(config.advertised_ipv4(), Some((Some([192, 0, 2, 1].into()), PortNumber::Fixed(9001))));
+    assert_eq!(
+        config.advertised_ipv6(),
+        Some((Some("2001:db8::1".parse().unwrap()), PortNumber::Fixed(9002)))
+    );
+    let listening: Vec<_> =
+        config.or_ports.iter().filter(|p| p.listen).map(|p| p.to_bind().to_string()).collect();
+    assert_eq!(listening, ["127.0.0.1:9001", "[2001:db8::1]:9002"]);
+}
+
+#[test]
+fn a_testing_network_implies_what_c_tor_says() {
+    let config = config("TestingTorNetwork 1\nORPort 9001\nExitRelay 1\n");
+    assert!(config.testing && config.extend_to_private && !config.distinct_subnets);
+    assert!(config.exit.policy(&[]).permits([127, 0, 0, 1].into(), 443));
+}
+
+#[test]
+fn every_problem_names_line_option_value_and_remedy() {
+    let torrc = "ORPort 70000\nNickname my-relay\nExitPolicy accept *:x\nLog loud stdout\nAddress relay.example.com\n\
+                 SafeLogging maybe\nDirAuthority x\nAccountingMax 1 TB\n";
+    let loaded = load(torrc);
+    assert!(loaded.config.is_none());
+    let text: Vec<_> = loaded.findings.problems.iter().map(ToString::to_string).collect();
+    for line in 1..=8 {
+        let start = format!("standard input:{line}: ");
+        assert_eq!(
+            text.iter().filter(|text| text.starts_with(&start)).count(),
+            1,
+            "line {line} of {text:#?}"
+        );
+    }
+    assert_eq!(text.len(), 8, "{text:#?}");
+    let expected = "standard input:2: Nickname \"my-relay\": not a nickname; use 1 to 19 letters and digits, without accents";
+    assert!(text.contains(&expected.to_owned()), "{text:#?}");
+}
+
+#[test]
+fn contradictions_are_refused() {
+    for lines in [
+        "ORPort 9002 NoAdvertise\n/ORPort",
+        "AssumeReachable 1\nAssumeReachableIPv6 0",
+        "Address 192.0.2.1\nAddress 192.0.2.2",
+        "OutboundBindAddress 192.0.2.1\nOutboundBindAddress 192.0.2.2",
+        "DirPort 80\nDirPort 81",
+        "DirPort [::1]:80",
+        "PublishServerDescriptor bridge",
+        "NumCPUs 5000",
+        "ContactInfo \"a\\nb\"",
+        "MetricsPortPolicy permit 127.0.0.1",
+    ] {
+        assert_eq!(problems(lines).len(), 1, "{lines}: {:?}", problems(lines));
+    }
+    assert_eq!(load("ORPort 9001 NoAdvertise").findings.problems.len(), 1);
+    assert_eq!(load("ORPort 9001 NoListen").findings.problems.len(), 1);
+    assert_eq!(load("ORPort [::1]:9001").findings.problems.len(), 1);
+    assert_eq!(load("").findings.problems.len(), 1);
+}
+
+#[test]
+fn unsupported_options_are_refused_unless_they_say_the_default() {
+    assert_eq!(
+        problems("BridgeRelay 0\nAccountingMax 0\nSandbox 0\nBandwidthRate 1 GB\nConnectionPadding auto"),
+        [""; 0]
+    );
+    let expected = "standard input:2: HiddenServiceDir \"/x\": not supported here; this program is a public relay only: \
+                    remove it, and run a stock tor for this role";
+    assert_eq!(problems("HiddenServiceDir /x"), [expected]);
+    let loaded = load_all(None, "ORPort 9001\nRelayBandwidthRate 1 MB", "", true);
+    assert!(loaded.config.is_some());
+    let warnings: Vec<_> = loaded.findings.warnings.iter().map(ToString::to_string).collect();
+    assert!(warnings.contains(
+        &"standard input:2: RelayBandwidthRate \"1 MB\" is not supported here and ignored".to_owned()
+    ));
+}
+
+#[test]
+fn options_without_effect_are_named_once() {
+    let loaded = load(
+        "ORPort 9001\nSocksPort 0\nSocksPort 9050\nCellStatistics 1\nControlPort 9051\nTunnelDirConns 1",
+    );
+    assert_eq!(loaded.findings.problems, []);
+    let notes: Vec<_> = loaded.findings.notes.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        notes,
+        [
+            "standard input:6: TunnelDirConns is obsolete and skipped",
+            "options without effect in this program: CellStatistics, SocksPort",
+        ]
+    );
+    let control =
+        |note: &onionring_proto::torrc::Note| note.text.starts_with("ControlPort: There is no control port");
+    assert!(loaded.findings.warnings.iter().any(control));
+}
+
+#[test]
+fn debians_defaults_file_is_taken_as_its_unit_gives_it() {
+    let defaults = "/usr/share/tor/tor-service-defaults-torrc";
+    if !Path::new(defaults).exists() {
+        return eprintln!("Debian's tor package is not installed: nothing to test with");
+    }
+    let torrc = format!("{AUTHORITY}ORPort 9001\n");
+    let loaded = load_all(Some(defaults), &torrc, "--RunAsDaemon 0", false);
+    assert_eq!(loaded.findings.problems, []);
+    let config = loaded.config.unwrap();
+    assert_eq!(config.directories.data, Path::new("/var/lib/tor"));
+    assert_eq!(config.user.as_deref(), Some("debian-tor"));
+    assert_eq!(config.pid_file.as_deref(), Some(Path::new("/run/tor/tor.pid")));
+    assert_eq!(config.log.lines[0].target, Target::Syslog);
+    // Without the unit's own word it would go into the background.
+    assert_eq!(load_all(Some(defaults), &torrc, "", false).findings.problems.len(), 1);
+}
+
+#[test]
+fn a_reload_tells_what_needs_a_restart() {
+    let before = load("ORPort 9001\nNickname a\nNumCPUs 1");
+    let after = load("ORPort 9002\nNickname b\nNumCPUs 2\nDataDirectory /x");
+    assert_eq!(after.needs_restart(&before.settings), ["DataDirectory", "NumCPUs"]);
+}
+
+#[test]
+fn home_directories_are_expanded() {
+    let expand = |path| expand_home(path, Some(Path::new("/home/op")));
+    assert_eq!(expand("~/x"), Path::new("/home/op/x"));
+    assert_eq!(expand("~"), Path::new("/home/op"));
+    assert_eq!(expand("~other/x"), Path::new("~other/x"));
+    assert_eq!(expand("/x~"), Path::new("/x~"));
+}
+
+proptest! {
+    #[test]
+    fn any_values_are_judged_without_panic(lines in prop::collection::vec((0usize..372, "\\PC{0,20}"), 0..6)) {
+        let all = onionring_proto::torrc::options::all();
+        let text: String = lines.iter().map(|(option, value)| format!("{} {value}\n", all[*option].name)).collect();
+        load(&text);
+    }
+}
