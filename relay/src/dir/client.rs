@@ -32,11 +32,11 @@ pub struct DirServer {
 
 impl From<&Authority> for DirServer {
     fn from(authority: &Authority) -> Self {
-        let dir = authority.dir.into();
+        let dir = SocketAddr::from(authority.dir);
         DirServer {
-            name: authority.nickname.clone().unwrap_or_else(|| SocketAddr::to_string(&dir)),
-            rsa_id: Fingerprint(authority.rsa_id),
-            v3_ident: authority.v3_ident.map(Fingerprint),
+            name: authority.nickname.map_or_else(|| dir.to_string(), |nickname| nickname.to_string()),
+            rsa_id: authority.rsa_id,
+            v3_ident: authority.v3_ident,
             dir,
             or: authority.or_port.map(|port| SocketAddr::new(dir.ip(), port)),
         }
