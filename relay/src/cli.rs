@@ -78,7 +78,8 @@ instead of running the relay:
   --hush                   until the log is set up, print warnings and errors only
   --quiet                  until the log is set up, print errors only
 
-signals: INT drains and exits, TERM exits at once, HUP reads the configuration again.
+signals: TERM and INT finish what is under way for up to ShutdownWaitLength and exit, at once when they come again;
+HUP reads the configuration again; USR1 writes a heartbeat to the log.
 
 exit codes: 0 when all went well or the relay was told to stop, 1 when the command line or the configuration is wrong, 2
 when keys, directories or the change of user fail, 3 when the system lacks something or the relay fails later.
@@ -195,7 +196,7 @@ pub fn run(words: &[String]) -> Outcome {
 }
 
 /// Prints why the relay cannot start, and gives the exit code.
-pub fn failed(error: &PrepareError) -> ExitCode {
+pub fn failed(error: &dyn std::error::Error) -> ExitCode {
     eprintln!("[err] {error}");
     ExitCode::from(BAD_STATE)
 }

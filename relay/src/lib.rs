@@ -11,5 +11,7 @@ pub mod io;
 pub mod limits;
 pub mod metrics_port;
 pub mod process;
+pub mod run;
 pub mod startup;
+pub mod streams;
 pub mod telemetry;

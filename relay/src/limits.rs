@@ -276,3 +276,6 @@ pub const DIR_CONSENSUS: usize = 32 << 20;
 
 /// Directory requests under way at a time; further ones wait.
 pub const DIR_FETCHES: usize = 16;
+
+/// How often a shutdown says how many circuits it still waits for.
+pub const DRAIN_PROGRESS: Duration = Duration::from_secs(5);

@@ -169,12 +169,12 @@ table! {
         "When the consensus in use ends to be valid.";
     DIRECTORY_DOCUMENTS "onionring_directory_documents" gauge ["kind"]
         "Directory documents held, by kind.";
-    DIRECTORY_FETCHES "onionring_directory_fetches_total" counter ["kind", "outcome"]
-        "Directory documents asked for, by kind and outcome.";
-    DIRECTORY_REQUESTS "onionring_directory_requests_total" counter ["kind", "status"]
-        "Directory requests answered, by kind of document and HTTP status.";
-    DIRECTORY_SERVED_BYTES "onionring_directory_served_bytes_total" counter []
-        "Bytes of directory documents served, as compressed.";
+    DIRECTORY_FETCHES "onionring_directory_fetches_total" counter ["outcome"]
+        "Requests to directory servers, by outcome (answered, failed).";
+    DIRECTORY_REQUESTS "onionring_directory_requests_total" counter ["shard", "status"]
+        "Directory requests answered on streams of circuits, by HTTP status.";
+    DIRECTORY_SERVED_BYTES "onionring_directory_served_bytes_total" counter ["shard"]
+        "Bytes of directory documents served on streams of circuits, as compressed.";
     DESCRIPTOR_UPLOADS "onionring_descriptor_uploads_total" counter ["outcome"]
         "Uploads of our descriptor to an authority, by outcome.";
     DESCRIPTOR_PUBLISHED "onionring_descriptor_published_timestamp_seconds" gauge []

@@ -1,0 +1,170 @@
+//! What this relay says of itself: descriptor and extra-info.
+
+use std::cell::RefCell;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::rc::Rc;
+use std::time::Duration;
+
+use onionring_proto::dir::publish::Contents;
+use onionring_proto::netdoc::extrainfo::NewExtraInfo;
+use onionring_proto::netdoc::family::FamilyMember;
+use onionring_proto::netdoc::protover::Protocols;
+use onionring_proto::netdoc::routerdesc::{Bandwidth, BuildError, DocumentKeys, NewDescriptor, OnionKeys};
+use onionring_proto::netdoc::text::{Fingerprint, Nickname};
+use onionring_proto::policy::ExitPolicy;
+use onionring_proto::time::Unix;
+use rand_chacha::ChaCha20Rng;
+
+use super::identity::{Identity, OnionKeyLife};
+use crate::dir::publish::{Describe, SignedDocs};
+
+/// The subprotocols that work here, and no others (tor-spec 9).
+///
+/// Not there yet: congestion control (FlowCtrl=2), onion-service roles (HSDir, HSIntro, HSRend), circuit padding
+/// machines (Padding), conflux, consensus diffs (DirCache=2), protocol requests and CGO (Relay=5-6).
+pub const PROTOCOLS: &str = "Cons=1-2 Desc=1-4 FlowCtrl=1 Link=3-5 LinkAuth=3 Microdesc=1-3 Relay=2-4";
+
+/// What the configuration says about the descriptor.
+#[derive(Clone, Debug)]
+pub struct Publicity {
+    /// Nickname.
+    pub nickname: Nickname,
+    /// Contact line.
+    pub contact: Option<String>,
+    /// Advertised IPv4 address and ORPort.
+    pub ipv4: (Ipv4Addr, u16),
+    /// Advertised IPv6 address and ORPort.
+    pub ipv6: Option<(Ipv6Addr, u16)>,
+    /// Advertised DirPort, or 0.
+    pub dir_port: u16,
+    /// Bandwidth rate and burst in bytes a second.
+    pub rate: (u64, u64),
+    /// Relays of the same operator.
+    pub family: Vec<FamilyMember>,
+    /// Exit policy, as clients are to see it.
+    pub policy: ExitPolicy,
+    /// Whether the directory is served over BEGIN_DIR.
+    pub dir_cache: bool,
+}
+
+/// What changes while the relay runs.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Standing {
+    /// Whether the relay may be published: it is reachable, or assumed to be.
+    pub reachable: bool,
+    /// The best rate of relayed bytes a second that was seen, over ten seconds.
+    pub observed: u64,
+    /// Whether the consensus wants the TAP key published (`publish-dummy-tap-key`).
+    pub tap_key: bool,
+    /// How long onion keys live.
+    pub onion_life: OnionKeyLife,
+    /// The log says already which protocols are missing.
+    pub warned_of_protocols: bool,
+}
+
+/// The relay's account of itself.
+pub struct Describer {
+    /// What the configuration says.
+    pub publicity: Rc<RefCell<Publicity>>,
+    /// The keys.
+    pub identity: Rc<RefCell<Identity>>,
+    /// What changes.
+    pub standing: Rc<RefCell<Standing>>,
+    /// When the relay started.
+    pub started: Unix,
+    /// Randomness for signatures.
+    pub rng: ChaCha20Rng,
+}
+
+impl Describe for Describer {
+    fn contents(&mut self, now: Unix) -> Option<Contents> {
+        let standing = *self.standing.borrow();
+        if !standing.reachable {
+            return None;
+        }
+        let publicity = self.publicity.borrow();
+        let identity = self.identity.borrow();
+        let (rate, burst) = publicity.rate;
+        let descriptor = NewDescriptor {
+            nickname: publicity.nickname,
+            ipv4: publicity.ipv4.0,
+            or_port: publicity.ipv4.1,
+            dir_port: publicity.dir_port,
+            ipv6: publicity.ipv6,
+            platform: format!("onionring {} on Linux", env!("CARGO_PKG_VERSION")),
+            protocols: protocols(),
+            published: now,
+            uptime: now.since(self.started).as_secs(),
+            bandwidth: Bandwidth {
+                rate: clamp(rate).max(1),
+                burst: clamp(burst),
+                observed: clamp(standing.observed.min(burst)),
+            },
+            extra_info: None,
+            caches_extra_info: false,
+            family: publicity.family.clone(),
+            family_certs: Vec::new(),
+            hibernating: false,
+            hidden_service_dir: false,
+            contact: publicity.contact.clone(),
+            policy: publicity.policy.clone(),
+            tunnelled_dir_server: publicity.dir_cache,
+            overloaded_since: None,
+        };
+        let keys = &identity.keys;
+        Some(Contents {
+            descriptor,
+            ntor_key: *keys.onion.public(),
+            tap_key: standing.tap_key.then(|| Fingerprint(keys.tap.public().rsa_id())),
+            signing_cert: keys.signing_cert.clone().into(),
+        })
+    }
+
+    fn sign(&mut self, contents: &Contents) -> Result<SignedDocs, BuildError> {
+        let identity = self.identity.borrow();
+        let standing = self.standing.borrow();
+        let keys = &identity.keys;
+        let document_keys = DocumentKeys {
+            identity: &keys.rsa_identity,
+            ed_identity: keys.ed_identity,
+            signing: &keys.signing,
+            signing_cert: &keys.signing_cert,
+        };
+        let extra_info = NewExtraInfo {
+            nickname: contents.descriptor.nickname,
+            published: contents.descriptor.published,
+            statistics: Vec::new(),
+        };
+        let extra_info = extra_info.sign(&document_keys, &mut self.rng)?;
+        let life = standing.onion_life;
+        let onion = OnionKeys {
+            ntor: keys.onion.secret(),
+            ntor_expires: keys.onion_since + life.rotation + life.grace + Duration::from_secs(24 * 3600),
+            tap: contents.tap_key.is_some().then_some(&keys.tap),
+        };
+        let mut descriptor = contents.descriptor.clone();
+        descriptor.extra_info = Some(extra_info.parsed.digests);
+        let descriptor = descriptor.sign(&document_keys, &onion, &mut self.rng)?;
+        Ok(SignedDocs { descriptor, extra_info })
+    }
+}
+
+/// A rate as descriptors can say it.
+fn clamp(bytes_per_second: u64) -> u32 {
+    u32::try_from(bytes_per_second).map_or(Bandwidth::MAX, |rate| rate.min(Bandwidth::MAX))
+}
+
+/// [`PROTOCOLS`], parsed.
+pub fn protocols() -> Protocols {
+    Protocols::parse(PROTOCOLS).expect("a constant that the tests parse")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_advertised_protocols_are_well_formed() {
+        assert_eq!(protocols().to_string(), PROTOCOLS);
+    }
+}

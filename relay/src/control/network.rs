@@ -1,0 +1,70 @@
+//! From what the directory says to what shards obey.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use onionring_proto::link::PaddingParams;
+use onionring_proto::netdoc::consensus::Consensus;
+use onionring_proto::netdoc::params::{self, ConsensusParams};
+use onionring_proto::netdoc::protover::Protocols;
+
+use super::describe::protocols;
+use super::identity::OnionKeyLife;
+use crate::dir::directory::NetworkView;
+use crate::engine::snapshot::CircuitParams;
+
+/// What the operator says about circuits.
+#[derive(Clone, Copy, Debug)]
+pub struct CircuitOptions {
+    /// `ExtendAllowPrivateAddresses`.
+    pub extend_to_private: bool,
+    /// Whether this relay has an IPv6 ORPort.
+    pub ipv6: bool,
+    /// `RefuseUnknownExits`, if it is not left to the consensus.
+    pub refuse_unknown_exits: Option<bool>,
+}
+
+/// What bounds and permits circuits, from consensus and configuration. Every parameter is clamped to its legal range.
+pub fn circuit_params(network: &ConsensusParams, options: CircuitOptions) -> CircuitParams {
+    let size = |value: i32| usize::try_from(value).unwrap_or(0);
+    let (low_ms, high_ms) = network.padding_interval_ms(false);
+    CircuitParams {
+        cells_per_circuit: size(network.get(&params::CIRC_MAX_CELL_QUEUE_SIZE)),
+        circuit_window: network.get(&params::CIRCWINDOW) as u16,
+        accept_sendme_v0: network.get(&params::SENDME_ACCEPT_MIN_VERSION) == 0,
+        extend_to_private: options.extend_to_private,
+        extend_to_ipv6: options.ipv6,
+        refuse_unknown_exits: options
+            .refuse_unknown_exits
+            .unwrap_or_else(|| network.is_on(&params::REFUSE_UNKNOWN_EXITS)),
+        padding: PaddingParams { low_ms: low_ms as u32, high_ms: high_ms as u32 },
+    }
+}
+
+/// How long onion keys live.
+pub fn onion_key_life(network: &ConsensusParams) -> OnionKeyLife {
+    let days = |days: i32| Duration::from_secs(days as u64 * 24 * 3600);
+    OnionKeyLife {
+        rotation: days(network.get(&params::ONION_KEY_ROTATION_DAYS)),
+        grace: days(network.onion_key_grace_period_days()),
+    }
+}
+
+/// Addresses of the network, to which no exit stream may lead; none if the consensus allows it.
+pub fn closed_to_exits(network: &NetworkView) -> HashSet<SocketAddr> {
+    let consensus = &network.consensus;
+    if consensus.params.is_on(&params::ALLOW_NETWORK_REENTRY) {
+        return HashSet::new();
+    }
+    let relays = consensus.relays.iter().flat_map(|relay| [Some(relay.or_addr()), relay.or_addr_v6()]);
+    let authorities = consensus.voters.iter().flat_map(|voter| {
+        [voter.or_port, voter.dir_port].map(|port| Some(SocketAddr::new(voter.address.into(), port)))
+    });
+    relays.chain(authorities).flatten().collect()
+}
+
+/// What the consensus requires of relays and this one lacks.
+pub fn missing_protocols(consensus: &Consensus) -> Protocols {
+    consensus.required_relay_protocols.missing_from(&protocols())
+}
