@@ -1,0 +1,40 @@
+# What people and CI run. Every target does its own set-up on a fresh Debian machine (scripts/setup).
+
+export PATH := $(PATH):$(HOME)/.cargo/bin
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+LOADGEN := $(TARGET)/release/onionring-loadgen
+
+.PHONY: help demo test lint bench soak setup release
+
+help:
+	@echo 'make demo   a private network on loopback: stock tor authorities and client, onionring relays in every position'
+	@echo 'make test   everything that must hold, lint included (.ci/run calls this)'
+	@echo 'make lint   formatting, clippy, docs, licences and duplicate dependencies, proto stays free of I/O'
+	@echo 'make bench  CPU seconds per GiB of onionring and of stock tor as the middle relay, side by side'
+	@echo 'make soak   the full matrix and the long simulations (hours)'
+
+demo: release
+	$(LOADGEN) demo $(ARGS)
+
+bench: release
+	$(LOADGEN) bench middle $(ARGS)
+
+test: lint
+	cargo test --workspace --locked
+
+# Tests marked `ignored` are those that take too long for every change.
+soak: setup
+	cargo test --workspace --locked --release -- --include-ignored
+
+lint: setup
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked
+	scripts/check-sans-io
+	scripts/check-dependencies
+
+release: setup
+	cargo build --release --locked --package onionring-relay --package onionring-loadgen
+
+setup:
+	@scripts/setup
