@@ -11,5 +11,6 @@ mod links;
 mod net;
 mod peer;
 mod random;
+mod rogue;
 mod rules;
 mod sink;
