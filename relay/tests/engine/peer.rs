@@ -93,6 +93,8 @@ impl Circuit {
     fn work(&mut self, now: Mono, rng: &mut ChaCha20Rng) {
         while let Some(event) = self.origin.poll_event() {
             match event {
+                // What ended it comes behind.
+                Event::Extended { .. } if self.origin.is_closed() => {}
                 Event::Extended { .. } if !self.todo.is_empty() => {
                     let target = self.todo.pop_front().expect("just seen");
                     self.origin.extend(now, rng, &target).unwrap();

@@ -19,7 +19,7 @@ use rand_core::{Rng, SeedableRng};
 
 use super::net::{End, Net, NetConfig, target};
 use super::rogue::{ROGUE_RELAY, Rogue};
-use super::sink::Exchange;
+use super::sink::{Exchange, WRONG_BYTES};
 
 /// Seeds in every test run.
 const SEEDS: u64 = 300;
@@ -325,8 +325,9 @@ impl World {
         for made in &self.made {
             let circuit = &self.net.peers[made.client].circuits[&made.id];
             for running in circuit.exchanges.values() {
-                let done = running.end.is_some_and(|end| end.reason == EndReason::Done);
-                assert!(!done || running.complete(), "ended as if it were complete");
+                let end = running.end.map(|end| end.reason);
+                assert_ne!(end, Some(WRONG_BYTES));
+                assert!(end != Some(EndReason::Done) || running.complete(), "ended as if it were complete");
             }
             if !made.disturbed {
                 assert_eq!(circuit.closed, None, "nothing happened to this circuit over {:?}", made.path);

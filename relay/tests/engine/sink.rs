@@ -7,6 +7,9 @@ use onionring_relay::engine::event::{Host, StreamRef};
 use rand_chacha::ChaCha20Rng;
 use rand_core::Rng;
 
+/// How the service ends a stream with other bytes than its name says; rogues send such.
+pub const WRONG_BYTES: EndReason = EndReason::Internal;
+
 /// The service's port.
 pub const PORT: u16 = 80;
 
@@ -35,11 +38,8 @@ fn fill(seed: u8, from: usize, total: usize, buf: &mut [u8]) -> usize {
     n
 }
 
-fn check(seed: u8, from: usize, total: usize, bytes: &[u8]) {
-    assert!(from + bytes.len() <= total, "{} bytes where {total} were sent", from + bytes.len());
-    for (i, &b) in bytes.iter().enumerate() {
-        assert_eq!(b, byte(seed, from + i), "byte {} of {total} is wrong", from + i);
-    }
+fn is_right(seed: u8, from: usize, total: usize, bytes: &[u8]) -> bool {
+    from + bytes.len() <= total && bytes.iter().enumerate().all(|(i, &b)| b == byte(seed, from + i))
 }
 
 impl Exchange {
@@ -66,7 +66,7 @@ impl Exchange {
     }
 
     pub fn check_down(&self, from: usize, bytes: &[u8]) {
-        check(self.seed, from, self.down, bytes);
+        assert!(is_right(self.seed, from, self.down, bytes), "wrong bytes at {from} of {}", self.down);
     }
 
     pub fn fill_up(&self, from: usize, buf: &mut [u8]) -> usize {
@@ -122,7 +122,10 @@ impl Sink {
                 break;
             }
             let n = bytes.len().min(1 + rng.next_u32() as usize % 4000);
-            check(!plan.seed, self.received, plan.up, &bytes[..n]);
+            if !is_right(!plan.seed, self.received, plan.up, &bytes[..n]) {
+                engine.stream_end(now, self.at, &End::from(WRONG_BYTES));
+                return (true, true);
+            }
             self.received += n;
             engine.stream_consume(now, self.at, n);
             busy = true;
