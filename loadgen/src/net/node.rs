@@ -34,6 +34,7 @@ pub struct Node {
     socks_port: Option<u16>,
     metrics_port: Option<u16>,
     pub(super) fingerprint: String,
+    environment: Vec<(String, String)>,
     process: Mutex<Option<Process>>,
 }
 
@@ -96,6 +97,7 @@ impl Node {
             socks_port: port(client, 9050)?,
             metrics_port: port(!client, 9035)?,
             fingerprint: String::new(),
+            environment: spec.environment.clone(),
             process: Mutex::new(None),
         })
     }
@@ -214,7 +216,7 @@ impl Node {
             return Ok(());
         }
         let torrc = self.torrc_path().display().to_string();
-        *process = Some(Process::start(&self.program, &["-f", &torrc], &self.log_path())?);
+        *process = Some(Process::start(&self.program, &["-f", &torrc], &self.environment, &self.log_path())?);
         Ok(())
     }
 

@@ -41,12 +41,18 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `program` with its output appended to the file `log`.
-    pub fn start(program: &Path, arguments: &[&str], log: &Path) -> io::Result<Process> {
+    /// Starts `program`, with variables added to its environment and its output appended to the file `log`.
+    pub fn start(
+        program: &Path,
+        arguments: &[&str],
+        environment: &[(String, String)],
+        log: &Path,
+    ) -> io::Result<Process> {
         let out = File::options().create(true).append(true).open(log)?;
         let mut command = tied_to_us(program);
         command
             .args(arguments)
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(out.try_clone()?)
             .stderr(out)

@@ -160,6 +160,7 @@ pub struct NodeSpec {
     pub(super) torrc: Vec<String>,
     pub(super) shards: Option<u16>,
     pub(super) pins: Pins,
+    pub(super) environment: Vec<(String, String)>,
 }
 
 /// Nicknames of the relays a client may use in each position; empty means any.
@@ -173,7 +174,15 @@ pub(super) struct Pins {
 impl NodeSpec {
     /// A node with the default settings of its role.
     pub fn new(role: Role, kind: Kind) -> NodeSpec {
-        NodeSpec { nickname: None, role, kind, torrc: Vec::new(), shards: None, pins: Pins::default() }
+        NodeSpec {
+            nickname: None,
+            role,
+            kind,
+            torrc: Vec::new(),
+            shards: None,
+            pins: Pins::default(),
+            environment: Vec::new(),
+        }
     }
 
     /// Gives it a nickname. Without, it is its role and a number from 1: `relay1`, `exit1`.
@@ -186,6 +195,12 @@ impl NodeSpec {
     /// option; with a `+` before the option (`+ORPort [::1]:9001`) it is added.
     pub fn torrc(mut self, line: &str) -> NodeSpec {
         self.torrc.push(line.to_owned());
+        self
+    }
+
+    /// Sets a variable in the environment of its process: for settings that no torrc has.
+    pub fn env(mut self, name: &str, value: &str) -> NodeSpec {
+        self.environment.push((name.to_owned(), value.to_owned()));
         self
     }
 
