@@ -456,7 +456,7 @@ impl Network {
     }
 
     fn directory(&self) -> SocketAddr {
-        let found = self.nodes.iter().find_map(Node::dir_addr);
+        let found = self.nodes.iter().filter(|n| n.role() == Role::Authority).find_map(Node::dir_addr);
         found.expect("a network has an authority, and authorities have directory ports")
     }
 

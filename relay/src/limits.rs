@@ -5,6 +5,10 @@ use std::time::Duration;
 /// Connections that the kernel holds for one shard's listener until they are accepted; it refuses more.
 pub const LISTEN_BACKLOG: i32 = 4096;
 
+/// How long a port may stay in use at start before the relay gives up: a relay that was killed a moment ago holds its
+/// ports until the kernel has taken down its io_uring.
+pub const BIND_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Bytes that the kernel takes for a connection and has not sent yet (TCP_NOTSENT_LOWAT); the rest waits in the
 /// circuits' queues, where the choice of what goes next is still open.
 pub const UNSENT_BYTES: u32 = 64 * 1024;

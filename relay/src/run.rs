@@ -350,9 +350,8 @@ async fn serve(
 /// changes nothing.
 fn reload(control: &Rc<Control>, start: &mut Start, log: &Log) {
     let mut loaded = start.sources.load(&start.environment);
-    for note in loaded.findings.warnings.iter().chain(&loaded.findings.notes) {
-        warn!("{note}");
-    }
+    loaded.findings.warnings.iter().for_each(|warning| warn!("{warning}"));
+    loaded.findings.notes.iter().for_each(|note| info!("{note}"));
     let Some(new) = loaded.config.take() else {
         for problem in &loaded.findings.problems {
             error!("{problem}");

@@ -92,7 +92,7 @@ impl Node {
             dir,
             address,
             or_port: port(!client, 9001)?,
-            dir_port: port(spec.role == Role::Authority, 9030)?,
+            dir_port: port(spec.dir_port, 9030)?,
             control_port: port(!spec.kind.is_onionring(), 9051)?,
             socks_port: port(client, 9050)?,
             metrics_port: port(!client, 9035)?,
@@ -142,7 +142,7 @@ impl Node {
         self.at(self.or_port)
     }
 
-    /// Where it serves the directory over HTTP; authorities only.
+    /// Where it serves the directory over HTTP: authorities, and relays that were asked to.
     pub fn dir_addr(&self) -> Option<SocketAddr> {
         self.at(self.dir_port)
     }

@@ -161,6 +161,7 @@ pub struct NodeSpec {
     pub(super) shards: Option<u16>,
     pub(super) pins: Pins,
     pub(super) environment: Vec<(String, String)>,
+    pub(super) dir_port: bool,
 }
 
 /// Nicknames of the relays a client may use in each position; empty means any.
@@ -182,6 +183,7 @@ impl NodeSpec {
             shards: None,
             pins: Pins::default(),
             environment: Vec::new(),
+            dir_port: role == Role::Authority,
         }
     }
 
@@ -195,6 +197,12 @@ impl NodeSpec {
     /// option; with a `+` before the option (`+ORPort [::1]:9001`) it is added.
     pub fn torrc(mut self, line: &str) -> NodeSpec {
         self.torrc.push(line.to_owned());
+        self
+    }
+
+    /// Has a relay serve the directory over plain HTTP too, as authorities always do.
+    pub fn dir_port(mut self) -> NodeSpec {
+        self.dir_port = true;
         self
     }
 

@@ -75,7 +75,7 @@ pub(super) fn for_node(
         _ => relay(&mut torrc, node, spec, shared),
     }
     if node.role() == Role::Authority {
-        authority(&mut torrc, node, shared);
+        authority(&mut torrc, shared);
     }
     let shared_lines = shared.extra.iter().filter(|(role, _)| role.is_none_or(|role| role == node.role()));
     torrc.override_with(shared_lines.map(|(_, line)| line.as_str()).collect());
@@ -113,6 +113,9 @@ fn relay(torrc: &mut Lines, node: &Node, spec: &NodeSpec, shared: &Shared) {
     if let Some(port) = node.or_addr() {
         torrc.put("ORPort", format_args!("{port} IPv4Only"));
     }
+    if let Some(port) = node.dir_addr() {
+        torrc.put("DirPort", port);
+    }
     torrc.put("SocksPort", 0);
     // Publish at once: the self-test needs a consensus, and the consensus needs what is published.
     torrc.put("AssumeReachable", 1);
@@ -136,10 +139,7 @@ fn relay(torrc: &mut Lines, node: &Node, spec: &NodeSpec, shared: &Shared) {
     }
 }
 
-fn authority(torrc: &mut Lines, node: &Node, shared: &Shared) {
-    if let Some(port) = node.dir_addr() {
-        torrc.put("DirPort", port);
-    }
+fn authority(torrc: &mut Lines, shared: &Shared) {
     torrc.put("AuthoritativeDirectory", 1);
     torrc.put("V3AuthoritativeDirectory", 1);
     torrc.put("TestingV3AuthInitialVotingInterval", INITIAL_VOTING_INTERVAL_SECONDS);

@@ -5,6 +5,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{FromRawFd, IntoRawFd as _, OwnedFd};
 use std::pin::Pin;
+use std::time::{Duration, Instant};
 
 use futures_lite::AsyncWrite as _;
 use glommio::net::{TcpListener, TcpStream, UdpSocket};
@@ -13,6 +14,9 @@ use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;
 
 use crate::limits;
+
+/// How often a port in use is tried again.
+const BIND_RETRY: Duration = Duration::from_millis(50);
 
 /// A listening address that cannot be had.
 #[derive(Debug, Error)]
@@ -36,21 +40,38 @@ pub enum BindError {
 
 /// Listens on `address` with one socket per shard, between which the kernel spreads connections (SO_REUSEPORT).
 ///
-/// Returns the address with its port, which the kernel chooses if it is 0. Usable before privileges are dropped and
-/// before the shards run.
+/// Returns the address with its port, which the kernel chooses if it is 0. Waits for a port in use for up to
+/// [`limits::BIND_PATIENCE`]. Usable before privileges are dropped and before the shards run.
 pub fn listen(
     address: SocketAddr,
     shards: usize,
 ) -> Result<(SocketAddr, Vec<std::net::TcpListener>), BindError> {
-    let failed = |error: io::Error| match error.kind() {
-        io::ErrorKind::AddrInUse => BindError::InUse(address),
-        io::ErrorKind::PermissionDenied => BindError::Forbidden(address),
-        io::ErrorKind::AddrNotAvailable => BindError::NoSuchAddress(address),
-        _ => BindError::Other(address, error),
-    };
+    let started = Instant::now();
+    loop {
+        match try_listen(address, shards) {
+            // The kernel closes what a killed relay had in its io_uring some time after its process is gone.
+            Err(error)
+                if error.kind() == io::ErrorKind::AddrInUse && started.elapsed() < limits::BIND_PATIENCE =>
+            {
+                std::thread::sleep(BIND_RETRY);
+            }
+            Err(error) => {
+                return Err(match error.kind() {
+                    io::ErrorKind::AddrInUse => BindError::InUse(address),
+                    io::ErrorKind::PermissionDenied => BindError::Forbidden(address),
+                    io::ErrorKind::AddrNotAvailable => BindError::NoSuchAddress(address),
+                    _ => BindError::Other(address, error),
+                });
+            }
+            Ok(listeners) => return Ok(listeners),
+        }
+    }
+}
+
+fn try_listen(address: SocketAddr, shards: usize) -> io::Result<(SocketAddr, Vec<std::net::TcpListener>)> {
     // With SO_REUSEPORT a second relay of the same user would silently share the port: look without it first.
-    let probe = bind(address, false).map_err(failed)?;
-    let address = local_address(&probe).map_err(failed)?;
+    let probe = bind(address, false)?;
+    let address = local_address(&probe)?;
     drop(probe);
     let sockets = (0..shards).map(|_| {
         let socket = bind(address, true)?;
@@ -59,7 +80,7 @@ pub fn listen(
         socket.listen(limits::LISTEN_BACKLOG)?;
         Ok(socket.into())
     });
-    Ok((address, sockets.collect::<io::Result<_>>().map_err(failed)?))
+    Ok((address, sockets.collect::<io::Result<_>>()?))
 }
 
 fn bind(address: SocketAddr, shared: bool) -> io::Result<Socket> {

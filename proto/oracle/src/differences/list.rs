@@ -1,0 +1,361 @@
+//! The list.
+
+use super::When::{Field, Only, Seen};
+use super::{Difference, Side};
+use crate::Kind;
+
+const RELAY_DOCUMENTS: &[Kind] = &[Kind::Descriptor, Kind::ExtraInfo];
+const TIMES: &[&str] =
+    &["published", "valid-after", "fresh-until", "valid-until", "dir-key-published", "dir-key-expires"];
+
+const PROTOCOLS: &[&str] = &[
+    "recommended-client-protocols",
+    "recommended-relay-protocols",
+    "required-client-protocols",
+    "required-relay-protocols",
+];
+
+/// All of them.
+pub const DIFFERENCES: &[Difference] = &[
+    // How lines are read.
+    Difference {
+        kinds: &[],
+        when: &[
+            Only(Side::Ours, &[], &["Keyword cannot be empty"]),
+            Seen(|_, text| text.lines().any(|line| line.trim_start().starts_with("opt "))),
+        ],
+        why: "blank lines, blanks before keywords and `opt` are stepped over; Arti has none of that any more",
+    },
+    Difference {
+        kinds: &[],
+        when: &[Only(Side::Ours, &[], &["incorrectly formatted delimiter lines"])],
+        why: "a line with a dash in front that opens no object is an unknown line; to Arti it is a broken object",
+    },
+    Difference {
+        kinds: &[],
+        when: &[Only(Side::Ours, &[], &["Keyword longer than 255 bytes"])],
+        why: "a keyword may be as long as a line; Arti has a bound for it",
+    },
+    Difference {
+        kinds: &[],
+        when: &[Only(Side::Arti, TIMES, &["time: bad value"])],
+        why: "time begins in 1970; Arti knows what was before",
+    },
+    Difference {
+        kinds: &[],
+        when: &[
+            Only(Side::Ours, TIMES, &["argument 0"]),
+            Seen(|d, text| d.only(Side::Ours) && d.line().contains('\t') && text.contains(d.line())),
+            Seen(|d, text| d.value().is_some_and(is_of_a_list) && text.contains(" \t")),
+        ],
+        why: "arguments may stand apart by several blanks and tabs; in times and in lists Arti takes one blank only",
+    },
+    Difference {
+        kinds: &[],
+        when: &[Only(Side::Ours, &[], &["invalid base64"])],
+        why: "any number of `=` may end base64; Arti wants as many as there should be",
+    },
+    Difference {
+        kinds: &[Kind::AuthCert, Kind::Descriptor, Kind::ExtraInfo],
+        when: &[Seen(|d, text| {
+            let behind = text.split_once("-----END SIGNATURE-----\n").map(|(_, behind)| behind);
+            d.only(Side::Arti) && behind.is_some_and(|behind| !behind.is_empty())
+        })],
+        why: "a document ends in its signature; Arti steps over whatever follows",
+    },
+    // Descriptors and extra-infos.
+    Difference {
+        kinds: RELAY_DOCUMENTS,
+        when: &[Only(
+            Side::Arti,
+            &["router", "extra-info", "router-sig-ed25519", "router-signature"],
+            &["at its place"],
+        )],
+        why: "what is signed starts and ends at words and blanks that stand literally there; Arti takes tabs too",
+    },
+    Difference {
+        kinds: RELAY_DOCUMENTS,
+        when: &[Only(Side::Arti, &[], &["\"identity-ed25519\" is not at its place"])],
+        why: "identity-ed25519 is the second line (dir-spec 2.1.1); Arti takes it anywhere",
+    },
+    Difference {
+        kinds: &[Kind::Descriptor],
+        when: &[Only(Side::Arti, &[], &["onion-key: ", "onion-key-crosscert", "\"onion-key\""])],
+        why: "a TAP key must be right if it is there; Arti does not look at it",
+    },
+    Difference {
+        kinds: &[Kind::Descriptor],
+        when: &[Only(Side::Arti, &["bandwidth"], &["bad value"]), Only(Side::Arti, &["router"], &["ORPort"])],
+        why: "rates are from 1 to 2^31-1, and there is an ORPort, as authorities have it; Arti takes all numbers",
+    },
+    Difference {
+        kinds: &[Kind::Descriptor],
+        when: &[Only(Side::Arti, &["fingerprint"], &["the fingerprint is not that"])],
+        why: "the whole line is the fingerprint; Arti looks at ten groups and ignores what follows",
+    },
+    Difference {
+        kinds: &[Kind::Descriptor],
+        when: &[Only(Side::Arti, &["router"], &["\"accept or reject\" is missing"])],
+        why: "authorities refuse a descriptor without a policy; Arti does not",
+    },
+    Difference {
+        kinds: &[Kind::Descriptor],
+        when: &[Only(Side::Ours, &["proto"], &["protocols"])],
+        why: "a descriptor is kept without its protocols, and left out of votes then; Arti refuses it",
+    },
+    Difference {
+        kinds: &[Kind::Descriptor],
+        when: &[
+            Only(Side::Ours, &["platform"], &["platform"]),
+            Seen(|d, text| d.value() == Some("platform") && text.contains("\nplatform Tor ")),
+        ],
+        why: "the platform is any text; Arti reads Tor's version in it and drops what it does not understand",
+    },
+    Difference {
+        kinds: &[Kind::Descriptor],
+        when: &[Only(Side::Ours, &["family"], &["argument 0"])],
+        why: "family members may be nicknames; Arti takes fingerprints only",
+    },
+    Difference {
+        kinds: &[Kind::Descriptor],
+        when: &[Only(Side::Ours, &["or-address"], &["argument 0"])],
+        why: "an or-address that cannot be read is passed over, as authorities do; Arti refuses it",
+    },
+    Difference {
+        kinds: &[Kind::Descriptor],
+        when: &[
+            Only(Side::Ours, &["router"], &["socksport"]),
+            Only(Side::Ours, &["hibernating"], &["argument 0"]),
+            Only(Side::Ours, &["overload-general"], &[]),
+        ],
+        why: "the SOCKS port and overload are not read, and whatever is not 0 means hibernating; Arti reads all of it",
+    },
+    Difference {
+        kinds: &[Kind::Descriptor],
+        when: &[
+            Only(Side::Ours, &["accept", "reject"], &["accept/reject"]),
+            Only(Side::Arti, &["accept", "reject"], &["policy line"]),
+        ],
+        why: "rules may leave out ports and have netmasks and `private`, and ports are digits only; Arti knows none of \
+              the first, and takes a plus sign",
+    },
+    // Summaries of policies, in three kinds.
+    Difference {
+        kinds: &[],
+        when: &[
+            Only(Side::Ours, &["p", "p6", "ipv6-policy"], &["ranges"]),
+            Only(Side::Arti, &["p", "p6", "ipv6-policy"], &["bad value \"accept ", "bad value \"reject "]),
+            Field("policy"),
+        ],
+        why: "a summary's entries have no order, those without a digit in front are passed over, and nothing follows \
+              them; Arti wants them rising and reads the first word",
+    },
+    // Microdescriptors.
+    Difference {
+        kinds: &[Kind::Microdesc],
+        when: &[Only(Side::Ours, &["id"], &["argument alg"]), Only(Side::Ours, &[], &["missing item id"])],
+        why: "an Ed25519 identity may be missing, and other kinds of identities are passed over; Arti wants just that",
+    },
+    Difference {
+        kinds: &[Kind::Microdesc],
+        when: &[Only(Side::Ours, &["family", "family-ids"], &["argument 0"])],
+        why: "what is unknown in families is passed over; Arti refuses it",
+    },
+    // The consensus.
+    Difference {
+        kinds: &[Kind::Consensus],
+        when: &[Seen(|d, _| d.leaves_out_what_arti_refuses())],
+        why: "a bad entry is left out, with the rest kept; Arti refuses the consensus",
+    },
+    Difference {
+        kinds: &[Kind::Consensus],
+        when: &[Seen(|d, _| d.leaves_out_what_arti_reads())],
+        why: "an entry is left out, too, if its publication time is none, or more follows its policy; Arti reads neither",
+    },
+    Difference {
+        kinds: &[Kind::Consensus],
+        when: &[Only(Side::Ours, &["known-flags", "s"], &["flags"])],
+        why: "flags have no order; Arti wants them rising",
+    },
+    Difference {
+        kinds: &[Kind::Consensus],
+        when: &[
+            Only(Side::Ours, &["w"], &["parameters"]),
+            Only(Side::Ours, &[], &["information in `w`"]),
+            Seen(|d, text| {
+                d.value().is_some_and(|field| field.ends_with("unmeasured"))
+                    && text.lines().any(is_odd_weight)
+            }),
+        ],
+        why: "what is unknown in `w` is passed over, and `Unmeasured=1` is meant literally; Arti wants numbers, in any form",
+    },
+    Difference {
+        kinds: &[Kind::Consensus],
+        when: &[Only(Side::Ours, PROTOCOLS, &["protocols"])],
+        why: "versions of protocols begin at 0; Arti refuses 0",
+    },
+    Difference {
+        kinds: &[Kind::Consensus],
+        when: &[Only(Side::Ours, &["m"], &["repeated"]), Only(Side::Ours, &[], &["missing item m"])],
+        why: "of several microdescriptors the first counts, and an entry may have none; Arti wants one",
+    },
+    Difference {
+        kinds: &[Kind::Consensus],
+        when: &[Only(Side::Ours, &["a"], &["argument 0"])],
+        why: "a further address that cannot be read is passed over; Arti refuses it",
+    },
+    Difference {
+        kinds: &[Kind::Consensus],
+        when: &[Only(Side::Arti, &["valid-until"], &["not in order"])],
+        why: "the times of a lifetime are in order; Arti's new parser does not look",
+    },
+    Difference {
+        kinds: &[Kind::Consensus],
+        when: &[Only(Side::Ours, &["dir-source"], &["nickname", "hostname"])],
+        why: "an authority's name and host name are not looked at; Arti checks their letters",
+    },
+    Difference {
+        kinds: &[Kind::Consensus],
+        when: &[Only(Side::Ours, &[], &["missing item directory-footer", "missing item params"])],
+        why: "the footer's first line and the parameters may be missing (dir-spec 3.4.1); Arti wants them",
+    },
+    Difference {
+        kinds: &[Kind::Consensus],
+        when: &[Only(Side::Arti, &["vote-digest"], &["bad value"])],
+        why: "votes are named by SHA-1; Arti takes digests of any length",
+    },
+    Difference {
+        kinds: &[Kind::Consensus],
+        when: &[Seen(|d, text| {
+            d.value().is_some_and(|field| field.ends_with("version")) && text.lines().any(is_odd_version)
+        })],
+        why: "a version is any text; Arti reads the number of a Tor and writes it in its own way",
+    },
+    Difference {
+        kinds: &[Kind::Consensus],
+        when: &[Only(Side::Arti, &[], &["\"voting-delay\" is missing"])],
+        why: "a consensus says how votes are timed; Arti does not need it",
+    },
+    Difference {
+        kinds: &[Kind::Consensus],
+        when: &[
+            Only(Side::Ours, &["directory-signature"], &["key_ids"]),
+            Seen(|d, text| {
+                d.value().is_some_and(|field| field == "signers" || field == "verified")
+                    && text.lines().any(is_signature_of_unknown_digest)
+            }),
+        ],
+        why: "the first of three arguments is a digest's name, known or not; Arti takes hex for an identity there",
+    },
+    Difference {
+        kinds: &[Kind::Consensus],
+        when: &[Only(Side::Arti, &["directory-signature", "opt"], &["at its place"])],
+        why: "a consensus ends in signatures, the first of which begins literally; Arti steps over whatever else there is",
+    },
+    Difference {
+        kinds: &[Kind::Consensus],
+        when: &[Only(Side::Arti, &["directory-signature"], &["has no dir-source"])],
+        why: "who signs has voted; Arti counts signatures without looking at the voters",
+    },
+    Difference {
+        kinds: &[Kind::Consensus],
+        when: &[Only(Side::Arti, &["params", "bandwidth-weights"], &["consensus parameter"])],
+        why: "a parameter stands once; to Arti the last one counts",
+    },
+    Difference {
+        kinds: &[Kind::Consensus],
+        when: &[Only(Side::Arti, &["r"], &["ascending order"])],
+        why: "entries are sorted; Arti's new parser leaves that to be checked later",
+    },
+    Difference {
+        kinds: &[Kind::Consensus],
+        when: &[Seen(|d, text| {
+            let footer = text.split_once("\ndirectory-footer").map(|(_, footer)| footer);
+            d.value().is_some() && footer.is_some_and(|footer| footer.contains("\nr "))
+        })],
+        why: "what stands between footer and signatures is signed too; Arti's signed part ends at a stray entry",
+    },
+];
+
+/// Where onionring is at fault, in ways that no document written by known software brings out. An entry goes with its
+/// fault: one that explains nothing any more fails the long test.
+pub const FAULTS: &[Difference] = &[
+    Difference {
+        kinds: &[Kind::Consensus],
+        when: &[Seen(|d, text| {
+            let signatures = text.split_once("\ndirectory-signature ").map(|(_, signatures)| signatures);
+            d.value().is_some_and(|field| field.starts_with("bandwidth-weights "))
+                && signatures.is_some_and(|signatures| signatures.contains("\nbandwidth-weights "))
+        })],
+        why: "bandwidth weights are read between signatures, where they are not signed; C tor refuses the consensus",
+    },
+    Difference {
+        kinds: &[],
+        when: &[Only(Side::Ours, &[], &["too many arguments"])],
+        why: "lines without arguments, and ntor-onion-key-crosscert, are accepted with more of them; C tor and Arti \
+              refuse them",
+    },
+    Difference {
+        kinds: &[],
+        when: &[
+            Only(Side::Arti, &["p", "p6", "ipv6-policy"], &["bad value \" ", "bad value \"\\t"]),
+            Seen(|d, text| {
+                d.value().is_some_and(is_rest_of_line) && text.lines().any(has_blanks_behind_keyword)
+            }),
+        ],
+        why: "values that go to the end of their line keep the blanks in front, and policies are not read behind them; \
+              C tor and Arti step over them",
+    },
+    Difference {
+        kinds: &[Kind::Consensus],
+        when: &[Only(Side::Ours, &["pr"], &["protocols"])],
+        why: "an entry whose `pr` cannot be read is kept, without protocols; C tor leaves it out",
+    },
+    Difference {
+        kinds: &[Kind::Consensus],
+        when: &[Seen(|d, _| d.value().is_some_and(|field| field.ends_with("protocols")))],
+        why: "a list that names a protocol twice cannot be read; C tor reads it",
+    },
+    Difference {
+        kinds: &[Kind::Microdesc],
+        when: &[Only(Side::Ours, &["onion-key"], &["Object"])],
+        why: "the TAP key of a microdescriptor is not looked at; C tor and Arti want a key, if anything",
+    },
+];
+
+fn is_of_a_list(field: &str) -> bool {
+    let lists = ["params ", "bandwidth-weights "];
+    let values = ["bandwidth", "unmeasured", "guard fraction"];
+    lists.iter().any(|list| field.starts_with(list)) || values.iter().any(|value| field.ends_with(value))
+}
+
+fn is_rest_of_line(field: &str) -> bool {
+    ["version", "contact", "platform"].iter().any(|end| field.ends_with(end))
+}
+
+fn has_blanks_behind_keyword(line: &str) -> bool {
+    let keywords = ["v", "contact", "platform", "p"];
+    let rest = keywords.iter().find_map(|keyword| line.strip_prefix(keyword));
+    rest.is_some_and(|rest| ["  ", " \t", "\t"].iter().any(|blanks| rest.starts_with(blanks)))
+}
+
+/// Other than `v Tor 0.4.9.11` with numbers that fit a byte.
+fn is_odd_version(line: &str) -> bool {
+    let number = |text: &str| text.parse().is_ok_and(|n: u8| n.to_string() == text);
+    line.strip_prefix("v ").is_some_and(|version| {
+        let numbers = version.strip_prefix("Tor ").unwrap_or_default().split('.');
+        numbers.clone().count() != 4 || !numbers.clone().all(number)
+    })
+}
+
+fn is_signature_of_unknown_digest(line: &str) -> bool {
+    let mut words = line.split_ascii_whitespace();
+    words.next() == Some("directory-signature")
+        && !words.next().is_some_and(|word| matches!(word, "sha1" | "sha256"))
+        && words.count() > 1
+}
+
+/// `Unmeasured` with something else than 0 or 1.
+fn is_odd_weight(line: &str) -> bool {
+    line.starts_with("w ") && line.split("Unmeasured=").skip(1).any(|rest| !matches!(rest, "0" | "1"))
+}
