@@ -10,13 +10,14 @@ help:
 	@echo 'make demo   a private network on loopback: stock tor authorities and client, onionring relays in every position'
 	@echo 'make test   everything that must hold, lint included (.ci/run calls this)'
 	@echo 'make lint   formatting, clippy, docs, licences and duplicate dependencies, proto stays free of I/O'
-	@echo 'make bench  CPU seconds per GiB of onionring and of stock tor as the middle relay, side by side'
+	@echo 'make bench  CPU seconds per GiB: of the bare minimum, then of onionring and stock tor as the middle relay in turn'
 	@echo 'make soak   the full matrix and the long simulations (hours)'
 
 demo: release
 	$(LOADGEN) demo $(ARGS)
 
 bench: release
+	cargo run --release --locked --package onionring-benches --bin floor
 	$(LOADGEN) bench middle $(ARGS)
 
 test: lint

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use crate::compare::{Outcome, compare};
-use crate::differences::{DIFFERENCES, FAULTS};
 use crate::forge::Forge;
 use crate::mutate::Mutator;
 use crate::{Document, Kind, arti, ours};
@@ -28,11 +27,9 @@ impl Answers {
     pub fn documents(&self) -> Vec<Document> {
         let mut documents = Vec::new();
         let descriptors = split(Kind::Descriptor, &self.descriptors);
-        documents
-            .extend(split(Kind::AuthCert, &self.certs).iter().map(|t| Document::new(Kind::AuthCert, *t)));
-        documents.extend(
-            split(Kind::Microdesc, &self.microdescs).iter().map(|t| Document::new(Kind::Microdesc, *t)),
-        );
+        for (kind, body) in [(Kind::AuthCert, &self.certs), (Kind::Microdesc, &self.microdescs)] {
+            documents.extend(split(kind, body).into_iter().map(|text| Document::new(kind, text)));
+        }
         for text in split(Kind::ExtraInfo, &self.extra_infos) {
             let identity = text.split_ascii_whitespace().nth(2).unwrap_or_default();
             let its =
@@ -44,6 +41,13 @@ impl Answers {
         let consensuses = self.consensuses.iter();
         documents.extend(consensuses.map(|t| Document::with(Kind::Consensus, t, &self.certs)));
         documents
+    }
+
+    /// Whether every extra-info is the one that its relay's descriptor names: not so for a moment while a relay
+    /// publishes new ones.
+    pub fn go_together(&self) -> bool {
+        let documents = self.documents();
+        documents.iter().filter(|d| d.kind == Kind::ExtraInfo).all(|d| ours::read(d).is_ok())
     }
 }
 
@@ -111,12 +115,6 @@ impl Tally {
         assert!(wrong.is_empty(), "{} disagreements are unexplained:\n{wrong}", self.wrong.len());
         assert!(self.same * 10 > self.all(), "only {} of {} were readable", self.same, self.all());
         assert!(self.refused * 10 > self.all(), "only {} of {} were refused", self.refused, self.all());
-    }
-
-    /// Known reasons that explained nothing.
-    pub fn idle(&self) -> Vec<&'static str> {
-        let all = DIFFERENCES.iter().chain(FAULTS).map(|difference| difference.why);
-        all.filter(|why| !self.known.contains_key(why)).collect()
     }
 }
 

@@ -1,5 +1,5 @@
-//! Where the two readers are known to disagree: where they are meant to ([`list::DIFFERENCES`]), and where onionring is
-//! at fault ([`list::FAULTS`]).
+//! Where the two readers are known to disagree: where they are meant to ([`DIFFERENCES`]), and where onionring is
+//! at fault ([`FAULTS`]).
 //!
 //! onionring reads as C tor does, because C tor's authorities decide what is in the network; Arti reads as it thinks
 //! best. None of this occurs in documents that any known implementation writes.
@@ -25,8 +25,6 @@ pub enum When {
     /// Only one of them accepts. The other says one of these words about a line with one of these keywords; an empty
     /// list means any.
     Only(Side, &'static [&'static str], &'static [&'static str]),
-    /// Both accept, and a field whose name ends in this is not the same.
-    Field(&'static str),
     /// Something else, to be seen in the disagreement and the text.
     Seen(fn(&Disagreement<'_>, &str) -> bool),
 }
@@ -57,7 +55,6 @@ impl When {
                     && (keywords.is_empty() || keywords.contains(&disagreement.keyword()))
                     && (words.is_empty() || words.iter().any(|word| why.contains(word)))
             }
-            (When::Field(end), Disagreement::Value { field, .. }) => field.ends_with(end),
             (When::Seen(seen), _) => seen(disagreement, text),
             _ => false,
         }

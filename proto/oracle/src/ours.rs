@@ -77,9 +77,8 @@ fn descriptor(text: &str) -> Result<Fields, String> {
     out.put("or port", d.or_port);
     out.put("dir port", d.dir_port);
     out.maybe("ipv6", d.ipv6.map(|(ip, port)| format!("[{ip}]:{port}")));
-    out.maybe("platform", d.platform);
-    let protocols = RouterDesc::parse(text).ok().and_then(|d| d.protocols().ok());
-    out.put("protocols", protocols.map_or("unreadable".to_owned(), |p| p.to_string()));
+    out.maybe("platform", d.platform.as_deref());
+    out.put("protocols", d.protocols().map_or("unreadable".to_owned(), |p| p.to_string()));
     out.put("published", d.published.0);
     out.maybe("uptime", d.uptime);
     out.put("bandwidth", format!("{} {} {}", d.bandwidth.rate, d.bandwidth.burst, d.bandwidth.observed));
@@ -93,9 +92,9 @@ fn descriptor(text: &str) -> Result<Fields, String> {
     out.set("family keys", d.family_keys.iter().map(hex));
     out.put("hibernating", d.hibernating);
     out.put("hidden-service-dir", d.hidden_service_dir);
-    out.maybe("contact", d.contact);
+    out.maybe("contact", d.contact.as_deref());
     out.put("policy", destinations(d.ipv4, |ip, port| d.policy.permits(ip, port)));
-    out.put("ipv6 policy", d.policy_v6.map_or(String::new(), |p| ports(|port| p.permits(port))));
+    out.put("ipv6 policy", ports(|port| d.policy_v6.as_ref().is_some_and(|p| p.permits(port))));
     out.put("tunnelled-dir-server", d.tunnelled_dir_server);
     Ok(out)
 }
