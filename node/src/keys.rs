@@ -6,7 +6,8 @@
 //! `fingerprint` and `fingerprint-ed25519`.
 //!
 //! Rules: what is there and cannot be used is an error and stays as it is; what is missing is made, unless that would
-//! tear an identity in half; every file is replaced whole or not at all.
+//! tear an identity in half; every file is replaced whole or not at all. A relay has two identities, and authorities
+//! refuse for good one that shows the first with another second: the fingerprint files remember the pair.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
@@ -30,7 +31,7 @@ mod fingerprint;
 mod format;
 
 pub use error::{KeyError, MasterAway};
-pub use fingerprint::{ed25519_fingerprint, rsa_fingerprint, write_fingerprints};
+pub use fingerprint::{ed25519_fingerprint, known_identity, rsa_fingerprint, write_fingerprints};
 
 #[cfg(test)]
 mod tests;
@@ -105,13 +106,22 @@ impl Default for KeyOptions {
 pub struct KeyStore {
     directory: PathBuf,
     options: KeyOptions,
+    /// The identities by which this relay was known, and the directory of the files that say so.
+    known: Option<(PeerIdentity, PathBuf)>,
 }
 
 impl KeyStore {
     /// Opens the directory, making it if it is missing and closing it to others.
     pub fn open(directory: &Path, options: KeyOptions) -> Result<KeyStore, KeyError> {
         private_dir::ensure(directory, options.group_readable)?;
-        Ok(KeyStore { directory: directory.to_owned(), options })
+        Ok(KeyStore { directory: directory.to_owned(), options, known: None })
+    }
+
+    /// Loads no keys that have one of the two identities of the fingerprint files in this data directory and not the
+    /// other, if both files are there.
+    pub fn guarded_by(mut self, data_directory: &Path) -> KeyStore {
+        self.known = known_identity(data_directory).map(|known| (known, data_directory.to_owned()));
+        self
     }
 
     /// Loads the keys. What is missing is made and saved: everything on a first start, the signing key when it is about
@@ -129,6 +139,11 @@ impl KeyStore {
         if rsa.is_none() && has_ed_identity {
             return Err(KeyError::HalfIdentity(self.path(RSA_IDENTITY)));
         }
+        let ed_identity = match &signing {
+            Signing::Good(signing) => Some(signing.identity),
+            _ => master.public,
+        };
+        self.check_pair(rsa.as_ref().map(|key| key.public().rsa_id()), ed_identity)?;
         let onion_since = self.modified(ONION, now);
 
         let rsa_identity = match rsa {
@@ -192,7 +207,8 @@ impl KeyStore {
         keys.signing_expires - self.options.signing_slop <= now
     }
 
-    /// Makes a new signing key and certificate.
+    /// Replaces the signing key and its certificate: by what is on disk, if the operator has put there what lasts
+    /// longer (which is how a relay with an offline master key lives on), or else by new ones.
     pub fn renew_signing(
         &self,
         keys: &mut RelayKeys,
@@ -203,7 +219,10 @@ impl KeyStore {
         if master.public.is_some_and(|public| public != keys.ed_identity) {
             return Err(self.mismatch(MASTER_PUBLIC, SIGNING_CERT));
         }
-        let new = self.make_signing(master, "the present one expires soon", now, rng)?;
+        let new = match self.read_signing(Some(keys.ed_identity), now)? {
+            Signing::Good(there) if there.expires > keys.signing_expires => *there,
+            _ => self.make_signing(master, "the present one expires soon", now, rng)?,
+        };
         (keys.signing, keys.signing_cert, keys.signing_expires) = (new.key, new.cert, new.expires);
         Ok(())
     }
@@ -242,6 +261,19 @@ impl KeyStore {
             }
         }
         Ok(())
+    }
+
+    /// Refuses to tear the known pair of identities apart; `None` is an identity that would be made now.
+    fn check_pair(&self, rsa_id: Option<[u8; 20]>, ed_id: Option<[u8; 32]>) -> Result<(), KeyError> {
+        let Some((known, data_directory)) = &self.known else { return Ok(()) };
+        let data_directory = data_directory.clone();
+        let keys = self.directory.clone();
+        match (rsa_id == Some(known.rsa_id), ed_id == Some(known.ed_id)) {
+            (true, false) => Err(KeyError::OtherEd25519 { keys, data_directory }),
+            (false, true) => Err(KeyError::OtherRsa { keys, data_directory }),
+            // The known relay, or all of another one.
+            (true, true) | (false, false) => Ok(()),
+        }
     }
 
     fn path(&self, name: &str) -> PathBuf {

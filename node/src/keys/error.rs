@@ -76,6 +76,34 @@ pub enum KeyError {
          directory away to start as a new relay", .0.display()
     )]
     HalfIdentity(PathBuf),
+    /// The RSA identity is the known one, and the Ed25519 identity is another or gone.
+    #[error(
+        "the RSA identity in {} is the one in {}/fingerprint, but the Ed25519 identity (ed25519_master_id_public_key, \
+         ed25519_signing_cert) is not the one in {}/fingerprint-ed25519, and directory authorities refuse one without \
+         the other; put back the ed25519_* files of this relay from a backup, or move the whole key directory and both \
+         fingerprint files away to start as a new relay",
+        keys.display(), data_directory.display(), data_directory.display()
+    )]
+    OtherEd25519 {
+        /// The key directory.
+        keys: PathBuf,
+        /// The directory of the fingerprint files.
+        data_directory: PathBuf,
+    },
+    /// The Ed25519 identity is the known one, and the RSA identity is another.
+    #[error(
+        "the Ed25519 identity in {} is the one in {}/fingerprint-ed25519, but the RSA identity (secret_id_key) is not \
+         the one in {}/fingerprint, and directory authorities refuse one without the other; put back secret_id_key of \
+         this relay from a backup, or move the whole key directory and both fingerprint files away to start as a new \
+         relay",
+        keys.display(), data_directory.display(), data_directory.display()
+    )]
+    OtherRsa {
+        /// The key directory.
+        keys: PathBuf,
+        /// The directory of the fingerprint files.
+        data_directory: PathBuf,
+    },
     /// The signing key is missing or has expired, and the master key that could make one is not here.
     #[error(
         "a new signing key is needed ({why}), but {}; make one with `tor --keygen` where the master key is, and copy \

@@ -132,6 +132,55 @@ fn the_keys_of_two_relays_are_told_apart() {
     }
 }
 
+/// The key store of `fixture`, guarded by fingerprint files beside it.
+fn guarded(fixture: &Fixture) -> KeyStore {
+    let store = KeyStore::open(&fixture.store.directory, KeyOptions::default()).unwrap();
+    store.guarded_by(fixture.directory.path())
+}
+
+#[test]
+fn the_fingerprint_files_keep_the_two_identities_together() {
+    let (ours, theirs) = (fixture(), fixture());
+    let data = ours.directory.path();
+    let keys = ours.load(NOW).unwrap();
+    theirs.load(NOW).unwrap();
+    assert_eq!(known_identity(data), None);
+    // Nobody knows yet which two belong together.
+    guarded(&ours).load_or_create(NOW, &mut rng()).unwrap();
+    write_fingerprints(data, "relay", &keys).unwrap();
+    assert_eq!(
+        known_identity(data),
+        Some(PeerIdentity { rsa_id: rsa_id(&keys), ed_id: keys.ed_identity })
+    );
+    guarded(&ours).load_or_create(NOW, &mut rng()).unwrap();
+    let files = ours.files();
+    let ed_files = [MASTER_PUBLIC, MASTER_SECRET, SIGNING_CERT, SIGNING_SECRET];
+    let check = |wanted: fn(&KeyError) -> bool, named: &str| {
+        let before = ours.files();
+        let error = guarded(&ours).load_or_create(NOW, &mut rng()).err().unwrap();
+        assert!(wanted(&error) && error.to_string().contains(named), "{error}");
+        assert_eq!(before, ours.files());
+        for (path, content) in &files {
+            fs::write(path, content).unwrap();
+        }
+    };
+    let copy = |name: &str| fs::copy(theirs.store.path(name), ours.store.path(name)).unwrap();
+
+    ed_files.iter().for_each(|name| _ = copy(name));
+    check(|error| matches!(error, KeyError::OtherEd25519 { .. }), "ed25519_master_id_public_key");
+    ed_files.iter().for_each(|name| ours.remove(name));
+    check(|error| matches!(error, KeyError::OtherEd25519 { .. }), "fingerprint-ed25519");
+    copy(RSA_IDENTITY);
+    check(|error| matches!(error, KeyError::OtherRsa { .. }), "secret_id_key");
+
+    // All of another relay is a move, and none at all is a new relay.
+    ed_files.iter().chain([&RSA_IDENTITY]).for_each(|name| _ = copy(name));
+    guarded(&ours).load_or_create(NOW, &mut rng()).unwrap();
+    ours.files().iter().for_each(|(path, _)| fs::remove_file(path).unwrap());
+    let new = guarded(&ours).load_or_create(NOW, &mut rng()).unwrap();
+    assert_ne!(new.ed_identity, keys.ed_identity);
+}
+
 #[test]
 fn half_an_identity_is_not_completed() {
     let fixture = fixture();
@@ -202,6 +251,30 @@ fn an_offline_master_key_is_not_needed_until_the_signing_key_expires() {
 }
 
 #[test]
+fn a_signing_key_that_the_operator_brings_is_taken() {
+    let fixture = fixture();
+    let mut keys = fixture.load(NOW).unwrap();
+    let offline = fixture.offline();
+    let due = NOW + 29 * DAY + DAY / 2;
+    let error = offline.renew_signing(&mut keys, due, &mut rng()).err().unwrap();
+    assert!(matches!(error, KeyError::MasterNeeded { .. }), "{error}");
+
+    // What the machine with the master key makes, file by file.
+    let elsewhere = fixture.load(due).unwrap();
+    let key = fs::read(fixture.store.path(SIGNING_SECRET)).unwrap();
+    fs::write(fixture.store.path(SIGNING_SECRET), format::SIGNING_SECRET.encode(keys.signing.expanded()))
+        .unwrap();
+    assert!(offline.renew_signing(&mut keys, due, &mut rng()).is_err(), "half of it has arrived");
+    fs::write(fixture.store.path(SIGNING_SECRET), key).unwrap();
+    let before = fixture.files();
+    offline.renew_signing(&mut keys, due, &mut rng()).unwrap();
+    assert!(same(&keys, &elsewhere));
+    assert_eq!(keys.signing_expires, elsewhere.signing_expires);
+    assert!(!offline.signing_is_due(&keys, due));
+    assert_eq!(before, fixture.files());
+}
+
+#[test]
 fn without_any_key_an_offline_master_is_asked_for() {
     let fixture = fixture();
     let error = fixture.offline().load_or_create(NOW, &mut rng()).err().unwrap();
@@ -233,7 +306,8 @@ fn a_directory_that_takes_no_files_loses_none() {
     let first = *keys.onion.public();
     let before = fixture.files();
     // Tests may run as root, who may write anywhere: a directory that is gone stands in for a full disk.
-    let store = KeyStore { directory: fixture.directory.path().join("gone"), options: KeyOptions::default() };
+    let directory = fixture.directory.path().join("gone");
+    let store = KeyStore { directory, options: KeyOptions::default(), known: None };
     assert!(matches!(store.rotate_onion(&mut keys, NOW, &mut rng()), Err(KeyError::Write { .. })));
     assert_eq!(*keys.onion.public(), first);
     assert!(keys.previous_onion.is_none());
