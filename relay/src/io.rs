@@ -45,7 +45,7 @@ use shard::{Shard, StreamHandler};
 pub struct Setup {
     /// How many shards, at least 1.
     pub shards: u16,
-    /// Whether each shard stays on a core of its own, as far as there are cores.
+    /// Whether each shard may be kept on a core of its own; it is, if there are as many shards as cores.
     pub pin: bool,
     /// The listeners of [`net::listen`], one list for each address and in it one for each shard.
     pub listeners: Vec<Vec<std::net::TcpListener>>,
@@ -104,8 +104,10 @@ where
     let mut key = [0; 16];
     rng.fill_bytes(&mut key);
     let homes = HomeRule::new(key, setup.shards);
-    let cores =
-        core_affinity::get_core_ids().filter(|cores| setup.pin && cores.len() >= shards).unwrap_or_default();
+    let cores = match core_affinity::get_core_ids() {
+        Some(cores) if setup.pin => own_cores(cores, shards),
+        _ => Vec::new(),
+    };
 
     let bells: Vec<_> = (0..shards).map(|_| Arc::new(Bell::default())).collect();
     let (ready, started) = channel::bounded(shards);
@@ -153,6 +155,15 @@ where
     Ok(running)
 }
 
+/// The cores to keep shards on, one each, out of those that this process may use: all of them or none.
+///
+/// With fewer shards than cores, another instance may be on the same machine, and would choose the same ones: then the
+/// kernel places the threads better. An operator who wants them fixed gives each instance a mask of its own
+/// (`CPUAffinity=`, `taskset`), of as many cores as it has shards.
+fn own_cores<C>(cores: Vec<C>, shards: usize) -> Vec<C> {
+    if cores.len() == shards { cores } else { Vec::new() }
+}
+
 impl Shards {
     /// How to speak to each shard.
     pub fn handles(&self) -> &[ShardHandle] {
@@ -190,5 +201,18 @@ impl Shards {
     pub fn join(self) -> Result<(), StartError> {
         let ends: Vec<_> = self.threads.into_iter().map(ExecutorJoinHandle::join).collect();
         ends.into_iter().collect::<Result<(), _>>().map_err(StartError::Executor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_are_kept_on_cores_only_where_they_take_all_of_them() {
+        assert_eq!(own_cores(vec![4, 5], 2), [4, 5]);
+        // Two such instances on one machine would both be on core 0.
+        assert_eq!(own_cores(vec![0, 1], 1), [0; 0]);
+        assert_eq!(own_cores(vec![0, 1], 3), [0; 0]);
     }
 }

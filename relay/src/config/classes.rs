@@ -97,7 +97,7 @@ const SUPPORTED: &[(&str, &str)] = &[
     ("MetricsPortPolicy", "Who may connect to it; nobody by default."),
     ("MyFamily", "Other relays of the same operator."),
     ("Nickname", "The relay's name, 1 to 19 letters and digits."),
-    ("NumCPUs", "Number of shards, each with a core of its own; 0 means one for each core."),
+    ("NumCPUs", "Number of shards; 0 means one for each core. If there are as many as cores that the process may use (`CPUAffinity=` in a systemd unit), each stays on one; otherwise the system places them."),
     ("OfflineMasterKey", "Never makes or reads the secret Ed25519 master key."),
     ("ORPort", "A port for links, with `NoListen`, `NoAdvertise`, `IPv4Only` and `IPv6Only`."),
     ("OutboundBindAddress", "Where outgoing connections come from, once for IPv4 and once for IPv6."),
