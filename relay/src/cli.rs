@@ -315,7 +315,7 @@ fn list_fingerprint(config: &Config, key: &str) -> Result<String, PrepareError> 
     }
     become_user(config)?;
     ensure_directories(config)?;
-    let store = KeyStore::open(&config.directories.keys, config.keys)?;
+    let store = KeyStore::open(&config.directories.keys, config.keys)?.guarded_by(&config.directories.data);
     let identities = match DataLock::acquire(&config.directories.data) {
         Ok(_lock) => {
             let keys = make_keys(config, &store)?;

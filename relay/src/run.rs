@@ -168,7 +168,7 @@ pub fn run(start: Start, hidden: Hidden) -> Result<(), RunError> {
     let mut rng =
         ChaCha20Rng::try_from_rng(&mut rand::rngs::SysRng).map_err(|e| RunError::Random(e.to_string()))?;
     let now = Control::now();
-    let store = KeyStore::open(&config.directories.keys, config.keys.clone())?;
+    let store = KeyStore::open(&config.directories.keys, config.keys)?.guarded_by(&config.directories.data);
     let identity = Identity::load(store, hidden.tls, now, &mut rng)?;
     write_fingerprints(&config.directories.data, config.nickname.as_str(), &identity.keys)?;
     let publicity = publicity(&config, &listeners.or_addresses)?;
