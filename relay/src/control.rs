@@ -20,6 +20,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use arc_swap::ArcSwap;
 use crossbeam::channel;
 use glommio::timer::sleep;
+use onionring_node::log::RateLimit;
 use onionring_node::metrics::page::Page;
 use onionring_node::metrics::{Exporter, table};
 use onionring_proto::cell::LinkVersion;
@@ -88,6 +89,8 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 const OBSERVED_OVER: usize = 10;
 /// How often keys are looked at.
 const ROTATION_INTERVAL: Duration = Duration::from_secs(60);
+/// Time between two warnings that they cannot be renewed.
+const KEY_WARN_INTERVAL: Duration = Duration::from_secs(3600);
 /// Time between attempts to find out whether others reach us, doubling up to the second.
 const REACH_RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
 
@@ -170,13 +173,17 @@ impl Control {
 
     /// Makes keys anew when they are due, for ever.
     pub async fn keep_keys(self: Rc<Self>) {
+        static FAILED: RateLimit = RateLimit::every(KEY_WARN_INTERVAL);
         loop {
             let life = self.standing.borrow().onion_life;
-            let rotated = self.identity.borrow_mut().rotate(life, Self::now(), &mut *self.rng.borrow_mut());
-            match rotated {
-                Ok(true) => self.publish_snapshot(),
-                Ok(false) => {}
-                Err(failure) => warn!("keys could not be renewed, the present ones stay in use: {failure}"),
+            let rotation = self.identity.borrow_mut().rotate(life, Self::now(), &mut *self.rng.borrow_mut());
+            if rotation.changed {
+                self.publish_snapshot();
+            }
+            if let Some(failure) = rotation.failure
+                && let Some(suppressed) = FAILED.check()
+            {
+                warn!("keys could not be renewed, the present ones stay in use: {failure}{suppressed}");
             }
             let expiry = self.identity.borrow().keys.signing_expires;
             table::KEY_EXPIRY.gauge(&[("key", "signing")]).set(expiry.0 as f64);

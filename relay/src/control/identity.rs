@@ -8,9 +8,13 @@ use onionring_node::tls::{Acceptor, TlsError, TlsVersions};
 use onionring_proto::handshake::{OnionKeyRing, ServerIdentity};
 use onionring_proto::link::x509::{TlsLeaf, X509Error};
 use onionring_proto::link::{IdentityError, LinkIdentity};
+use onionring_proto::netdoc::text::format_time;
 use onionring_proto::time::Unix;
 use rand_core::CryptoRng;
 use thiserror::Error;
+
+#[cfg(test)]
+mod tests;
 
 /// Life of a TLS key and its certificate. Links that are open when it is replaced live on: what was proved on them
 /// stays proved.
@@ -62,6 +66,8 @@ pub struct Identity {
     /// The onion keys that handshakes are answered with.
     pub onion_keys: OnionKeyRing,
     tls_since: Unix,
+    /// `link` was made with a signing key that has been replaced.
+    link_is_stale: bool,
 }
 
 impl Identity {
@@ -75,7 +81,16 @@ impl Identity {
         let keys = store.load_or_create(now, rng)?;
         let (link, acceptor) = link_side(&keys, versions, now, rng)?;
         let onion_keys = ring(&keys, rng);
-        Ok(Identity { store, versions, keys, link, acceptor, onion_keys, tls_since: now })
+        Ok(Identity {
+            store,
+            versions,
+            keys,
+            link,
+            acceptor,
+            onion_keys,
+            tls_since: now,
+            link_is_stale: false,
+        })
     }
 
     /// Who this relay is in circuit handshakes.
@@ -83,44 +98,76 @@ impl Identity {
         ServerIdentity { rsa_id: self.keys.rsa_identity.public().rsa_id(), ed_id: self.keys.ed_identity }
     }
 
-    /// Makes anew what is due. Returns whether anything changed; if the onion or the signing key did, the descriptor
-    /// has to follow.
-    pub fn rotate(
+    /// Makes anew what is due. Each part is tried whatever became of the others: a full disk or a master key that is
+    /// away must not let the link certificates expire, which need neither.
+    pub fn rotate(&mut self, life: OnionKeyLife, now: Unix, rng: &mut impl CryptoRng) -> Rotation {
+        let mut rotation = Rotation::default();
+        rotation.take(self.renew_signing(now, rng));
+        rotation.take(self.rotate_onion(life, now, rng));
+        rotation.take(self.renew_link(now, rng));
+        rotation
+    }
+
+    fn renew_signing(&mut self, now: Unix, rng: &mut impl CryptoRng) -> Result<bool, IdentityFailure> {
+        if !self.store.signing_is_due(&self.keys, now) {
+            return Ok(false);
+        }
+        self.store.renew_signing(&mut self.keys, now, rng)?;
+        self.link_is_stale = true;
+        let until = format_time(self.keys.signing_expires);
+        tracing::info!("there is a new signing key; its certificate is valid until {until}");
+        Ok(true)
+    }
+
+    fn rotate_onion(
         &mut self,
         life: OnionKeyLife,
         now: Unix,
         rng: &mut impl CryptoRng,
     ) -> Result<bool, IdentityFailure> {
-        let mut changed = false;
-        if self.store.signing_is_due(&self.keys, now) {
-            self.store.renew_signing(&mut self.keys, now, rng)?;
-            tracing::info!(
-                "made a new signing key; its certificate is valid until {}",
-                self.keys.signing_expires.0
-            );
-            changed = true;
-        }
-        let onion_age = now.since(self.keys.onion_since);
-        if onion_age >= life.rotation {
+        let age = now.since(self.keys.onion_since);
+        if age >= life.rotation {
             self.store.rotate_onion(&mut self.keys, now, rng)?;
             self.onion_keys = ring(&self.keys, rng);
-            tracing::info!(
-                "made a new onion key; the one before is answered with for {} h more",
-                life.grace.as_secs() / 3600
-            );
-            changed = true;
-        } else if onion_age >= life.grace && self.keys.previous_onion.is_some() {
-            self.store.forget_previous_onion(&mut self.keys)?;
-            self.onion_keys = ring(&self.keys, rng);
-            changed = true;
+            let hours = life.grace.as_secs() / 3600;
+            tracing::info!("made a new onion key; the one before is answered with for {hours} h more");
+            return Ok(true);
         }
-        let link_is_due = now.since(self.tls_since) >= TLS_KEY_LIFETIME || now >= self.link.valid_until();
-        if changed || link_is_due {
-            (self.link, self.acceptor) = link_side(&self.keys, self.versions, now, rng)?;
-            self.tls_since = now;
-            changed = true;
+        if age < life.grace || self.keys.previous_onion.is_none() {
+            return Ok(false);
         }
-        Ok(changed)
+        // Forgotten in memory whatever becomes of the files.
+        let forgotten = self.store.forget_previous_onion(&mut self.keys);
+        self.onion_keys = ring(&self.keys, rng);
+        Ok(forgotten.map(|()| true)?)
+    }
+
+    fn renew_link(&mut self, now: Unix, rng: &mut impl CryptoRng) -> Result<bool, IdentityFailure> {
+        let old = now.since(self.tls_since) >= TLS_KEY_LIFETIME || now >= self.link.valid_until();
+        if !old && !self.link_is_stale {
+            return Ok(false);
+        }
+        (self.link, self.acceptor) = link_side(&self.keys, self.versions, now, rng)?;
+        (self.tls_since, self.link_is_stale) = (now, false);
+        Ok(true)
+    }
+}
+
+/// What became of the keys that were due.
+#[derive(Debug, Default)]
+pub struct Rotation {
+    /// Whether anything was made anew, and has to be put in force; the descriptor follows by itself.
+    pub changed: bool,
+    /// What failed, first of all that did; it is tried again.
+    pub failure: Option<IdentityFailure>,
+}
+
+impl Rotation {
+    fn take(&mut self, part: Result<bool, IdentityFailure>) {
+        match part {
+            Ok(changed) => self.changed |= changed,
+            Err(failure) => _ = self.failure.get_or_insert(failure),
+        }
     }
 }
 
