@@ -21,6 +21,6 @@ pub mod snapshot;
 pub mod spool;
 pub mod stream;
 #[cfg(test)]
-mod testdata;
+pub(crate) mod testdata;
 #[cfg(test)]
 mod testrelay;

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use onionring_node::compress::EncodeError;
+use onionring_node::compress::{EncodeError, Encoding};
 use onionring_proto::netdoc::authcert::{AuthCert, CertStore};
 use onionring_proto::netdoc::consensus::{Consensus, Flavor, Shortfall, UnverifiedConsensus};
 use onionring_proto::netdoc::extrainfo::{ExtraInfo, ExtraInfoMismatch};
@@ -138,13 +138,14 @@ pub struct CheckedConsensus {
     pub text: Blob,
 }
 
-/// A consensus newer than `newer_than`, signed by more than half of `authorities`.
+/// A consensus newer than `newer_than`, signed by more than half of `authorities`, ready to be served in `encodings`.
 pub fn consensus(
     text: &str,
     flavor: Flavor,
     newer_than: Option<Unix>,
     authorities: &[Fingerprint],
     certs: &CertStore,
+    encodings: &[Encoding],
     now: Unix,
 ) -> Result<CheckedConsensus, ConsensusUnfit> {
     let unverified = UnverifiedConsensus::parse(text)?;
@@ -159,7 +160,7 @@ pub fn consensus(
         return Err(ConsensusUnfit::NotNewer);
     }
     let consensus = unverified.verify(authorities, certs, now)?;
-    let stored = StoredConsensus::new(text, &consensus)?;
+    let stored = StoredConsensus::new(text, &consensus, encodings)?;
     Ok(CheckedConsensus { consensus, stored, text: Blob::from(text.as_bytes()) })
 }
 

@@ -46,8 +46,7 @@ impl NetworkView {
 
 impl Directory {
     /// A directory that knows nothing yet; `front_page` is shown to people who look (`DirPortFrontPage`).
-    pub fn new(front_page: Option<String>) -> Self {
-        let front_page = front_page.map(|page| Blob::from(page.into_bytes()));
+    pub fn new(front_page: Option<Blob>) -> Self {
         let documents = ArcSwap::from_pointee(DirSnapshot { front_page, ..DirSnapshot::default() });
         Directory { documents, network: ArcSwapOption::empty() }
     }
@@ -69,6 +68,11 @@ impl Directory {
             front_page: old.front_page.clone(),
             ..documents.clone()
         });
+    }
+
+    /// Shows another page to people who look from now on.
+    pub fn set_front_page(&self, front_page: Option<Blob>) {
+        self.documents.rcu(|old| DirSnapshot { front_page: front_page.clone(), ..DirSnapshot::clone(old) });
     }
 
     /// Serves another descriptor of this relay from now on.

@@ -2,13 +2,17 @@
 //! disk, and puts it in force.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use glommio::channels::local_channel::{self, LocalSender};
 use glommio::timer::timeout;
+use onionring_node::compress::Encoding;
 use onionring_node::docstore::{Cached, DocStore, StoreError};
+use onionring_node::log::RateLimit;
 use onionring_proto::dir::backoff::Delays;
 use onionring_proto::dir::fetch::{Fetch, FetchId, Fetcher, Outcome, Role};
 use onionring_proto::dir::request::DirRequest;
@@ -58,7 +62,27 @@ pub struct FetchState {
     pub valid_after: [Option<Unix>; 2],
     /// Whether the last attempt to write to the disk failed.
     pub disk_failing: bool,
+    /// This relay's address as each server last saw it.
+    pub seen: BTreeMap<usize, IpAddr>,
 }
+
+impl FetchState {
+    /// This relay's IPv4 address as most servers see it: more than half of those that said one, and two at least, since
+    /// any of them, and whoever is on the way to it, may lie.
+    pub fn seen_ipv4(&self) -> Option<Ipv4Addr> {
+        let mut told: BTreeMap<Ipv4Addr, usize> = BTreeMap::new();
+        for address in self.seen.values() {
+            if let IpAddr::V4(address) = address {
+                *told.entry(*address).or_default() += 1;
+            }
+        }
+        let all: usize = told.values().sum();
+        told.into_iter().find(|(_, n)| *n >= 2 && 2 * n > all).map(|(address, _)| address)
+    }
+}
+
+/// Time between two messages about servers that do not answer, or refuse.
+const COMPLAINT_INTERVAL: Duration = Duration::from_secs(600);
 
 /// At least how often the loop looks at the clock, in case it was set.
 const LOOK: Duration = Duration::from_secs(60);
@@ -190,10 +214,21 @@ impl<T: Transport + 'static> DirClient<T> {
     async fn finish(&mut self, fetched: Fetched) {
         let Fetched { id, server, request, result } = fetched;
         let outcome = match result {
-            Ok(answer) => self.judge(server, &request, answer).await,
+            Ok(answer) => {
+                if let Some(address) = answer.your_address {
+                    self.state.borrow_mut().seen.insert(server, address);
+                }
+                self.judge(server, &request, answer).await
+            }
             Err(error) => {
+                static FAILED: RateLimit = RateLimit::every(COMPLAINT_INTERVAL);
                 let name = &self.settings.servers[server].name;
-                info!(server = name, "no answer from this directory authority, asking others: {error}");
+                if let Some(suppressed) = FAILED.check() {
+                    info!(
+                        server = name,
+                        "no answer from this directory authority, asking others: {error}{suppressed}"
+                    );
+                }
                 Outcome::Failed
             }
         };
@@ -221,7 +256,11 @@ impl<T: Transport + 'static> DirClient<T> {
             // The server is well and has no such thing, or nothing newer.
             304 | 404 => return Outcome::Answered,
             status => {
-                info!(server = name, status, reason = answer.reason, "this directory authority refuses");
+                static REFUSED: RateLimit = RateLimit::every(COMPLAINT_INTERVAL);
+                if let Some(suppressed) = REFUSED.check() {
+                    let reason = answer.reason;
+                    info!(server = name, status, reason, "this directory authority refuses{suppressed}");
+                }
                 return Outcome::Failed;
             }
         }
@@ -280,8 +319,12 @@ impl<T: Transport + 'static> DirClient<T> {
         let now = self.clock.now().unix;
         let (authorities, certs) = (self.authorities(), self.library.certs().clone());
         let held = self.library.consensus(flavor).map(|c| c.lifetime.valid_after);
-        let (checked, text) =
-            blocking(move || (check::consensus(&text, flavor, held, &authorities, &certs, now), text)).await;
+        let encodings = encodings(self.settings.role);
+        let (checked, text) = blocking(move || {
+            let checked = check::consensus(&text, flavor, held, &authorities, &certs, encodings, now);
+            (checked, text)
+        })
+        .await;
         self.unchecked.retain(|u| u.flavor != flavor);
         match checked {
             Ok(checked) => {
@@ -375,8 +418,8 @@ impl<T: Transport + 'static> DirClient<T> {
         let now = self.clock.now().unix;
         let authorities = self.authorities();
         let flavors = self.settings.role.flavors();
-        let extra_infos = self.settings.extra_infos;
-        self.library = blocking(move || load(&store, &authorities, flavors, extra_infos, now)).await;
+        let (role, extra_infos) = (self.settings.role, self.settings.extra_infos);
+        self.library = blocking(move || load(&store, &authorities, role, extra_infos, now)).await;
         self.fetcher.check_certs(self.library.certs(), None, now);
         flavors.iter().for_each(|flavor| self.announce_consensus(*flavor));
     }
@@ -431,6 +474,14 @@ fn file_of(flavor: Flavor) -> Cached {
     }
 }
 
+/// The encodings in which a consensus is kept: none where nobody is served.
+fn encodings(role: Role) -> &'static [Encoding] {
+    match role {
+        Role::Cache => &Encoding::ALL,
+        Role::Plain => &[],
+    }
+}
+
 /// Bytes that the answer to a request may have.
 fn bytes_max(request: &DirRequest) -> usize {
     /// An authority certificate has about 2 KiB, a microdescriptor below 1 KiB but for large families.
@@ -458,13 +509,8 @@ async fn blocking<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) 
 }
 
 /// Reads a store, in the order in which one file vouches for the next.
-fn load(
-    store: &DocStore,
-    authorities: &[Fingerprint],
-    flavors: &[Flavor],
-    extra_infos: bool,
-    now: Unix,
-) -> Library {
+fn load(store: &DocStore, authorities: &[Fingerprint], role: Role, extra_infos: bool, now: Unix) -> Library {
+    let flavors = role.flavors();
     let mut library = Library::default();
     let read = |file: Cached| {
         store.load(file).unwrap_or_else(|error| {
@@ -486,7 +532,7 @@ fn load(
         if text.is_empty() {
             continue;
         }
-        match check::consensus(&text, *flavor, None, authorities, library.certs(), now) {
+        match check::consensus(&text, *flavor, None, authorities, library.certs(), encodings(role), now) {
             Ok(checked) => library.set_consensus(checked, now),
             Err(ConsensusUnfit::NotLive) => info!("the cached consensus in {} is too old", file.file_name()),
             Err(error) => {

@@ -42,7 +42,7 @@ impl DirSnapshot {
     }
 }
 
-/// A consensus in every encoding, compressed once for all clients.
+/// A consensus in the encodings in which it is served, compressed once for all clients.
 #[derive(Clone, Debug)]
 pub struct StoredConsensus {
     /// When it holds.
@@ -56,9 +56,9 @@ pub struct StoredConsensus {
 
 impl StoredConsensus {
     /// Stores `text`, of which `consensus` was read. Takes a second or two for the public network's.
-    pub fn new(text: &str, consensus: &Consensus) -> Result<Self, EncodeError> {
+    pub fn new(text: &str, consensus: &Consensus, encodings: &[Encoding]) -> Result<Self, EncodeError> {
         let mut variants = BTreeMap::new();
-        for encoding in Encoding::ALL {
+        for &encoding in encodings {
             variants.insert(encoding, Blob::from(compress::compress(encoding, text.as_bytes())?));
         }
         Ok(StoredConsensus {

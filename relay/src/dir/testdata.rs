@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use onionring_node::compress::Encoding;
 use onionring_proto::netdoc::consensus::{Flavor, UnverifiedConsensus};
 use onionring_proto::netdoc::extrainfo::ExtraInfo;
 use onionring_proto::netdoc::microdesc::Microdesc;
@@ -48,7 +49,9 @@ pub fn library() -> Library {
     assert_eq!((certs.fit.len(), certs.unfit), (3, 0));
     library.add_certs(certs.fit);
     for (flavor, text) in [(Flavor::Ns, CONSENSUS_NS), (Flavor::Microdesc, CONSENSUS_MICRODESC)] {
-        let checked = check::consensus(text, flavor, None, &authorities(), library.certs(), NOW).unwrap();
+        let checked =
+            check::consensus(text, flavor, None, &authorities(), library.certs(), &Encoding::ALL, NOW)
+                .unwrap();
         library.set_consensus(checked, NOW);
     }
     let wanted: BTreeSet<_> = descriptors().iter().map(|(_, d)| d.digest).collect();

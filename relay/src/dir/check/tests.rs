@@ -54,7 +54,7 @@ fn extra_infos_must_go_with_their_descriptors() {
 fn a_consensus_must_be_newer_signed_current_and_of_its_flavour() {
     let (authorities, certs) = (testdata::authorities(), store());
     let judge = |text: &str, flavor, held, certs: &CertStore, now| {
-        consensus(text, flavor, held, &authorities, certs, now)
+        consensus(text, flavor, held, &authorities, certs, &[], now)
     };
     let good = judge(testdata::CONSENSUS_NS, Flavor::Ns, None, &certs, NOW).unwrap();
     assert_eq!(&*good.text, testdata::CONSENSUS_NS.as_bytes());

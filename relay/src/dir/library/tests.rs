@@ -24,8 +24,15 @@ fn an_empty_library_misses_what_its_consensuses_name() {
     for (flavor, text) in
         [(Flavor::Ns, testdata::CONSENSUS_NS), (Flavor::Microdesc, testdata::CONSENSUS_MICRODESC)]
     {
-        let checked =
-            super::super::check::consensus(text, flavor, None, &testdata::authorities(), full.certs(), NOW);
+        let checked = super::super::check::consensus(
+            text,
+            flavor,
+            None,
+            &testdata::authorities(),
+            full.certs(),
+            &[],
+            NOW,
+        );
         library.set_consensus(checked.unwrap(), NOW);
     }
     let relays = library.consensus(Flavor::Ns).unwrap().relays.len();
