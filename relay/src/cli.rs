@@ -30,7 +30,9 @@ const DEFAULTS: &str = "/etc/tor/torrc-defaults";
 /// Exit code: the configuration or the command line is wrong.
 const BAD_CONFIG: u8 = 1;
 /// Exit code: keys, directories or the change of user failed.
-const BAD_STATE: u8 = 2;
+pub const BAD_STATE: u8 = 2;
+/// Exit code: the system lacks something, or the relay failed later.
+pub const FAILED: u8 = 3;
 
 const FLAGS: &[Flag] = &[
     flag("--torrc-file", "-f", Argument::Required),
@@ -75,11 +77,11 @@ instead of running the relay:
   --version                print the version, and exit
   -h, --help               print this, and exit
 
-  --hush                   until the log is set up, print warnings and errors only
-  --quiet                  until the log is set up, print errors only
+  --hush                   until the log is set up, and without a Log line, print warnings and errors only
+  --quiet                  the same, print errors only
 
 signals: TERM and INT finish what is under way for up to ShutdownWaitLength and exit, at once when they come again;
-HUP reads the configuration again; USR1 writes a heartbeat to the log.
+HUP reads the configuration again; USR1 writes a heartbeat to the log; USR2 logs everything until the next HUP.
 
 exit codes: 0 when all went well or the relay was told to stop, 1 when the command line or the configuration is wrong, 2
 when keys, directories or the change of user fail, 3 when the system lacks something or the relay fails later.
@@ -189,16 +191,16 @@ pub fn run(words: &[String]) -> Outcome {
     if let Some(key) = line.flag("--list-fingerprint") {
         return Outcome::Done(match list_fingerprint(&config, key) {
             Ok(text) => print(&text),
-            Err(error) => failed(&error),
+            Err(error) => failed(&error, BAD_STATE),
         });
     }
     Outcome::Run(Box::new(Start { config, loaded, sources, environment, quiet }))
 }
 
-/// Prints why the relay cannot start, and gives the exit code.
-pub fn failed(error: &dyn std::error::Error) -> ExitCode {
+/// Prints why the relay cannot start or go on, and gives the exit code.
+pub fn failed(error: &dyn std::error::Error, code: u8) -> ExitCode {
     eprintln!("[err] {error}");
-    ExitCode::from(BAD_STATE)
+    ExitCode::from(code)
 }
 
 /// Becomes the configured user. Call it before any thread is started, and before everything that makes files.

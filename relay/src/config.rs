@@ -20,6 +20,7 @@ use crate::io::net::OutboundAddresses;
 
 mod build;
 pub mod classes;
+mod reload;
 mod sources;
 
 pub use sources::{Findings, Loaded, Sources, Torrc};
@@ -81,6 +82,8 @@ pub struct Config {
     pub authorities: Vec<Authority>,
     /// Whether to serve directory documents.
     pub dir_cache: bool,
+    /// The file with the page for people who look at the DirPort.
+    pub front_page: Option<PathBuf>,
     /// Whether to publish the descriptor.
     pub publish: bool,
     /// Publish without testing the IPv4 ORPort.
@@ -123,7 +126,7 @@ pub struct Directories {
 /// What is logged.
 #[derive(Clone, Debug)]
 pub struct LogConfig {
-    /// The `Log` lines, with `~` expanded in the names of files; at least one.
+    /// The `Log` lines, with `~` expanded in the names of files; with none, the command line says what is printed.
     pub lines: Vec<LogLine>,
     /// `LogTimeGranularity`.
     pub granularity: Duration,
@@ -169,6 +172,8 @@ impl ExitConfig {
 pub struct DnsConfig {
     /// The file that names the resolvers.
     pub resolv_conf: PathBuf,
+    /// `ServerDNSAllowBrokenConfig`: go on with the resolver of this host if that file is of no use.
+    pub allow_broken: bool,
     /// `ServerDNSRandomizeCase`.
     pub randomize_case: bool,
     /// `ServerDNSSearchDomains`.

@@ -3,16 +3,22 @@
 //! Tasks share a [`Control`] and never wait for each other: one fetches the directory, one publishes the descriptor, one
 //! tests whether others reach us, one reads the shards' counters, one waits for signals. What they decide reaches the
 //! shards as a whole new [`Snapshot`].
+//!
+//! What follows from the configuration and the relay's address is in [`settings`], and put in force by
+//! [`Control::put_in_force`] whenever either changes.
 
 pub mod describe;
 pub mod identity;
 pub mod network;
 pub mod own_circuit;
 pub mod reach;
+mod report;
+mod self_test;
+pub mod settings;
 pub mod signals;
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::net::Ipv4Addr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -21,29 +27,29 @@ use arc_swap::ArcSwap;
 use crossbeam::channel;
 use glommio::timer::sleep;
 use onionring_node::log::RateLimit;
-use onionring_node::metrics::page::Page;
 use onionring_node::metrics::{Exporter, table};
 use onionring_proto::cell::LinkVersion;
 use onionring_proto::netdoc::params::{ConsensusParams, PUBLISH_DUMMY_TAP_KEY};
 use onionring_proto::netdoc::text::Fingerprint;
+use onionring_proto::policy::ExitPolicy;
 use onionring_proto::time::Unix;
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 use tracing::{info, warn};
 
+use crate::config::Config;
 use crate::dir::directory::Directory;
-use crate::dir::fetch::FetchState;
-use crate::dir::publish::PublishState;
 use crate::engine::snapshot::{KnownRelays, Snapshot};
 use crate::exit::ExitSettings;
+use crate::exit::dns::resolv_conf::ResolvConfError;
 use crate::io::Shards;
-use crate::io::control::Control as ShardMessage;
-use crate::{heartbeat, limits, telemetry};
+use crate::limits;
+use crate::process::{self, Notice};
 use describe::{Publicity, Standing};
 use identity::Identity;
 use network::CircuitOptions;
 use own_circuit::Dialer;
-use reach::Myself;
+use settings::Bound;
 
 /// What the control side works with; settled at start, except for what a reload changes.
 pub struct Control {
@@ -59,40 +65,47 @@ pub struct Control {
     pub directory: Arc<Directory>,
     /// What shards obey about exiting.
     pub exit: Arc<ArcSwap<ExitSettings>>,
-    /// What the operator says about circuits.
-    pub circuits: Cell<CircuitOptions>,
+    /// The configuration in force.
+    pub config: RefCell<Rc<Config>>,
+    /// Where the relay listens.
+    pub bound: Bound,
+    /// This relay's IPv4 address, as most directory authorities see it.
+    pub seen: Cell<Option<Ipv4Addr>>,
+    /// Who may ask for metrics.
+    pub metrics_policy: Arc<ArcSwap<ExitPolicy>>,
     /// Link protocols that are offered.
     pub link_versions: Vec<LinkVersion>,
     /// How circuits of our own are begun.
     pub dialer: Dialer,
-    /// Whether to run in spite of protocols that the consensus requires and we lack: in testing networks only.
-    pub tolerate_missing_protocols: bool,
-    /// Whether reachability is taken for granted (`AssumeReachable`).
-    pub assume_reachable: Cell<bool>,
-    /// The same for IPv6 alone (`AssumeReachableIPv6`).
-    pub assume_reachable_ipv6: Cell<bool>,
     /// When the relay started.
     pub started: Unix,
     /// Set when the relay must end with an error; the main task looks.
     pub fatal: RefCell<Option<String>>,
     /// Circuits on all shards at the last look.
     pub open_circuits: Cell<usize>,
+    /// When all shards last answered.
+    pub answered: Cell<Instant>,
     /// The metrics.
     pub exporter: Exporter,
     /// Randomness.
     pub rng: RefCell<ChaCha20Rng>,
 }
 
-/// How often counters are read.
-const REPORT_INTERVAL: Duration = Duration::from_secs(1);
-/// The time over which the observed bandwidth is taken, as in C tor.
-const OBSERVED_OVER: usize = 10;
+/// How often is looked whether something has failed.
+const LOOK: Duration = Duration::from_secs(1);
 /// How often keys are looked at.
 const ROTATION_INTERVAL: Duration = Duration::from_secs(60);
 /// Time between two warnings that they cannot be renewed.
 const KEY_WARN_INTERVAL: Duration = Duration::from_secs(3600);
-/// Time between attempts to find out whether others reach us, doubling up to the second.
-const REACH_RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
+/// How often the relay's address is looked at, as long as it is not known and afterwards.
+const ADDRESS_INTERVAL: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(60)];
+
+/// A configuration with what follows from it, ready to be put in force.
+pub struct Prepared {
+    config: Config,
+    publicity: Publicity,
+    exit: ExitSettings,
+}
 
 impl Control {
     /// Civil time.
@@ -114,20 +127,76 @@ impl Control {
     pub fn publish_snapshot(&self) {
         let identity = self.identity.borrow();
         let publicity = self.publicity.borrow();
+        let config = self.config.borrow();
         let network = self.directory.network();
-        let mut own_addresses = vec![publicity.ipv4.0.into()];
-        own_addresses.extend(publicity.ipv6.map(|(ip, _)| std::net::IpAddr::V6(ip)));
+        let circuits = CircuitOptions {
+            extend_to_private: config.extend_to_private,
+            ipv6: publicity.ipv6.is_some(),
+            refuse_unknown_exits: config.refuse_unknown_exits,
+        };
         let snapshot = Snapshot {
             identity: identity.server(),
             onion_keys: identity.onion_keys.clone(),
             link_identity: identity.link.clone(),
             link_versions: self.link_versions.clone(),
-            own_addresses,
+            own_addresses: publicity.addresses().iter().map(|address| address.ip()).collect(),
             relays: network
                 .map_or_else(|| Arc::new(KnownRelays::default()), |network| network.relays.clone()),
-            params: network::circuit_params(&self.params(), self.circuits.get()),
+            params: network::circuit_params(&self.params(), circuits),
         };
         self.shards.set_snapshot(&Arc::new(snapshot), &identity.acceptor);
+    }
+
+    /// What follows from a configuration at the address that the relay has now.
+    pub fn prepare(&self, config: Config) -> Result<Prepared, ResolvConfError> {
+        let address = settings::ipv4(&config, self.seen.get());
+        let publicity = settings::publicity(&config, &self.bound, address);
+        let exit = self.with_network(settings::exit_settings(&config, &publicity)?);
+        Ok(Prepared { config, publicity, exit })
+    }
+
+    /// Puts a configuration in force. A new address is not published before it has been tested.
+    pub fn put_in_force(&self, new: Prepared) {
+        let Prepared { config, publicity, exit } = new;
+        if self.standing.borrow_mut().follow(&self.publicity.borrow(), &publicity) {
+            info!("the relay's public addresses are now {:?}", publicity.addresses());
+        }
+        table::MEMORY_LIMIT_BYTES.gauge(&[]).set(config.max_mem_in_queues as f64);
+        self.shards.set_queue_bytes(usize::try_from(config.max_mem_in_queues).unwrap_or(usize::MAX));
+        self.metrics_policy.store(Arc::new(config.metrics.policy.clone()));
+        self.directory.set_front_page(settings::front_page(&config));
+        self.exit.store(Arc::new(exit));
+        *self.publicity.borrow_mut() = publicity;
+        *self.config.borrow_mut() = Rc::new(config);
+        self.publish_snapshot();
+    }
+
+    /// Follows the relay's IPv4 address where the configuration does not give it, for ever.
+    pub async fn watch_address(self: Rc<Self>) {
+        loop {
+            let config = self.config.borrow().clone();
+            let (address, published) = {
+                let ipv4 = self.publicity.borrow().ipv4;
+                (settings::ipv4(&config, self.seen.get()), ipv4.map(|(address, _)| address))
+            };
+            // An address that cannot be seen for a moment has not changed.
+            if address.is_some() && address != published {
+                match self.prepare(Config::clone(&config)) {
+                    Ok(prepared) => self.put_in_force(prepared),
+                    Err(failure) => warn!("the relay's new address cannot be put in force: {failure}"),
+                }
+            }
+            sleep(ADDRESS_INTERVAL[usize::from(address.is_some())]).await;
+        }
+    }
+
+    /// Exit settings with what the network says about exits.
+    fn with_network(&self, mut exit: ExitSettings) -> ExitSettings {
+        if let Some(network) = self.directory.network() {
+            exit.rules.network = network::closed_to_exits(&network);
+        }
+        network::set_dns_options(&mut exit.dns, &self.params());
+        exit
     }
 
     /// The directory has changed.
@@ -137,7 +206,7 @@ impl Control {
         if !missing.is_empty() {
             let text =
                 format!("the consensus requires protocols of relays that this program lacks: {missing}");
-            if self.tolerate_missing_protocols {
+            if self.config.borrow().testing {
                 if !self.standing.borrow().warned_of_protocols {
                     warn!("{text}; in a testing network it runs all the same");
                     self.standing.borrow_mut().warned_of_protocols = true;
@@ -152,9 +221,7 @@ impl Control {
             standing.tap_key = params.is_on(&PUBLISH_DUMMY_TAP_KEY);
             standing.onion_life = network::onion_key_life(&params);
         }
-        let mut exit = ExitSettings::clone(&self.exit.load());
-        exit.rules.network = network::closed_to_exits(&network);
-        self.exit.store(Arc::new(exit));
+        self.exit.store(Arc::new(self.with_network(ExitSettings::clone(&self.exit.load()))));
         self.show_standing(&network.consensus);
         self.publish_snapshot();
     }
@@ -191,166 +258,6 @@ impl Control {
         }
     }
 
-    /// Finds out whether others reach us, until they do; addresses that a reload changes are tested anew by calling
-    /// this again.
-    pub async fn test_reachability(self: Rc<Self>) {
-        let mut wait = REACH_RETRY.0;
-        let mut failures = 0u32;
-        while !self.standing.borrow().reachable {
-            if self.assume_reachable.get() {
-                return self.reachable();
-            }
-            match self.reach_once().await {
-                Ok(true) => return self.reachable(),
-                // Nobody to test through yet.
-                Ok(false) => {}
-                Err(failure) => {
-                    failures += 1;
-                    if failures == 5 {
-                        warn!(
-                            "others cannot reach the ORPort: {failure}. Look at Address, ORPort, port forwarding and \
-                             firewall. The descriptor is published once the port is reachable"
-                        );
-                    } else {
-                        info!("the test of the ORPort failed, another follows: {failure}");
-                    }
-                    wait = (wait * 2).min(REACH_RETRY.1);
-                }
-            }
-            sleep(wait).await;
-        }
-    }
-
-    async fn reach_once(&self) -> Result<bool, own_circuit::OwnCircuitError> {
-        let Some(network) = self.directory.network() else { return Ok(false) };
-        let myself = self.myself();
-        for &address in &myself.or_ports {
-            let family = if address.is_ipv4() { "ipv4" } else { "ipv6" };
-            let reached = reach::test(&self.dialer, &network, &myself, address, self.fork_rng()).await;
-            let ok = matches!(reached, Ok(true));
-            table::REACHABLE.gauge(&[("family", family)]).set(f64::from(u8::from(ok)));
-            if !reached? {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    fn myself(&self) -> Myself {
-        let identity = self.identity.borrow();
-        let publicity = self.publicity.borrow();
-        let mut or_ports = vec![publicity.ipv4.into()];
-        if !self.assume_reachable_ipv6.get() {
-            or_ports.extend(publicity.ipv6.map(std::net::SocketAddr::from));
-        }
-        Myself {
-            or_ports,
-            rsa_id: identity.server().rsa_id,
-            ed_id: identity.server().ed_id,
-            onion_key: *identity.keys.onion.public(),
-        }
-    }
-
-    fn reachable(&self) {
-        if !self.assume_reachable.get() {
-            info!("others reach the ORPort; the descriptor is published now");
-        }
-        self.standing.borrow_mut().reachable = true;
-    }
-
-    /// Reads the shards' counters into metrics, for ever.
-    pub async fn report(self: Rc<Self>) {
-        let shards = self.shards.handles().len();
-        let mut relayed: VecDeque<u64> = VecDeque::new();
-        loop {
-            let (sender, answers) = channel::unbounded();
-            for handle in self.shards.handles() {
-                handle.send(ShardMessage::Counters(sender.clone()));
-            }
-            drop(sender);
-            sleep(REPORT_INTERVAL).await;
-            let (mut heard, mut circuits, mut bytes) = (0, 0, [0; 2]);
-            while let Ok((shard, counters)) = answers.try_recv() {
-                let (counters, io) = &*counters;
-                telemetry::publish(shard, counters, io);
-                circuits += counters.circuits;
-                bytes[0] += counters.link_bytes_in;
-                bytes[1] += counters.link_bytes_out;
-                heard += 1;
-            }
-            self.exporter.upkeep();
-            // With a shard too busy to answer within the interval, the sums would be wrong.
-            if heard == shards {
-                self.open_circuits.set(circuits);
-                self.observe(&mut relayed, bytes[0].min(bytes[1]));
-            }
-        }
-    }
-
-    /// Keeps the best rate that was seen over ten seconds, for the descriptor.
-    fn observe(&self, relayed: &mut VecDeque<u64>, total: u64) {
-        relayed.push_back(total);
-        if relayed.len() > OBSERVED_OVER
-            && let Some(first) = relayed.pop_front()
-        {
-            let mut standing = self.standing.borrow_mut();
-            standing.observed = standing.observed.max((total - first) / OBSERVED_OVER as u64);
-        }
-    }
-
-    /// Writes the heartbeat to the log, for ever.
-    pub async fn beat(self: Rc<Self>, every: Duration) {
-        let mut last = heartbeat::Totals::default();
-        loop {
-            sleep(every).await;
-            last = self.log_heartbeat(&last);
-        }
-    }
-
-    /// One heartbeat: how things are, and what moved since `last`.
-    pub fn log_heartbeat(&self, last: &heartbeat::Totals) -> heartbeat::Totals {
-        let page = self.exporter.render();
-        let totals = heartbeat::Totals::read(&Page::parse(&page), Self::now().since(self.started));
-        for line in heartbeat::lines(&totals, last) {
-            info!("{line}");
-        }
-        totals
-    }
-
-    /// How the directory side goes, as metrics, for ever.
-    pub async fn report_directory(
-        self: Rc<Self>,
-        fetched: Rc<RefCell<FetchState>>,
-        published: Option<Rc<RefCell<PublishState>>>,
-    ) {
-        loop {
-            {
-                let state = fetched.borrow();
-                table::DIRECTORY_FETCHES.counter(&[("outcome", "answered")]).absolute(state.answered);
-                table::DIRECTORY_FETCHES.counter(&[("outcome", "failed")]).absolute(state.failed);
-            }
-            let documents = self.directory.documents();
-            let held = [
-                ("certificate", documents.certs.len()),
-                ("descriptor", documents.descriptors.len()),
-                ("extra_info", documents.extra_infos.len()),
-                ("microdescriptor", documents.microdescs.len()),
-            ];
-            for (kind, count) in held {
-                table::DIRECTORY_DOCUMENTS.gauge(&[("kind", kind)]).set(count as f64);
-            }
-            if let Some(published) = &published {
-                let state = published.borrow();
-                table::DESCRIPTOR_UPLOADS.counter(&[("outcome", "taken")]).absolute(state.uploads);
-                table::DESCRIPTOR_UPLOADS.counter(&[("outcome", "failed")]).absolute(state.failures);
-                if let Some(current) = &state.current {
-                    table::DESCRIPTOR_PUBLISHED.gauge(&[]).set(current.published.0 as f64);
-                }
-            }
-            sleep(REPORT_INTERVAL).await;
-        }
-    }
-
     /// Accepts nothing more, and lets circuits end by themselves for up to `patience`.
     pub async fn drain(&self, patience: Duration) {
         self.shards.drain();
@@ -363,17 +270,28 @@ impl Control {
             }
             if begun.elapsed() >= progress {
                 let seconds = patience.saturating_sub(begun.elapsed()).as_secs();
-                info!("shutting down: {left} circuits are still open, at most {seconds} s to go");
+                let text =
+                    format!("shutting down: {left} circuits are still open, at most {seconds} s to go");
+                info!("{text}");
+                process::notify(Notice::Status(&text));
                 progress += limits::DRAIN_PROGRESS;
             }
             sleep(Duration::from_millis(100)).await;
         }
     }
 
-    /// Waits until all shards have ended after [`Shards::stop`].
+    /// Waits until all shards have ended after [`Shards::stop`]. One that hangs is left behind: it ends with the process.
     pub async fn until_stopped(&self) {
+        let begun = Instant::now();
         let mut ended = 0;
-        while ended < self.shards.handles().len() {
+        let shards = self.shards.handles().len();
+        while ended < shards {
+            if begun.elapsed() > limits::STOP_TIME {
+                return warn!(
+                    "{} of {shards} shards do not end; the relay ends without them",
+                    shards - ended
+                );
+            }
             match self.shards.ended().try_recv() {
                 Ok(_) => ended += 1,
                 Err(channel::TryRecvError::Disconnected) => return,
@@ -394,7 +312,7 @@ impl Control {
             if let Some(reason) = self.fatal.borrow_mut().take() {
                 return reason;
             }
-            sleep(REPORT_INTERVAL).await;
+            sleep(LOOK).await;
         }
     }
 }

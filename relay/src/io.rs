@@ -64,7 +64,7 @@ pub struct Setup {
 /// Why the shards did not start.
 #[derive(Debug, Error)]
 pub enum StartError {
-    /// An executor could not be made, though [`check::prepare`] found nothing missing.
+    /// An executor could not be made, though [`check::io_uring`] found nothing missing.
     #[error("a shard's executor does not start: {0}")]
     Executor(#[from] GlommioError<()>),
     /// A shard ended without an error.
@@ -180,6 +180,13 @@ impl Shards {
     pub fn set_snapshot(&self, snapshot: &Arc<Snapshot>, acceptor: &Acceptor) {
         for handle in &self.handles {
             handle.send(Control::Snapshot(snapshot.clone(), acceptor.clone()));
+        }
+    }
+
+    /// Divides this memory for waiting cells among the shards from now on.
+    pub fn set_queue_bytes(&self, bytes: usize) {
+        for handle in &self.handles {
+            handle.send(Control::QueueBytes(bytes / self.handles.len()));
         }
     }
 

@@ -13,8 +13,11 @@ pub const BIND_PATIENCE: Duration = Duration::from_secs(5);
 /// circuits' queues, where the choice of what goes next is still open.
 pub const UNSENT_BYTES: u32 = 64 * 1024;
 
+/// Memory that may be locked without which no shard starts: glommio looks for it, whatever it needs.
+pub const MEMLOCK_NEEDED: u64 = 512 * 1024;
+
 /// Memory that glommio locks for one shard: its rings, and its registered buffers, which are not used here and as
-/// small as it lets them be. With less, the relay does not start.
+/// small as it lets them be. Newer kernels count little of it; with less than that for each shard, the relay warns.
 pub const MEMLOCK_PER_SHARD: u64 = 512 * 1024;
 
 /// Open files without which even a small relay does not start.
@@ -280,6 +283,12 @@ pub const DIR_CONSENSUS: usize = 32 << 20;
 
 /// Directory requests under way at a time; further ones wait.
 pub const DIR_FETCHES: usize = 16;
+
+/// Time for the shards to end once told to, [`LINK_LINGER`] included; the process ends without those that take longer.
+pub const STOP_TIME: Duration = Duration::from_secs(10);
+
+/// Bytes of `DirPortFrontPage`; a longer one is not shown.
+pub const DIR_FRONT_PAGE: u64 = 1 << 20;
 
 /// How often a shutdown says how many circuits it still waits for.
 pub const DRAIN_PROGRESS: Duration = Duration::from_secs(5);

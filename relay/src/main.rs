@@ -16,6 +16,6 @@ fn main() -> ExitCode {
 fn run(start: Start) -> ExitCode {
     match run::run(start, Hidden::from_environment()) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => cli::failed(&error),
+        Err(error) => cli::failed(&error, error.exit_code()),
     }
 }

@@ -1,33 +1,32 @@
 //! From a configuration to a running relay, and to its end.
 
 use std::cell::{Cell, RefCell};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use glommio::{GlommioError, LocalExecutorBuilder, Placement};
 use onionring_node::docstore::{DocStore, StoreError};
 use onionring_node::keys::{KeyError, KeyStore, write_fingerprints};
-use onionring_node::log::{Log, LogError, LogOptions};
+use onionring_node::log::{Log, LogError};
 use onionring_node::metrics::{self, MetricsError, table};
 use onionring_node::tls::{Connector, TlsError, TlsVersions};
 use onionring_proto::cell::LinkVersion;
 use onionring_proto::dir::backoff::Delays;
 use onionring_proto::dir::fetch::Role;
-use onionring_proto::torrc::port::PortNumber;
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha20Rng;
 use thiserror::Error;
 use tracing::{error, info, warn};
 
 use crate::cli::{self, PrepareError, Start};
-use crate::config::{Config, LogConfig};
+use crate::config::Config;
 use crate::control::Control;
-use crate::control::describe::{Describer, Publicity, Standing};
+use crate::control::describe::{Describer, Standing};
 use crate::control::identity::{Identity, IdentityFailure};
-use crate::control::network::CircuitOptions;
 use crate::control::own_circuit::Dialer;
+use crate::control::settings::{self, Bound};
 use crate::control::signals::{Signal, SignalQueue};
 use crate::dir::client::{DirPorts, DirServer};
 use crate::dir::clock::Clock;
@@ -36,9 +35,7 @@ use crate::dir::fetch::{DirClient, FetchSettings};
 use crate::dir::port;
 use crate::dir::publish::DirPublisher;
 use crate::engine::snapshot::{CircuitParams, KnownRelays, Snapshot};
-use crate::exit::decide::ExitRules;
-use crate::exit::dns::resolv_conf::{ResolvConf, ResolvConfError};
-use crate::exit::{ExitSettings, dns};
+use crate::exit::dns::resolv_conf::ResolvConfError;
 use crate::io::check::SystemLacks;
 use crate::io::net::BindError;
 use crate::io::{self, Setup, StartError};
@@ -46,6 +43,11 @@ use crate::process::{self, Notice, PidFile};
 use crate::startup::System;
 use crate::streams::{Served, Streams};
 use crate::{metrics_port, telemetry};
+use reload::log_options;
+
+mod reload;
+#[cfg(test)]
+mod tests;
 
 /// Why the relay does not run, or stopped running.
 #[derive(Debug, Error)]
@@ -92,15 +94,32 @@ pub enum RunError {
     /// The system has no random numbers.
     #[error("the system gives no random numbers: {0}")]
     Random(String),
-    /// No address to publish.
-    #[error(
-        "the relay's public IPv4 address is not known and cannot be guessed (the address towards the network would be \
-         {0}); add a line such as `Address 203.0.113.7`"
-    )]
-    NoAddress(String),
     /// Something that made going on impossible.
     #[error("{0}")]
     Fatal(String),
+}
+
+impl RunError {
+    /// The exit code, as the help of the command line has it.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            RunError::Prepare(_)
+            | RunError::Log(_)
+            | RunError::Identity(_)
+            | RunError::Keys(_)
+            | RunError::Store(_) => cli::BAD_STATE,
+            RunError::System(_)
+            | RunError::Bind(_)
+            | RunError::Metrics(_)
+            | RunError::Tls(_)
+            | RunError::ResolvConf(_)
+            | RunError::Start(_)
+            | RunError::Executor(_)
+            | RunError::Signals(_)
+            | RunError::Random(_)
+            | RunError::Fatal(_) => cli::FAILED,
+        }
+    }
 }
 
 /// Settings that no torrc has, for tests and measurements.
@@ -125,11 +144,16 @@ impl Hidden {
             _ => {}
         }
         if let Ok(list) = std::env::var("ONIONRING_TEST_LINK") {
-            let named = list.split(',').filter_map(|number| LinkVersion::from_number(number.parse().ok()?));
-            hidden.link_versions = named.collect();
+            hidden.link_versions = link_versions(&list).unwrap_or(hidden.link_versions);
         }
         hidden
     }
+}
+
+/// The link protocols that a list names; `None` if it names none, with which no link could be opened.
+fn link_versions(list: &str) -> Option<Vec<LinkVersion>> {
+    let named = list.split(',').filter_map(|number| LinkVersion::from_number(number.trim().parse().ok()?));
+    Some(named.collect::<Vec<_>>()).filter(|named| !named.is_empty())
 }
 
 impl Default for Hidden {
@@ -141,7 +165,7 @@ impl Default for Hidden {
 /// Listening sockets, by what they are for.
 struct Listeners {
     or: Vec<Vec<std::net::TcpListener>>,
-    or_addresses: Vec<SocketAddr>,
+    bound: Bound,
     dir: Vec<std::net::TcpListener>,
     metrics: Vec<std::net::TcpListener>,
 }
@@ -150,17 +174,24 @@ struct Listeners {
 pub fn run(start: Start, hidden: Hidden) -> Result<(), RunError> {
     let config = start.config.clone();
     let shards = config.shards.map_or_else(cores, |shards| shards.get().min(usize::from(u16::MAX))) as u16;
-    io::check::prepare(usize::from(shards))?;
+    let little_memlock = io::check::raise_limits(usize::from(shards))?;
     let listeners = listen(&config, usize::from(shards))?;
     cli::become_user(&config)?;
+    // As the user who will use it: root may where others may not.
+    io::check::io_uring()?;
     let _lock = cli::take_directories(&config)?;
-    let log = onionring_node::log::install(log_options(&config.log))?;
+    // Before anything that takes time: what comes meanwhile is done afterwards.
+    let signals = SignalQueue::install().map_err(RunError::Signals)?;
+    let log = onionring_node::log::install(log_options(&config.log, start.quiet))?;
     info!("onionring-relay {} starts with {shards} shards", env!("CARGO_PKG_VERSION"));
-    for address in &listeners.or_addresses {
+    for address in &listeners.bound.or {
         info!("the ORPort listens on {address}");
     }
     for advice in System::read(config.user.is_none()).advice() {
         warn!("{advice}");
+    }
+    if let Some(little) = little_memlock {
+        warn!("{little}");
     }
     let exporter = metrics::install("onionring-relay", env!("CARGO_PKG_VERSION"))?;
     table::MEMORY_LIMIT_BYTES.gauge(&[]).set(config.max_mem_in_queues as f64);
@@ -171,15 +202,22 @@ pub fn run(start: Start, hidden: Hidden) -> Result<(), RunError> {
     let store = KeyStore::open(&config.directories.keys, config.keys)?.guarded_by(&config.directories.data);
     let identity = Identity::load(store, hidden.tls, now, &mut rng)?;
     write_fingerprints(&config.directories.data, config.nickname.as_str(), &identity.keys)?;
-    let publicity = publicity(&config, &listeners.or_addresses)?;
+    let bound = listeners.bound;
+    let address = settings::ipv4(&config, None);
+    if address.is_none() {
+        warn!(
+            "the relay's public IPv4 address is not known yet, and nothing is published until directory authorities have \
+             told it; if that takes long, add a line such as `Address 203.0.113.7`"
+        );
+    }
+    let publicity = settings::publicity(&config, &bound, address);
     let _pid_file =
         config.pid_file.as_deref().map(PidFile::create).transpose().map_err(PrepareError::from)?;
 
-    let exit = Arc::new(ArcSwap::from_pointee(exit_settings(&config, &publicity)?));
-    let directory = Arc::new(Directory::new(None));
+    let exit = Arc::new(ArcSwap::from_pointee(settings::exit_settings(&config, &publicity)?));
+    let directory = Arc::new(Directory::new(settings::front_page(&config)));
     let served = Served { exit: exit.clone(), directory: config.dir_cache.then(|| directory.clone()) };
     let dialer = Dialer { connector: Connector::new(hidden.tls)?, outbound: config.outbound_or };
-    let circuits = circuit_options(&config, &publicity);
     let snapshot = Arc::new(Snapshot {
         identity: identity.server(),
         onion_keys: identity.onion_keys.clone(),
@@ -199,7 +237,6 @@ pub fn run(start: Start, hidden: Hidden) -> Result<(), RunError> {
         acceptor: identity.acceptor.clone(),
         connector: dialer.connector.clone(),
     };
-    let signals = SignalQueue::install().map_err(RunError::Signals)?;
     let shards = io::start(setup, move |shard| {
         let index = shard.engine(|engine, _| engine.shard());
         shard.spawn(telemetry::pulse(index));
@@ -212,15 +249,16 @@ pub fn run(start: Start, hidden: Hidden) -> Result<(), RunError> {
         standing: Rc::new(RefCell::new(Standing { tap_key: true, ..Standing::default() })),
         directory,
         exit,
-        circuits: Cell::new(circuits),
+        metrics_policy: Arc::new(ArcSwap::from_pointee(config.metrics.policy.clone())),
+        config: RefCell::new(Rc::new(config)),
+        bound,
+        seen: Cell::default(),
         link_versions: hidden.link_versions,
         dialer,
-        tolerate_missing_protocols: config.testing,
-        assume_reachable: Cell::new(config.assume_reachable),
-        assume_reachable_ipv6: Cell::new(config.assume_reachable_ipv6),
         started: now,
         fatal: RefCell::default(),
         open_circuits: Cell::new(0),
+        answered: Cell::new(Instant::now()),
         exporter,
         rng: RefCell::new(rng),
     };
@@ -248,6 +286,8 @@ async fn serve(
         glommio::spawn_local(control.clone().keep_keys()),
         glommio::spawn_local(control.clone().report()),
         glommio::spawn_local(control.clone().test_reachability()),
+        glommio::spawn_local(control.clone().watch_address()),
+        glommio::spawn_local(control.clone().beat()),
     ];
     let settings = FetchSettings {
         role: if config.dir_cache { Role::Cache } else { Role::Plain },
@@ -261,51 +301,33 @@ async fn serve(
     let fetched = client.state();
     let changed = control.clone();
     tasks.push(glommio::spawn_local(client.run(move || changed.directory_changed())));
-    let mut published = None;
-    if config.publish {
-        let describer = Describer {
-            publicity: control.publicity.clone(),
-            identity: control.identity.clone(),
-            standing: control.standing.clone(),
-            started: control.started,
-            rng: control.fork_rng(),
-        };
-        let publisher = DirPublisher::new(
-            transport,
-            servers,
-            config.testing,
-            control.directory.clone(),
-            describer,
-            clock,
-        );
-        published = Some(publisher.state());
-        tasks.push(glommio::spawn_local(publisher.run()));
-    }
+    let describer = Describer {
+        publicity: control.publicity.clone(),
+        identity: control.identity.clone(),
+        standing: control.standing.clone(),
+        started: control.started,
+        rng: control.fork_rng(),
+    };
+    let publisher =
+        DirPublisher::new(transport, servers, config.testing, control.directory.clone(), describer, clock);
+    let published = publisher.state();
+    tasks.push(glommio::spawn_local(publisher.run()));
     tasks.push(glommio::spawn_local(control.clone().report_directory(fetched, published)));
     for listener in dir_ports {
         let listener = io::net::adopt_listener(listener);
         tasks.push(glommio::spawn_local(port::serve(listener, control.directory.clone(), clock)));
     }
-    let metrics_policy = Arc::new(ArcSwap::from_pointee(config.metrics.policy.clone()));
     let pages = Rc::new(control.exporter.clone());
     for listener in metrics_ports {
         let listener = io::net::adopt_listener(listener);
         tasks.push(glommio::spawn_local(metrics_port::serve(
             listener,
-            metrics_policy.clone(),
+            control.metrics_policy.clone(),
             pages.clone(),
         )));
     }
-    if let Some(every) = config.heartbeat {
-        tasks.push(glommio::spawn_local(control.clone().beat(every)));
-    }
     if let Some(every) = process::watchdog_interval() {
-        tasks.push(glommio::spawn_local(async move {
-            loop {
-                process::notify(Notice::Alive);
-                glommio::timer::sleep(every).await;
-            }
-        }));
+        tasks.push(glommio::spawn_local(control.clone().keep_watchdog(every)));
     }
     process::notify(Notice::Ready);
 
@@ -321,67 +343,30 @@ async fn serve(
             }
             Ok(Signal::Reload) => {
                 process::notify(Notice::Reloading);
-                reload(&control, &mut start, &log);
-                metrics_policy.store(Arc::new(start.config.metrics.policy.clone()));
+                reload::reload(&control, &mut start, &log);
                 process::notify(Notice::Ready);
             }
+            Ok(Signal::LogAll) => reload::log_all(&start, &log),
             Err(failure) => break Err(RunError::Fatal(failure)),
         }
     };
     process::notify(Notice::Stopping);
+    let told_again = async || while signals.next().await != Signal::Shutdown {};
     if let Err(failure) = &outcome {
         error!("{failure}");
-        control.shards.stop();
     } else {
-        let drain = control.drain(start.config.shutdown_wait);
+        let drain = control.drain(control.config.borrow().shutdown_wait);
         futures_lite::future::or(drain, async {
-            while signals.next().await != Signal::Shutdown {}
+            told_again().await;
             info!("told to end again: not waiting for circuits any longer");
         })
         .await;
-        control.shards.stop();
     }
-    control.until_stopped().await;
+    control.shards.stop();
+    // Links are given a moment to close in order, unless somebody is in a hurry.
+    futures_lite::future::or(control.until_stopped(), told_again()).await;
     info!("onionring-relay ends");
     outcome
-}
-
-/// Reads the configuration again, and puts in force what can change while the relay runs. A configuration with an error
-/// changes nothing.
-fn reload(control: &Rc<Control>, start: &mut Start, log: &Log) {
-    let mut loaded = start.sources.load(&start.environment);
-    loaded.findings.warnings.iter().for_each(|warning| warn!("{warning}"));
-    loaded.findings.notes.iter().for_each(|note| info!("{note}"));
-    let Some(new) = loaded.config.take() else {
-        for problem in &loaded.findings.problems {
-            error!("{problem}");
-        }
-        return error!("the configuration has errors; the one before stays in force");
-    };
-    let applied = (|| {
-        let addresses = vec![control.publicity.borrow().ipv4.into()];
-        let mut publicity = publicity(&new, &addresses)?;
-        publicity.ipv4.1 = control.publicity.borrow().ipv4.1;
-        let mut exit = exit_settings(&new, &publicity)?;
-        exit.rules.network = control.exit.load().rules.network.clone();
-        log.reconfigure(log_options(&new.log))?;
-        control.circuits.set(circuit_options(&new, &publicity));
-        control.exit.store(Arc::new(exit));
-        *control.publicity.borrow_mut() = publicity;
-        control.assume_reachable.set(new.assume_reachable);
-        control.publish_snapshot();
-        Ok::<_, RunError>(())
-    })();
-    match applied {
-        Ok(()) => {
-            info!("the configuration has been read again");
-            for option in loaded.needs_restart(&start.loaded.settings) {
-                warn!("{option} has changed; the change takes effect when the relay is restarted");
-            }
-            start.config = new;
-        }
-        Err(failure) => error!("the configuration cannot be put in force, the one before stays: {failure}"),
-    }
 }
 
 fn cores() -> usize {
@@ -390,112 +375,19 @@ fn cores() -> usize {
 
 fn listen(config: &Config, shards: usize) -> Result<Listeners, RunError> {
     let mut listeners =
-        Listeners { or: Vec::new(), or_addresses: Vec::new(), dir: Vec::new(), metrics: Vec::new() };
+        Listeners { or: Vec::new(), bound: Bound::default(), dir: Vec::new(), metrics: Vec::new() };
     for port in config.or_ports.iter().filter(|port| port.listen) {
         let (address, sockets) = io::net::listen(port.to_bind(), shards)?;
         listeners.or.push(sockets);
-        listeners.or_addresses.push(address);
+        listeners.bound.or.push(address);
     }
     for port in config.dir_ports.iter().filter(|port| port.listen) {
-        listeners.dir.extend(io::net::listen(port.to_bind(), 1)?.1);
+        let (address, sockets) = io::net::listen(port.to_bind(), 1)?;
+        listeners.dir.extend(sockets);
+        listeners.bound.dir.push(address);
     }
     for address in &config.metrics.listen {
         listeners.metrics.extend(io::net::listen(*address, 1)?.1);
     }
     Ok(listeners)
-}
-
-fn log_options(config: &LogConfig) -> LogOptions {
-    LogOptions {
-        lines: config.lines.clone(),
-        granularity: config.granularity,
-        domains: config.domains,
-        truncate: config.truncate,
-        syslog_identity: match &config.syslog_tag {
-            Some(tag) => format!("onionring-{tag}"),
-            None => "onionring".to_owned(),
-        },
-        safe: config.safe,
-    }
-}
-
-/// What the descriptor will say. `listening` are the ORPorts as bound, for those whose port the system chose.
-fn publicity(config: &Config, listening: &[SocketAddr]) -> Result<Publicity, RunError> {
-    let bound = |port: PortNumber, v4: bool| match port.to_bind() {
-        0 => listening.iter().find(|address| address.is_ipv4() == v4).map_or(0, SocketAddr::port),
-        port => port,
-    };
-    let (ipv4, port) = config
-        .advertised_ipv4()
-        .ok_or_else(|| RunError::NoAddress("without an IPv4 ORPort there is none".to_owned()))?;
-    let address = match ipv4 {
-        Some(address) => address,
-        None => guess_ipv4(config)?,
-    };
-    let ipv6 = config.advertised_ipv6().and_then(|(address, port)| Some((address?, bound(port, false))));
-    let own: Vec<IpAddr> =
-        std::iter::once(IpAddr::V4(address)).chain(ipv6.map(|(ip, _): (Ipv6Addr, u16)| ip.into())).collect();
-    Ok(Publicity {
-        nickname: config.nickname,
-        contact: config.contact.clone(),
-        ipv4: (address, bound(port, true)),
-        ipv6,
-        dir_port: config.advertised_dir_port().map_or(0, PortNumber::to_bind),
-        rate: (config.max_advertised_bandwidth, config.max_advertised_bandwidth),
-        family: config.family.clone(),
-        policy: config.exit.policy(&own),
-        dir_cache: config.dir_cache,
-    })
-}
-
-/// The address from which this machine would speak to an authority. Nothing is sent to find out.
-fn guess_ipv4(config: &Config) -> Result<Ipv4Addr, RunError> {
-    let unknown = || RunError::NoAddress("unknown".to_owned());
-    let authority = config.authorities.first().ok_or_else(unknown)?;
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).map_err(|_| unknown())?;
-    socket.connect(SocketAddr::from(authority.dir)).map_err(|_| unknown())?;
-    match socket.local_addr() {
-        Ok(SocketAddr::V4(local))
-            if config.testing || !onionring_proto::policy::is_internal((*local.ip()).into()) =>
-        {
-            Ok(*local.ip())
-        }
-        Ok(local) => Err(RunError::NoAddress(local.ip().to_string())),
-        Err(_) => Err(unknown()),
-    }
-}
-
-fn exit_settings(config: &Config, publicity: &Publicity) -> Result<ExitSettings, RunError> {
-    let rules = ExitRules { policy: publicity.policy.clone(), network: Default::default() };
-    let resolv_conf = match ResolvConf::read(&config.dns.resolv_conf) {
-        Ok(conf) => conf,
-        // Who is no exit looks nothing up; this is what the system would ask.
-        Err(_) if !rules.is_exit() => ResolvConf {
-            servers: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 53))],
-            search: Vec::new(),
-            ndots: 1,
-            rotate: false,
-        },
-        Err(error) => return Err(error.into()),
-    };
-    Ok(ExitSettings {
-        rules,
-        resolv_conf,
-        dns: dns::Options {
-            randomize_case: config.dns.randomize_case,
-            search_domains: config.dns.search_domains,
-            allow_any_characters: config.dns.allow_any_characters,
-            source: config.outbound_exit,
-            ..dns::Options::default()
-        },
-        outbound: config.outbound_exit,
-    })
-}
-
-fn circuit_options(config: &Config, publicity: &Publicity) -> CircuitOptions {
-    CircuitOptions {
-        extend_to_private: config.extend_to_private,
-        ipv6: publicity.ipv6.is_some(),
-        refuse_unknown_exits: config.refuse_unknown_exits,
-    }
 }

@@ -4,6 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use rustix::process::{Pid, Signal, kill_process};
+
 const AUTHORITY: &str = "DirAuthority a orport=1 v3ident=0000000000000000000000000000000000000001 127.0.0.1:1 \
                          0000000000000000000000000000000000000002\n";
 
@@ -151,4 +153,86 @@ fn damaged_keys_are_named_and_kept() {
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("ed25519_signing_secret_key is empty; restore it from a backup"));
     assert_eq!(fs::read(Path::new(&key)).unwrap(), b"");
+}
+
+/// A relay that runs, and ends with the test.
+struct Running {
+    child: std::process::Child,
+    log: std::path::PathBuf,
+}
+
+impl Running {
+    fn start(torrc: &str, log: std::path::PathBuf) -> Running {
+        let child = Command::new(env!("CARGO_BIN_EXE_onionring-relay")).args(["-f", torrc]).spawn().unwrap();
+        Running { child, log }
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Waits until the log has a line with `text`.
+    fn says(&self, text: &str) {
+        let begun = std::time::Instant::now();
+        while !fs::read_to_string(&self.log).is_ok_and(|log| log.contains(text)) {
+            let log = fs::read_to_string(&self.log).unwrap_or_default();
+            assert!(begun.elapsed().as_secs() < 60, "{text:?} is not in the log:\n{log}");
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn signals_do_what_the_help_says() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    let torrc = |lines: &str| {
+        let (data, log) = (at("data"), at("log"));
+        let text = format!(
+            "{AUTHORITY}TestingTorNetwork 1\nAddress 127.0.0.1\nNumCPUs 1\nDataDirectory {}\nLog notice file {}\n{lines}",
+            data.display(),
+            log.display()
+        );
+        fs::write(at("torrc"), text).unwrap();
+        at("torrc").display().to_string()
+    };
+    let path = torrc("ORPort 127.0.0.1:auto\nNickname one\n");
+    let mut relay = Running::start(&path, at("log"));
+    relay.says("the ORPort listens on");
+    let log = fs::read_to_string(at("log")).unwrap();
+    let port = log.lines().find_map(|line| line.split("the ORPort listens on ").nth(1)).unwrap().to_owned();
+
+    relay.signal(Signal::USR2);
+    relay.says("everything is logged until");
+    torrc("ORPort 127.0.0.1:auto\nNickname two\nNumCPUs 2\nDirPort 9030\nHeartbeatPeriod 1 hour\n");
+    relay.signal(Signal::HUP);
+    relay.says("the configuration has been read again");
+    relay.says("DirPort has changed; the change takes effect when the relay is restarted");
+    relay.says("NumCPUs has changed");
+    let fingerprint = || fs::read_to_string(at("data").join("fingerprint")).unwrap();
+    let begun = std::time::Instant::now();
+    while !fingerprint().starts_with("two ") {
+        assert!(begun.elapsed().as_secs() < 60, "{}", fingerprint());
+    }
+    let log = fs::read_to_string(at("log")).unwrap();
+    assert!(!log.contains("HeartbeatPeriod has changed") && !log.contains("Nickname has changed"), "{log}");
+
+    // A second relay finds the port taken, which is no fault of the configuration.
+    let other = directory.path().join("other");
+    let second = Command::new(env!("CARGO_BIN_EXE_onionring-relay"))
+        .args(["-f", &path, "--ORPort", &port, "--DataDirectory", other.to_str().unwrap()])
+        .output()
+        .unwrap();
+    assert_eq!(second.status.code(), Some(3), "{}", stderr(&second));
+
+    relay.signal(Signal::TERM);
+    assert_eq!(relay.child.wait().unwrap().code(), Some(0));
+    relay.says("onionring-relay ends");
 }

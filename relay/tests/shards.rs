@@ -63,7 +63,7 @@ struct Relay {
 impl Relay {
     /// The relay `which`, 0 or 1.
     fn start(which: usize, shards: u16) -> Relay {
-        check::prepare(usize::from(shards)).unwrap();
+        check::raise_limits(usize::from(shards)).unwrap();
         let rng = &mut rng(10 + which as u64);
         let (identities, leaf) = long_keys();
         let rsa = &identities[which];

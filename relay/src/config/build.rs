@@ -9,7 +9,7 @@ use onionring_node::keys::KeyOptions;
 use onionring_proto::netdoc::text::Nickname;
 use onionring_proto::policy::{ExitPolicy, ExitPolicyOptions};
 use onionring_proto::torrc::authority::{self, Authority};
-use onionring_proto::torrc::log::{LogLine, Severity, Target};
+use onionring_proto::torrc::log::Target;
 use onionring_proto::torrc::port::{self, ServerPort};
 use onionring_proto::torrc::{Item, Note, Problem, Settings, family, log, value};
 
@@ -26,6 +26,8 @@ const RESOLV_CONF: &str = "/etc/resolv.conf";
 const SHARDS_MAX: u64 = 1024;
 /// The shortest time between heartbeats, as in C tor.
 const HEARTBEAT_MIN: Duration = Duration::from_secs(30 * 60);
+/// The least bandwidth that may be published, as in C tor (half of what it requires of a relay).
+const ADVERTISED_MIN: u64 = 75 * 1024 / 2;
 /// The least that may be queued, and what is little, as in C tor.
 const QUEUE_BYTES_MIN: u64 = 64 << 20;
 const QUEUE_BYTES_LITTLE: u64 = 256 << 20;
@@ -61,6 +63,7 @@ impl Config {
             exit: build.exit(),
             dns: DnsConfig {
                 resolv_conf: build.path("ServerDNSResolvConfFile").unwrap_or_else(|| RESOLV_CONF.into()),
+                allow_broken: settings.flag("ServerDNSAllowBrokenConfig"),
                 randomize_case: settings.flag("ServerDNSRandomizeCase"),
                 search_domains: settings.flag("ServerDNSSearchDomains"),
                 allow_any_characters: settings.flag("ServerDNSAllowNonRFC953Hostnames"),
@@ -70,13 +73,14 @@ impl Config {
             metrics: build.metrics(),
             authorities: build.authorities(),
             dir_cache: settings.flag("DirCache"),
+            front_page: build.path("DirPortFrontPage"),
             publish: build.publish(),
             assume_reachable,
             assume_reachable_ipv6: assume_ipv6.unwrap_or(assume_reachable),
             extend_to_private: settings.flag("ExtendAllowPrivateAddresses"),
             distinct_subnets: settings.flag("EnforceDistinctSubnets"),
             refuse_unknown_exits: settings.auto_flag("RefuseUnknownExits"),
-            max_advertised_bandwidth: settings.memory("MaxAdvertisedBandwidth"),
+            max_advertised_bandwidth: build.max_advertised_bandwidth(),
             shutdown_wait: settings.interval("ShutdownWaitLength"),
             max_mem_in_queues: build.max_mem_in_queues(),
             heartbeat: build.heartbeat(),
@@ -134,6 +138,10 @@ impl Builder<'_> {
         }
         if dir_advertised.iter().any(|port| port.address.is_ipv6()) {
             self.wrong("DirPort", "only an IPv4 DirPort can be advertised", "add NoAdvertise");
+        }
+        if !dir_ports.is_empty() && !self.settings.flag("DirCache") {
+            let what = "a DirPort serves what DirCache 0 does not keep";
+            self.wrong("DirPort", what, "remove it, or write \"DirCache 1\"");
         }
         if !dir_advertised.is_empty() && !dir_ports.iter().any(|port| port.listen) {
             self.wrong("DirPort", "no DirPort listens", "remove NoListen, or add a line with NoAdvertise");
@@ -219,14 +227,31 @@ impl Builder<'_> {
         Directories { data, data_group_readable, cache, cache_group_readable, keys }
     }
 
-    fn keys(&self, directories: &Directories) -> KeyOptions {
+    fn keys(&mut self, directories: &Directories) -> KeyOptions {
         let follows = directories.data_group_readable && directories.keys == directories.data;
+        let signing_lifetime = self.settings.interval("SigningKeyLifetime");
+        let signing_slop = self.settings.interval("TestingSigningKeySlop");
+        // A key that is due as soon as it is made would be made again every minute.
+        if signing_lifetime < 2 * signing_slop {
+            let least = 2 * signing_slop.as_secs();
+            let remedy = format!("write at least twice TestingSigningKeySlop, {least} seconds");
+            self.wrong("SigningKeyLifetime", "too short", &remedy);
+        }
         KeyOptions {
             group_readable: self.settings.auto_flag("KeyDirectoryGroupReadable").unwrap_or(follows),
             offline_master: self.settings.flag("OfflineMasterKey"),
-            signing_lifetime: self.settings.interval("SigningKeyLifetime"),
-            signing_slop: self.settings.interval("TestingSigningKeySlop"),
+            signing_lifetime,
+            signing_slop,
         }
+    }
+
+    fn max_advertised_bandwidth(&mut self) -> u64 {
+        let bandwidth = self.settings.memory("MaxAdvertisedBandwidth");
+        if bandwidth < ADVERTISED_MIN {
+            let remedy = format!("write at least {ADVERTISED_MIN} bytes, or remove it");
+            self.wrong("MaxAdvertisedBandwidth", "too little for a relay", &remedy);
+        }
+        bandwidth
     }
 
     fn log(&mut self) -> LogConfig {
@@ -241,9 +266,6 @@ impl Builder<'_> {
                 }
                 Err(problem) => self.findings.problems.push(problem),
             }
-        }
-        if self.settings.lines("Log").is_empty() {
-            lines.push(LogLine::down_to(Severity::Notice, Target::Stdout));
         }
         let granularity = value::msec_interval(self.settings.text("LogTimeGranularity").unwrap_or("1000"));
         LogConfig {

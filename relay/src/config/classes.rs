@@ -59,13 +59,16 @@ The configuration is a `torrc` in C tor's syntax. Every option of C tor 0.4.9 is
 - **Not supported**: any other value than the default would change what the relay does, so it is an error that names the
   file and the line. `--allow-unsupported` turns these errors into warnings, at your own risk.
 
+A running relay reads its configuration again on SIGHUP. Options that cannot change then are named in the log, and count
+after a restart.
+
 This page is made from the table in `relay/src/config/classes.rs`; a test holds the two equal.
 ";
 
 /// Options that work, with what they do.
 #[rustfmt::skip]
 const SUPPORTED: &[(&str, &str)] = &[
-    ("Address", "An IPv4 and an IPv6 address to publish; names are not resolved."),
+    ("Address", "An IPv4 and an IPv6 address to publish; names are not resolved. Without an IPv4 address, it is that of the interface towards the network if that is public, and otherwise what most directory authorities see."),
     ("AddressDisableIPv6", "Opens and publishes no IPv6 ORPort."),
     ("AlternateDirAuthority", "The same as `DirAuthority`, used when there is no such line."),
     ("AssumeReachable", "Publishes without testing that others can connect."),
@@ -78,7 +81,8 @@ const SUPPORTED: &[(&str, &str)] = &[
     ("DirAuthority", "A directory authority, one line each. At least one is needed: none is built in."),
     ("DirCache", "Serves directory documents to others."),
     ("DirPort", "A port for plain directory requests."),
-    ("EnforceDistinctSubnets", "Keeps two relays of one network out of the relay's own circuits."),
+    ("DirPortFrontPage", "A file with the HTML page that people see who open the DirPort in a browser."),
+    ("EnforceDistinctSubnets", "Tests the ORPort through no relay of the same network (/16, in IPv6 /32)."),
     ("ExitPolicy", "Which destinations exit streams may go to."),
     ("ExitPolicyRejectPrivate", "Refuses private networks and the relay's own addresses first."),
     ("ExitRelay", "Whether to be an exit; `auto` means if another option asks for it."),
@@ -88,12 +92,12 @@ const SUPPORTED: &[(&str, &str)] = &[
     ("KeepBindCapabilities", "Keeps the right to open ports below 1024 after the change of user; `auto` means if one is configured."),
     ("KeyDirectory", "Where keys are kept; `DataDirectory/keys` by default."),
     ("KeyDirectoryGroupReadable", "Lets the group read that directory; `auto` follows `DataDirectoryGroupReadable` if the two directories are one."),
-    ("Log", "What is logged where, one line each; `notice stdout` by default."),
+    ("Log", "What is logged where, one line each; by default `notice stdout`, with `--hush` `warn stdout`, with `--quiet` `err stdout`."),
     ("LogMessageDomains", "Writes the domain before each message."),
     ("LogTimeGranularity", "Rounds the times in the log."),
-    ("MaxAdvertisedBandwidth", "The most bandwidth to publish."),
+    ("MaxAdvertisedBandwidth", "The most bandwidth to publish, at least 38400 bytes."),
     ("MaxMemInQueues", "Memory for what is queued; by default 3/4 of the memory, or 2/5 of it from 8 GB on, at most 8 GB."),
-    ("MetricsPort", "A port for Prometheus."),
+    ("MetricsPort", "A port for Prometheus. `/metrics` has this program's names (`onionring_*`), `/metrics/tor` those of C tor (`tor_relay_*`)."),
     ("MetricsPortPolicy", "Who may connect to it; nobody by default."),
     ("MyFamily", "Other relays of the same operator."),
     ("Nickname", "The relay's name, 1 to 19 letters and digits."),
@@ -108,12 +112,13 @@ const SUPPORTED: &[(&str, &str)] = &[
     ("ReducedExitPolicy", "Ends the exit policy with few accepted ports."),
     ("RefuseUnknownExits", "Refuses exit streams of clients that come directly; `auto` follows the consensus."),
     ("SafeLogging", "Keeps addresses out of the log; `relay` is taken as `1`."),
+    ("ServerDNSAllowBrokenConfig", "Lets an exit start if that file cannot be read (the resolver at 127.0.0.1 is asked then) or has bad lines (they are skipped), with a warning; 0 refuses."),
     ("ServerDNSAllowNonRFC953Hostnames", "Looks up names with unusual characters, too."),
     ("ServerDNSRandomizeCase", "Mixes the case of names in DNS queries, which makes forged answers harder."),
     ("ServerDNSResolvConfFile", "The resolvers of an exit; `/etc/resolv.conf` by default."),
     ("ServerDNSSearchDomains", "Completes names with the search list of that file."),
     ("ShutdownWaitLength", "How long the relay goes on serving its circuits after SIGINT."),
-    ("SigningKeyLifetime", "Life of an Ed25519 signing key."),
+    ("SigningKeyLifetime", "Life of an Ed25519 signing key, at least twice `TestingSigningKeySlop`."),
     ("SyslogIdentityTag", "Added to the program's name in the system log."),
     ("TestingSigningKeySlop", "How long before its end a signing key is replaced."),
     ("TestingTorNetwork", "A private network for tests, with other defaults for many options."),
@@ -288,7 +293,7 @@ const GROUPS: &[Group] = &[
     },
     Group {
         class: Class::Unsupported,
-        text: "the limits against floods are built in and follow the machine: remove it",
+        text: "there is no limit for each address yet; what all clients together can take is bounded: remove it, and use a firewall if you must",
         names: &[
             "DoSCircuitCreationBurst", "DoSCircuitCreationDefenseTimePeriod", "DoSCircuitCreationDefenseType",
             "DoSCircuitCreationEnabled", "DoSCircuitCreationMinConnections", "DoSCircuitCreationRate",
@@ -320,13 +325,8 @@ const GROUPS: &[Group] = &[
     },
     Group {
         class: Class::Unsupported,
-        text: "the directory of a relay is fetched and served whole and without a front page: remove it",
-        names: &["DirPolicy", "DirPortFrontPage", "DownloadExtraInfo", "FetchServerDescriptors", "FetchUselessDescriptors"],
-    },
-    Group {
-        class: Class::Unsupported,
-        text: "the relay starts without usable resolvers, too, and answers that names cannot be found: remove it",
-        names: &["ServerDNSAllowBrokenConfig"],
+        text: "the directory of a relay is fetched and served whole: remove it",
+        names: &["DirPolicy", "DownloadExtraInfo", "FetchServerDescriptors", "FetchUselessDescriptors"],
     },
     Group {
         class: Class::Unsupported,

@@ -67,19 +67,6 @@ pub struct Loaded {
     pub findings: Findings,
 }
 
-/// Options that cannot change while the relay runs.
-const FIXED: [&str; 9] = [
-    "CacheDirectory",
-    "DataDirectory",
-    "KeepBindCapabilities",
-    "KeyDirectory",
-    "NumCPUs",
-    "PidFile",
-    "SyslogIdentityTag",
-    "TestingTorNetwork",
-    "User",
-];
-
 impl Sources {
     /// Reads and checks everything, and reports all that is wrong at once.
     pub fn load(&self, environment: &Environment) -> Loaded {
@@ -103,13 +90,6 @@ impl Sources {
         let config = Config::new(&settings, environment, &mut findings);
         let config = Some(config).filter(|_| findings.problems.is_empty());
         Loaded { config, settings, baseline, findings }
-    }
-}
-
-impl Loaded {
-    /// The options that differ from `before` and only count after a restart.
-    pub fn needs_restart(&self, before: &Settings) -> Vec<&'static str> {
-        FIXED.into_iter().filter(|name| self.settings.text(name) != before.text(name)).collect()
     }
 }
 
@@ -154,6 +134,6 @@ fn judge(settings: &Settings, allow_unsupported: bool, findings: &mut Findings) 
 }
 
 /// The lines that bear the name of this option, where several options share a list.
-fn own_lines<'a>(settings: &'a Settings, option: &OptionInfo) -> Vec<&'a Item> {
+pub(super) fn own_lines<'a>(settings: &'a Settings, option: &OptionInfo) -> Vec<&'a Item> {
     settings.all_lines().filter(|item| item.name == option.name).collect()
 }

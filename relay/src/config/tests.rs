@@ -205,9 +205,54 @@ fn debians_defaults_file_is_taken_as_its_unit_gives_it() {
 
 #[test]
 fn a_reload_tells_what_needs_a_restart() {
-    let before = load("ORPort 9001\nNickname a\nNumCPUs 1");
-    let after = load("ORPort 9002\nNickname b\nNumCPUs 2\nDataDirectory /x");
-    assert_eq!(after.needs_restart(&before.settings), ["DataDirectory", "NumCPUs"]);
+    let before = load("ORPort 9001\nORPort [::1]:9001\nNickname a\nNumCPUs 1\nExitPolicy accept *:80");
+    let after =
+        load("ORPort 9002\nNickname b\nNumCPUs 2\nDataDirectory /x\nExitPolicy reject *:*\nDirCache 0");
+    assert_eq!(after.needs_restart(&before.settings), ["DataDirectory", "DirCache", "NumCPUs", "ORPort"]);
+    assert_eq!(before.needs_restart(&before.settings), [""; 0]);
+    // Not only the last of several lines counts.
+    let other = load("ORPort 9003\nORPort [::1]:9001\nNumCPUs 01");
+    assert_eq!(other.needs_restart(&before.settings), ["ORPort"]);
+}
+
+#[test]
+fn a_reload_changes_only_what_can_change() {
+    let old = config("ORPort 9001\nORPort [::1]:9001\nDirPort 9030\nNumCPUs 1\nMetricsPort 9035");
+    let new = config(
+        "ORPort 9002\nDirCache 0\nNumCPUs 2\nDataDirectory /x\nOutboundBindAddress 192.0.2.9\n\
+         TestingTorNetwork 1\nUser nobody\nPidFile /x/pid\nNickname b\nContactInfo me\nAddress 192.0.2.1\n\
+         MaxMemInQueues 512 MB\nPublishServerDescriptor 0\nHeartbeatPeriod 1 hour\n\
+         MetricsPortPolicy accept 127.0.0.1\nExitRelay 1\nAssumeReachableIPv6 1\nMaxAdvertisedBandwidth 1 MB",
+    );
+    let config = old.reloaded(new);
+    assert_eq!(config.or_ports, old.or_ports);
+    assert_eq!(config.dir_ports, old.dir_ports);
+    assert_eq!(config.directories.data, old.directories.data);
+    assert_eq!((config.shards, config.user.as_deref(), config.pid_file), (NonZeroUsize::new(1), None, None));
+    assert!(config.dir_cache && !config.testing);
+    assert_eq!((config.outbound_or.ipv4, config.outbound_exit.ipv4), (None, None));
+    assert_eq!(config.metrics.listen, old.metrics.listen);
+
+    assert_eq!((config.nickname.as_str(), config.contact.as_deref()), ("b", Some("me")));
+    assert_eq!(config.ipv4, Some([192, 0, 2, 1].into()));
+    assert_eq!((config.max_mem_in_queues, config.max_advertised_bandwidth), (512 << 20, 1 << 20));
+    assert_eq!(config.heartbeat, Some(Duration::from_secs(3600)));
+    assert!(!config.publish && config.assume_reachable_ipv6);
+    assert!(config.metrics.policy.permits([127, 0, 0, 1].into(), 1));
+    assert!(config.exit.policy(&[]).permits([1, 1, 1, 1].into(), 443));
+}
+
+#[test]
+fn values_that_c_tor_refuses_are_refused_with_their_line() {
+    for (lines, start) in [
+        ("SigningKeyLifetime 1 day", "standard input:2: SigningKeyLifetime \"1 day\": too short"),
+        ("MaxAdvertisedBandwidth 38399", "standard input:2: MaxAdvertisedBandwidth \"38399\": too little"),
+        ("DirCache 0\nDirPort 80", "standard input:3: DirPort \"80\": a DirPort serves what DirCache 0"),
+    ] {
+        let problems = problems(lines);
+        assert!(problems.len() == 1 && problems[0].starts_with(start), "{problems:?}");
+    }
+    assert_eq!(problems("SigningKeyLifetime 2 days\nMaxAdvertisedBandwidth 38400\nDirCache 0"), [""; 0]);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What this relay says of itself: descriptor and extra-info.
 
 use std::cell::RefCell;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -31,8 +31,8 @@ pub struct Publicity {
     pub nickname: Nickname,
     /// Contact line.
     pub contact: Option<String>,
-    /// Advertised IPv4 address and ORPort.
-    pub ipv4: (Ipv4Addr, u16),
+    /// Advertised IPv4 address and ORPort; without, nothing is published.
+    pub ipv4: Option<(Ipv4Addr, u16)>,
     /// Advertised IPv6 address and ORPort.
     pub ipv6: Option<(Ipv6Addr, u16)>,
     /// Advertised DirPort, or 0.
@@ -45,6 +45,16 @@ pub struct Publicity {
     pub policy: ExitPolicy,
     /// Whether the directory is served over BEGIN_DIR.
     pub dir_cache: bool,
+    /// Whether to publish anything.
+    pub publish: bool,
+}
+
+impl Publicity {
+    /// The ORPorts to which others are to connect.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        let (v4, v6) = (self.ipv4.map(SocketAddr::from), self.ipv6.map(SocketAddr::from));
+        v4.into_iter().chain(v6).collect()
+    }
 }
 
 /// What changes while the relay runs.
@@ -60,6 +70,15 @@ pub struct Standing {
     pub onion_life: OnionKeyLife,
     /// The log says already which protocols are missing.
     pub warned_of_protocols: bool,
+}
+
+impl Standing {
+    /// What is published changes: addresses that are new have to be found reachable first. Returns whether they are.
+    pub fn follow(&mut self, before: &Publicity, after: &Publicity) -> bool {
+        let moved = before.addresses() != after.addresses();
+        self.reachable &= !moved;
+        moved
+    }
 }
 
 /// The relay's account of itself.
@@ -83,12 +102,13 @@ impl Describe for Describer {
             return None;
         }
         let publicity = self.publicity.borrow();
+        let (ipv4, or_port) = publicity.ipv4.filter(|_| publicity.publish)?;
         let identity = self.identity.borrow();
         let (rate, burst) = publicity.rate;
         let descriptor = NewDescriptor {
             nickname: publicity.nickname,
-            ipv4: publicity.ipv4.0,
-            or_port: publicity.ipv4.1,
+            ipv4,
+            or_port,
             dir_port: publicity.dir_port,
             ipv6: publicity.ipv6,
             platform: format!("onionring {} on Linux", env!("CARGO_PKG_VERSION")),
@@ -98,10 +118,10 @@ impl Describe for Describer {
             bandwidth: Bandwidth {
                 rate: clamp(rate).max(1),
                 burst: clamp(burst),
-                observed: clamp(standing.observed.min(burst)),
+                observed: clamp(standing.observed),
             },
             extra_info: None,
-            caches_extra_info: false,
+            caches_extra_info: publicity.dir_cache,
             family: publicity.family.clone(),
             family_certs: Vec::new(),
             hibernating: false,
@@ -160,11 +180,4 @@ pub fn protocols() -> Protocols {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_advertised_protocols_are_well_formed() {
-        assert_eq!(protocols().to_string(), PROTOCOLS);
-    }
-}
+mod tests;

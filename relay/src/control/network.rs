@@ -13,6 +13,7 @@ use super::describe::protocols;
 use super::identity::OnionKeyLife;
 use crate::dir::directory::NetworkView;
 use crate::engine::snapshot::CircuitParams;
+use crate::exit::dns;
 
 /// What the operator says about circuits.
 #[derive(Clone, Copy, Debug)]
@@ -42,6 +43,13 @@ pub fn circuit_params(network: &ConsensusParams, options: CircuitOptions) -> Cir
     }
 }
 
+/// How exits ask name servers.
+pub fn set_dns_options(options: &mut dns::Options, network: &ConsensusParams) {
+    options.timeout = Duration::from_millis(network.get(&params::EXIT_DNS_TIMEOUT) as u64);
+    // The parameter counts repeats in C tor's library, where none still means to ask.
+    options.attempts = (network.get(&params::EXIT_DNS_NUM_ATTEMPTS) as u32).max(1);
+}
+
 /// How long onion keys live.
 pub fn onion_key_life(network: &ConsensusParams) -> OnionKeyLife {
     let days = |days: i32| Duration::from_secs(days as u64 * 24 * 3600);
@@ -67,4 +75,24 @@ pub fn closed_to_exits(network: &NetworkView) -> HashSet<SocketAddr> {
 /// What the consensus requires of relays and this one lacks.
 pub fn missing_protocols(consensus: &Consensus) -> Protocols {
     consensus.required_relay_protocols.missing_from(&protocols())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dir::testdata::CONSENSUS_MICRODESC;
+    use onionring_proto::netdoc::consensus::UnverifiedConsensus;
+
+    #[test]
+    fn the_consensus_says_how_names_are_asked_for() {
+        let mut options = dns::Options::default();
+        let mut with = |parameters: &str| {
+            let text = CONSENSUS_MICRODESC.replacen("\nparams ", &format!("\nparams {parameters}"), 1);
+            let consensus = UnverifiedConsensus::parse(&text).unwrap();
+            set_dns_options(&mut options, &consensus.peek().params);
+            (options.timeout, options.attempts)
+        };
+        assert_eq!(with("exit_dns_num_attempts=5 exit_dns_timeout=2500 "), (Duration::from_millis(2500), 5));
+        assert_eq!(with("exit_dns_num_attempts=0 "), (Duration::from_secs(1), 1));
+    }
 }

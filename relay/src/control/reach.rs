@@ -26,6 +26,8 @@ pub struct Myself {
     pub ed_id: [u8; 32],
     /// Its onion key.
     pub onion_key: [u8; 32],
+    /// Whether relays of its own network say nothing about whether others reach it (`EnforceDistinctSubnets`).
+    pub distinct_subnets: bool,
 }
 
 impl Myself {
@@ -72,6 +74,11 @@ fn pick(
         .iter()
         .filter(|relay| relay.identity.0 != myself.rsa_id && relay.flags.has(RelayFlags::RUNNING))
         .filter(|relay| family.is_ipv4() || relay.or_addr_v6().is_some())
+        .filter(|relay| {
+            let near =
+                |other: SocketAddr| myself.or_ports.iter().any(|own| same_network(own.ip(), other.ip()));
+            !myself.distinct_subnets || !near(relay.or_addr()) && !relay.or_addr_v6().is_some_and(near)
+        })
         .filter_map(|relay| {
             let microdesc = network.microdescs.get(relay.microdesc()?)?;
             let address = relay.or_addr();
@@ -90,10 +97,32 @@ fn pick(
     fit.into_iter().nth(index)
 }
 
+/// Whether two addresses are in one network as C tor divides them: by 16 bits of IPv4, 32 of IPv6.
+fn same_network(one: IpAddr, other: IpAddr) -> bool {
+    match (one, other) {
+        (IpAddr::V4(one), IpAddr::V4(other)) => one.octets()[..2] == other.octets()[..2],
+        (IpAddr::V6(one), IpAddr::V6(other)) => one.octets()[..4] == other.octets()[..4],
+        _ => false,
+    }
+}
+
 fn specs(address: SocketAddr, rsa_id: [u8; 20], ed_id: Option<[u8; 32]>) -> LinkSpecs {
     let (ipv4, ipv6) = match address {
         SocketAddr::V4(address) => (Some(address), None),
         SocketAddr::V6(address) => (None, Some(address)),
     };
     LinkSpecs { ipv4, ipv6, rsa_id, ed_id }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks_are_divided_as_c_tor_does() {
+        let same = |one: &str, other: &str| same_network(one.parse().unwrap(), other.parse().unwrap());
+        assert!(same("192.0.2.1", "192.0.77.9") && !same("192.0.2.1", "192.1.2.1"));
+        assert!(same("2001:db8::1", "2001:db8:ffff::1") && !same("2001:db8::1", "2001:db9::1"));
+        assert!(!same("32.1.13.184", "2001:db8::1"));
+    }
 }

@@ -7,7 +7,7 @@ use std::task::Poll;
 use std::thread;
 
 use crossbeam::channel::{self, Receiver, TryRecvError};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 
 use crate::io::bell::Bell;
@@ -21,6 +21,8 @@ pub enum Signal {
     Reload,
     /// SIGUSR1: say in the log how things are.
     Report,
+    /// SIGUSR2: log everything, until the configuration is read again.
+    LogAll,
 }
 
 /// The signals of this process. Lives as long as the process.
@@ -32,7 +34,7 @@ pub struct SignalQueue {
 impl SignalQueue {
     /// Takes signals from now on.
     pub fn install() -> io::Result<SignalQueue> {
-        let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1])?;
+        let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2])?;
         let (sender, received) = channel::unbounded();
         let bell = Arc::new(Bell::default());
         let ring = bell.clone();
@@ -41,6 +43,7 @@ impl SignalQueue {
                 let signal = match signal {
                     SIGHUP => Signal::Reload,
                     SIGUSR1 => Signal::Report,
+                    SIGUSR2 => Signal::LogAll,
                     _ => Signal::Shutdown,
                 };
                 if sender.send(signal).is_err() {

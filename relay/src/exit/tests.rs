@@ -101,7 +101,7 @@ async fn until(condition: impl Fn() -> bool) {
 fn settings(server: SocketAddr) -> ExitSettings {
     ExitSettings {
         rules: ExitRules { policy: ExitPolicy::open(), network: HashSet::new() },
-        resolv_conf: ResolvConf::parse(Path::new("test"), &format!("nameserver {server}")).unwrap(),
+        resolv_conf: ResolvConf::parse(Path::new("test"), &format!("nameserver {server}")).0,
         dns: dns::Options { timeout: Duration::from_millis(100), attempts: 1, ..dns::Options::default() },
         outbound: OutboundAddresses::default(),
     }

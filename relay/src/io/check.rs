@@ -48,17 +48,34 @@ pub enum SystemLacks {
     },
 }
 
-/// Raises the limits of this process as far as it may, and reports what is still missing for `shards` shards.
-pub fn prepare(shards: usize) -> Result<(), SystemLacks> {
-    let memlock = limits::MEMLOCK_PER_SHARD * shards as u64;
-    raise(Resource::Memlock, memlock)
-        .map_err(|available| SystemLacks::Memlock { available, needed: memlock })?;
+/// Raises the limits of this process as far as it may, which root may more than others: to be called before a change
+/// of user. Gives how much memory may be locked if that is little for `shards` shards.
+pub fn raise_limits(shards: usize) -> Result<Option<LittleMemlock>, SystemLacks> {
+    let needed = limits::MEMLOCK_NEEDED;
+    raise(Resource::Memlock, needed).map_err(|available| SystemLacks::Memlock { available, needed })?;
+    let wanted = limits::MEMLOCK_PER_SHARD * shards as u64;
+    let little = raise(Resource::Memlock, wanted).err().map(|available| {
+        // All there is then, which is never refused.
+        let _ = raise(Resource::Memlock, available);
+        LittleMemlock { available, wanted }
+    });
     // Each connection is a file: take all there is.
     let files = getrlimit(Resource::Nofile).maximum.unwrap_or(limits::OPEN_FILES_WANTED);
     let needed = limits::OPEN_FILES_NEEDED;
     raise(Resource::Nofile, files.max(needed))
         .map_err(|available| SystemLacks::OpenFiles { available, needed })?;
-    io_uring()
+    Ok(little)
+}
+
+/// Little memory may be locked, which an older kernel may refuse some shards for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error(
+    "Only {available} bytes of memory may be locked; with a kernel older than 5.12, shards may need {wanted}. Set \
+     LimitMEMLOCK={wanted} in the systemd unit, or run `ulimit -l {}` before the start.", wanted.div_ceil(1024)
+)]
+pub struct LittleMemlock {
+    available: u64,
+    wanted: u64,
 }
 
 /// Raises the soft limit to `wanted`, the hard one too if it must and this process may. `Err` is what there is.
@@ -73,7 +90,8 @@ fn raise(resource: Resource, wanted: u64) -> Result<(), u64> {
     setrlimit(resource, Rlimit { current: Some(wanted), maximum }).map_err(|_| available)
 }
 
-fn io_uring() -> Result<(), SystemLacks> {
+/// Tries whether this process may use io_uring, as the user that it stays.
+pub fn io_uring() -> Result<(), SystemLacks> {
     let barred = fs::read_to_string("/proc/sys/kernel/io_uring_disabled")
         .ok()
         .and_then(|text| text.trim().parse().ok());
@@ -107,7 +125,8 @@ mod tests {
 
     #[test]
     fn this_machine_suffices() {
-        prepare(2).unwrap();
+        raise_limits(2).unwrap();
+        io_uring().unwrap();
         let limit = getrlimit(Resource::Nofile);
         assert_eq!(limit.current, limit.maximum);
     }
@@ -120,6 +139,9 @@ mod tests {
                 && text.contains("LimitMEMLOCK=2000000")
                 && text.contains("ulimit -l 1954")
         );
+        // More shards than an 8 MiB limit suffices for by the book start all the same.
+        let text = LittleMemlock { available: 8 << 20, wanted: 10 << 20 }.to_string();
+        assert!(text.contains("LimitMEMLOCK=10485760") && text.contains("ulimit -l 10240"), "{text}");
         assert!(SystemLacks::IoUringBarred(2).to_string().contains("sysctl kernel.io_uring_disabled=0"));
     }
 }

@@ -48,16 +48,23 @@ pub enum ResolvConfError {
 }
 
 impl ResolvConf {
-    /// Reads `path`.
-    pub fn read(path: &Path) -> Result<Self, ResolvConfError> {
+    /// Asks the resolver of this host, as the system does without a file.
+    pub fn local() -> Self {
+        let servers = vec![SocketAddr::new(IpAddr::from([127, 0, 0, 1]), DNS_PORT)];
+        ResolvConf { servers, search: Vec::new(), ndots: 1, rotate: false }
+    }
+
+    /// Reads `path`, and gives what is wrong in it beside the rest.
+    pub fn read(path: &Path) -> Result<(Self, Vec<ResolvConfError>), ResolvConfError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| ResolvConfError::Unreadable { path: path.to_owned(), source })?;
-        Self::parse(path, &text)
+        Ok(Self::parse(path, &text))
     }
 
     /// Parses the text of the file `path` (named in errors only). Unknown keywords and options are ignored, as every
-    /// resolver does; a file without servers means the one on this host.
-    pub fn parse(path: &Path, text: &str) -> Result<Self, ResolvConfError> {
+    /// resolver does; a file without servers means the one on this host. Lines that make no sense are left out.
+    pub fn parse(path: &Path, text: &str) -> (Self, Vec<ResolvConfError>) {
+        let mut bad = Vec::new();
         let mut conf = ResolvConf { servers: Vec::new(), search: Vec::new(), ndots: 1, rotate: false };
         for (index, line) in text.lines().enumerate() {
             let mut words = line.split_ascii_whitespace();
@@ -65,11 +72,11 @@ impl ResolvConf {
             match keyword {
                 "nameserver" => {
                     let value = words.next().unwrap_or_default();
-                    let server = parse_server(value).ok_or_else(|| ResolvConfError::BadServer {
-                        path: path.to_owned(),
-                        line: index + 1,
-                        value: value.to_owned(),
-                    })?;
+                    let Some(server) = parse_server(value) else {
+                        let (path, value) = (path.to_owned(), value.to_owned());
+                        bad.push(ResolvConfError::BadServer { path, line: index + 1, value });
+                        continue;
+                    };
                     if conf.servers.len() < limits::DNS_SERVERS && !conf.servers.contains(&server) {
                         conf.servers.push(server);
                     }
@@ -83,9 +90,9 @@ impl ResolvConf {
         }
         conf.search.truncate(limits::DNS_SEARCH_DOMAINS);
         if conf.servers.is_empty() {
-            conf.servers.push(SocketAddr::new(IpAddr::from([127, 0, 0, 1]), DNS_PORT));
+            conf.servers = Self::local().servers;
         }
-        Ok(conf)
+        (conf, bad)
     }
 
     fn set_option(&mut self, option: &str) {
@@ -127,18 +134,18 @@ fn parse_domain(text: &str) -> Option<Name> {
 mod tests {
     use super::*;
 
-    fn parse(text: &str) -> Result<ResolvConf, ResolvConfError> {
+    fn parse(text: &str) -> (ResolvConf, Vec<ResolvConfError>) {
         ResolvConf::parse(Path::new("resolv.conf"), text)
     }
 
     #[test]
     fn reads_what_resolv_conf_5_describes() {
-        let conf = parse(
+        let (conf, bad) = parse(
             "# a comment\n; another\nnameserver 192.0.2.1\nnameserver\t2001:db8::1\nnameserver 192.0.2.1\n\
              nameserver 127.0.0.7:5353\nnameserver fe80::1%3\nsearch ignored.example\nsearch a.example b.example.\n\
              options ndots:2 timeout:9 rotate edns0\nsortlist 130.155.160.0\n",
-        )
-        .unwrap();
+        );
+        assert!(bad.is_empty(), "{bad:?}");
         let expected: Vec<SocketAddr> =
             ["192.0.2.1:53", "[2001:db8::1]:53", "127.0.0.7:5353", "[fe80::1%3]:53"]
                 .map(|s| s.parse().unwrap())
@@ -150,12 +157,15 @@ mod tests {
 
     #[test]
     fn no_server_means_the_local_one() {
-        assert_eq!(parse("search example\n").unwrap().servers, ["127.0.0.1:53".parse().unwrap()]);
+        assert_eq!(parse("search example\n").0.servers, ["127.0.0.1:53".parse().unwrap()]);
     }
 
     #[test]
-    fn a_bad_server_is_named_with_its_line() {
-        let error = parse("\nnameserver dns.example\n").unwrap_err().to_string();
+    fn a_bad_server_is_named_with_its_line_and_left_out() {
+        let (conf, bad) = parse("\nnameserver dns.example\nnameserver 192.0.2.1\n");
+        assert_eq!(conf.servers, ["192.0.2.1:53".parse().unwrap()]);
+        assert_eq!(bad.len(), 1);
+        let error = bad[0].to_string();
         assert!(error.contains("line 2") && error.contains("dns.example"), "{error}");
     }
 
@@ -165,7 +175,7 @@ mod tests {
         text.push_str("search");
         text.extend((0..100).map(|i| format!(" d{i}.example")));
         text.push_str("\noptions ndots:9999\n");
-        let conf = parse(&text).unwrap();
+        let (conf, _) = parse(&text);
         assert_eq!(conf.servers.len(), limits::DNS_SERVERS);
         assert_eq!(conf.search.len(), limits::DNS_SEARCH_DOMAINS);
         assert_eq!(conf.ndots, 15);

@@ -1,0 +1,71 @@
+use onionring_node::keys::{KeyOptions, KeyStore};
+use onionring_node::tls::TlsVersions;
+use rand_core::SeedableRng as _;
+
+use super::*;
+
+#[test]
+fn the_advertised_protocols_are_well_formed() {
+    assert_eq!(protocols().to_string(), PROTOCOLS);
+}
+
+fn publicity() -> Publicity {
+    Publicity {
+        nickname: Nickname::new("relay").unwrap(),
+        contact: None,
+        ipv4: Some(([192, 0, 2, 1].into(), 9001)),
+        ipv6: None,
+        dir_port: 0,
+        rate: (1 << 20, 1 << 30),
+        family: Vec::new(),
+        policy: ExitPolicy::middleman(),
+        dir_cache: true,
+        publish: true,
+    }
+}
+
+#[test]
+fn only_addresses_that_were_found_reachable_are_published() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut rng = ChaCha20Rng::seed_from_u64(1);
+    let store = KeyStore::open(&directory.path().join("keys"), KeyOptions::default()).unwrap();
+    let identity = Identity::load(store, TlsVersions::Both, Unix(1_790_000_000), &mut rng).unwrap();
+    let mut describer = Describer {
+        publicity: Rc::new(RefCell::new(publicity())),
+        identity: Rc::new(RefCell::new(identity)),
+        standing: Rc::default(),
+        started: Unix(1_790_000_000),
+        rng,
+    };
+    let now = Unix(1_790_000_100);
+    assert!(describer.contents(now).is_none(), "nobody has tested it");
+    describer.standing.borrow_mut().reachable = true;
+    describer.standing.borrow_mut().observed = 5 << 20;
+    let contents = describer.contents(now).unwrap().descriptor;
+    assert!(contents.caches_extra_info && contents.tunnelled_dir_server);
+    let bandwidth = contents.bandwidth;
+    assert_eq!((bandwidth.rate, bandwidth.burst, bandwidth.observed), (1 << 20, 1 << 30, 5 << 20));
+
+    let replace = |describer: &Describer, new: Publicity| {
+        let moved = describer.standing.borrow_mut().follow(&describer.publicity.borrow(), &new);
+        *describer.publicity.borrow_mut() = new;
+        moved
+    };
+    // What is not an address needs no test.
+    assert!(!replace(&describer, Publicity { contact: Some("me".to_owned()), ..publicity() }));
+    assert_eq!(describer.contents(now).unwrap().descriptor.contact.as_deref(), Some("me"));
+    assert!(replace(&describer, Publicity { ipv4: Some(([192, 0, 2, 2].into(), 9001)), ..publicity() }));
+    assert!(describer.contents(now).is_none());
+    describer.standing.borrow_mut().reachable = true;
+    assert_eq!(describer.contents(now).unwrap().descriptor.ipv4, Ipv4Addr::new(192, 0, 2, 2));
+    let ipv6 = Some(("2001:db8::1".parse().unwrap(), 9001));
+    assert!(replace(&describer, Publicity { ipv6, ..publicity() }));
+
+    describer.standing.borrow_mut().reachable = true;
+    replace(&describer, Publicity { publish: false, ..publicity() });
+    describer.standing.borrow_mut().reachable = true;
+    assert!(describer.contents(now).is_none(), "PublishServerDescriptor 0");
+    replace(&describer, Publicity { ipv4: None, ..publicity() });
+    describer.standing.borrow_mut().reachable = true;
+    assert!(describer.contents(now).is_none(), "there is no address yet");
+}

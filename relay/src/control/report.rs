@@ -1,0 +1,143 @@
+//! Reading out how things go: counters of shards and directory as metrics, heartbeats, the supervisor's watchdog.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use crossbeam::channel;
+use glommio::timer::sleep;
+use onionring_node::metrics::page::Page;
+use onionring_node::metrics::table;
+use tracing::{info, warn};
+
+use super::Control;
+use crate::dir::fetch::FetchState;
+use crate::dir::publish::PublishState;
+use crate::io::control::Control as ShardMessage;
+use crate::process::{self, Notice};
+use crate::{heartbeat, telemetry};
+
+/// How often counters are read.
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+/// How often is looked whether a heartbeat is due.
+const BEAT_LOOK: Duration = Duration::from_secs(5);
+/// The time over which the observed bandwidth is taken, as in C tor.
+const OBSERVED_OVER: usize = 10;
+
+impl Control {
+    /// Reads the shards' counters into metrics, for ever.
+    pub async fn report(self: Rc<Self>) {
+        let shards = self.shards.handles().len();
+        let mut relayed: VecDeque<u64> = VecDeque::new();
+        loop {
+            let (sender, answers) = channel::unbounded();
+            for handle in self.shards.handles() {
+                handle.send(ShardMessage::Counters(sender.clone()));
+            }
+            drop(sender);
+            sleep(REPORT_INTERVAL).await;
+            let (mut heard, mut circuits, mut bytes) = (0, 0, [0; 2]);
+            while let Ok((shard, counters)) = answers.try_recv() {
+                let (counters, io) = &*counters;
+                telemetry::publish(shard, counters, io);
+                circuits += counters.circuits;
+                bytes[0] += counters.link_bytes_in;
+                bytes[1] += counters.link_bytes_out;
+                heard += 1;
+            }
+            self.exporter.upkeep();
+            // With a shard too busy to answer within the interval, the sums would be wrong.
+            if heard == shards {
+                self.answered.set(Instant::now());
+                self.open_circuits.set(circuits);
+                self.observe(&mut relayed, bytes[0].min(bytes[1]));
+            }
+        }
+    }
+
+    /// Keeps the best rate that was seen over ten seconds, for the descriptor.
+    fn observe(&self, relayed: &mut VecDeque<u64>, total: u64) {
+        relayed.push_back(total);
+        if relayed.len() > OBSERVED_OVER
+            && let Some(first) = relayed.pop_front()
+        {
+            let mut standing = self.standing.borrow_mut();
+            standing.observed = standing.observed.max((total - first) / OBSERVED_OVER as u64);
+        }
+    }
+
+    /// Writes the heartbeat to the log, for ever, as often as the configuration says.
+    pub async fn beat(self: Rc<Self>) {
+        let mut last = heartbeat::Totals::default();
+        let mut begun = Instant::now();
+        loop {
+            sleep(BEAT_LOOK).await;
+            match self.config.borrow().heartbeat {
+                None => begun = Instant::now(),
+                Some(every) if begun.elapsed() < every => {}
+                Some(_) => {
+                    begun = Instant::now();
+                    last = self.log_heartbeat(&last);
+                }
+            }
+        }
+    }
+
+    /// Tells the supervisor that the relay is alive, for ever: that all shards are, and not this thread alone.
+    pub async fn keep_watchdog(self: Rc<Self>, every: Duration) {
+        loop {
+            if self.answered.get().elapsed() < every {
+                process::notify(Notice::Alive);
+            } else {
+                warn!("a shard has not answered for {} s", every.as_secs());
+            }
+            sleep(every).await;
+        }
+    }
+
+    /// One heartbeat: how things are, and what moved since `last`.
+    pub fn log_heartbeat(&self, last: &heartbeat::Totals) -> heartbeat::Totals {
+        let page = self.exporter.render();
+        let totals = heartbeat::Totals::read(&Page::parse(&page), Self::now().since(self.started));
+        for line in heartbeat::lines(&totals, last) {
+            info!("{line}");
+        }
+        totals
+    }
+
+    /// How the directory side goes, as metrics, for ever.
+    pub async fn report_directory(
+        self: Rc<Self>,
+        fetched: Rc<RefCell<FetchState>>,
+        published: Rc<RefCell<PublishState>>,
+    ) {
+        loop {
+            {
+                let state = fetched.borrow();
+                table::DIRECTORY_FETCHES.counter(&[("outcome", "answered")]).absolute(state.answered);
+                table::DIRECTORY_FETCHES.counter(&[("outcome", "failed")]).absolute(state.failed);
+                self.seen.set(state.seen_ipv4());
+            }
+            let documents = self.directory.documents();
+            let held = [
+                ("certificate", documents.certs.len()),
+                ("descriptor", documents.descriptors.len()),
+                ("extra_info", documents.extra_infos.len()),
+                ("microdescriptor", documents.microdescs.len()),
+            ];
+            for (kind, count) in held {
+                table::DIRECTORY_DOCUMENTS.gauge(&[("kind", kind)]).set(count as f64);
+            }
+            {
+                let state = published.borrow();
+                table::DESCRIPTOR_UPLOADS.counter(&[("outcome", "taken")]).absolute(state.uploads);
+                table::DESCRIPTOR_UPLOADS.counter(&[("outcome", "failed")]).absolute(state.failures);
+                if let Some(current) = &state.current {
+                    table::DESCRIPTOR_PUBLISHED.gauge(&[]).set(current.published.0 as f64);
+                }
+            }
+            sleep(REPORT_INTERVAL).await;
+        }
+    }
+}
