@@ -148,10 +148,7 @@ fn the_fingerprint_files_keep_the_two_identities_together() {
     // Nobody knows yet which two belong together.
     guarded(&ours).load_or_create(NOW, &mut rng()).unwrap();
     write_fingerprints(data, "relay", &keys).unwrap();
-    assert_eq!(
-        known_identity(data),
-        Some(PeerIdentity { rsa_id: rsa_id(&keys), ed_id: keys.ed_identity })
-    );
+    assert_eq!(known_identity(data), Some(PeerIdentity { rsa_id: rsa_id(&keys), ed_id: keys.ed_identity }));
     guarded(&ours).load_or_create(NOW, &mut rng()).unwrap();
     let files = ours.files();
     let ed_files = [MASTER_PUBLIC, MASTER_SECRET, SIGNING_CERT, SIGNING_SECRET];
