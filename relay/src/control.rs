@@ -7,6 +7,7 @@
 //! What follows from the configuration and the relay's address is in [`settings`], and put in force by
 //! [`Control::put_in_force`] whenever either changes.
 
+pub mod bandwidth;
 pub mod describe;
 pub mod identity;
 pub mod network;
@@ -45,6 +46,7 @@ use crate::exit::dns::resolv_conf::ResolvConfError;
 use crate::io::Shards;
 use crate::limits;
 use crate::process::{self, Notice};
+use bandwidth::History;
 use describe::{Publicity, Standing};
 use identity::Identity;
 use network::CircuitOptions;
@@ -77,6 +79,8 @@ pub struct Control {
     pub link_versions: Vec<LinkVersion>,
     /// How circuits of our own are begun.
     pub dialer: Dialer,
+    /// What was read and written in the last days.
+    pub bandwidth: RefCell<History>,
     /// When the relay started.
     pub started: Unix,
     /// Set when the relay must end with an error; the main task looks.

@@ -23,6 +23,7 @@ use tracing::{error, info, warn};
 use crate::cli::{self, PrepareError, Start};
 use crate::config::Config;
 use crate::control::Control;
+use crate::control::bandwidth::History;
 use crate::control::describe::{Describer, Standing};
 use crate::control::identity::{Identity, IdentityFailure};
 use crate::control::own_circuit::Dialer;
@@ -242,11 +243,17 @@ pub fn run(start: Start, hidden: Hidden) -> Result<(), RunError> {
         shard.spawn(telemetry::pulse(index));
         Box::new(Streams::new(shard, usize::from(index.0), &served))
     })?;
+    let bandwidth = History::load(&config.directories.data, now).unwrap_or_else(|failure| {
+        warn!("{failure}");
+        History::new(now)
+    });
+    let observed = bandwidth.observed();
     let control = Control {
         shards,
+        bandwidth: RefCell::new(bandwidth),
         identity: Rc::new(RefCell::new(identity)),
         publicity: Rc::new(RefCell::new(publicity)),
-        standing: Rc::new(RefCell::new(Standing { tap_key: true, ..Standing::default() })),
+        standing: Rc::new(RefCell::new(Standing { tap_key: true, observed, ..Standing::default() })),
         directory,
         exit,
         metrics_policy: Arc::new(ArcSwap::from_pointee(config.metrics.policy.clone())),
@@ -365,6 +372,7 @@ async fn serve(
     control.shards.stop();
     // Links are given a moment to close in order, unless somebody is in a hurry.
     futures_lite::future::or(control.until_stopped(), told_again()).await;
+    control.save_bandwidth();
     info!("onionring-relay ends");
     outcome
 }

@@ -62,7 +62,7 @@ impl Publicity {
 pub struct Standing {
     /// Whether the relay may be published: it is reachable, or assumed to be.
     pub reachable: bool,
-    /// The best rate of relayed bytes a second that was seen, over ten seconds.
+    /// The best rate in bytes a second that was seen in the last days ([`bandwidth`](super::bandwidth)).
     pub observed: u64,
     /// Whether the consensus wants the TAP key published (`publish-dummy-tap-key`).
     pub tap_key: bool,

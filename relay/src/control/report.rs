@@ -1,7 +1,6 @@
 //! Reading out how things go: counters of shards and directory as metrics, heartbeats, the supervisor's watchdog.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -22,14 +21,15 @@ use crate::{heartbeat, telemetry};
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 /// How often is looked whether a heartbeat is due.
 const BEAT_LOOK: Duration = Duration::from_secs(5);
-/// The time over which the observed bandwidth is taken, as in C tor.
-const OBSERVED_OVER: usize = 10;
+/// How often the bandwidth history is written to the disk.
+const SAVE_INTERVAL: Duration = Duration::from_secs(2 * 3600);
 
 impl Control {
     /// Reads the shards' counters into metrics, for ever.
     pub async fn report(self: Rc<Self>) {
         let shards = self.shards.handles().len();
-        let mut relayed: VecDeque<u64> = VecDeque::new();
+        let begun = Instant::now();
+        let mut saved = begun;
         loop {
             let (sender, answers) = channel::unbounded();
             for handle in self.shards.handles() {
@@ -51,19 +51,22 @@ impl Control {
             if heard == shards {
                 self.answered.set(Instant::now());
                 self.open_circuits.set(circuits);
-                self.observe(&mut relayed, bytes[0].min(bytes[1]));
+                let mut history = self.bandwidth.borrow_mut();
+                history.observe(Self::now(), begun.elapsed(), bytes);
+                self.standing.borrow_mut().observed = history.observed();
+            }
+            if saved.elapsed() >= SAVE_INTERVAL {
+                saved = Instant::now();
+                self.save_bandwidth();
             }
         }
     }
 
-    /// Keeps the best rate that was seen over ten seconds, for the descriptor.
-    fn observe(&self, relayed: &mut VecDeque<u64>, total: u64) {
-        relayed.push_back(total);
-        if relayed.len() > OBSERVED_OVER
-            && let Some(first) = relayed.pop_front()
-        {
-            let mut standing = self.standing.borrow_mut();
-            standing.observed = standing.observed.max((total - first) / OBSERVED_OVER as u64);
+    /// Writes the bandwidth history to the disk, where the next start finds it.
+    pub fn save_bandwidth(&self) {
+        let directory = &self.config.borrow().directories.data;
+        if let Err(failure) = self.bandwidth.borrow().save(directory) {
+            warn!("{failure}");
         }
     }
 

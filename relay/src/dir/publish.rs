@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use glommio::channels::local_channel::{self, LocalSender};
 use glommio::timer::timeout;
+use onionring_node::log::RateLimit;
 use onionring_proto::dir::publish::{Contents, Listing, Publisher, Reason, Step, Task};
 use onionring_proto::dir::request::DirRequest;
 use onionring_proto::limits::ROUTER_DESCRIPTOR;
@@ -133,7 +134,12 @@ pub struct DirPublisher<T, D> {
     current: Option<Rc<Current>>,
     not_before: Unix,
     state: Rc<RefCell<PublishState>>,
+    /// What is said of failures, for each authority: retries would repeat it every few minutes.
+    complaints: Vec<RateLimit>,
 }
+
+/// Time between two warnings about one authority.
+const COMPLAINT_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// What is to be uploaded.
 struct Current {
@@ -167,6 +173,7 @@ impl<T: Transport + 'static, D: Describe> DirPublisher<T, D> {
         DirPublisher {
             transport: Rc::new(transport),
             publisher: Publisher::new(servers.len(), testing),
+            complaints: servers.iter().map(|_| RateLimit::every(COMPLAINT_INTERVAL)).collect(),
             servers: servers.into(),
             directory,
             describe,
@@ -286,10 +293,13 @@ impl<T: Transport + 'static, D: Describe> DirPublisher<T, D> {
             .is_some_and(|a| a.upload == UploadState::Taken { not_new: true });
         let upload = match (step, result) {
             (_, Err(error)) => {
-                warn!(
-                    authority = name,
-                    "cannot reach this directory authority to publish the descriptor, trying again: {error}"
-                );
+                if let Some(suppressed) = self.complaints[authority].check() {
+                    warn!(
+                        authority = name,
+                        "cannot reach this directory authority to publish the descriptor, trying again: \
+                         {error}{suppressed}"
+                    );
+                }
                 UploadState::Unreachable
             }
             (Step::Post, Ok(answer)) if answer.status == 200 => {
@@ -297,19 +307,24 @@ impl<T: Transport + 'static, D: Describe> DirPublisher<T, D> {
                 UploadState::Taken { not_new: answer.not_new }
             }
             (Step::Post, Ok(Answer { status, reason, .. })) => {
-                warn!(authority = name, status, "this directory authority refuses the descriptor: {reason}");
+                if let Some(suppressed) = self.complaints[authority].check() {
+                    let what = "this directory authority refuses the descriptor";
+                    warn!(authority = name, status, "{what}: {reason}{suppressed}");
+                }
                 UploadState::Refused { status, reason }
             }
             (Step::Confirm, Ok(answer)) if has_ours(&answer, &current.descriptor, not_new) => {
                 UploadState::Confirmed
             }
             (Step::Confirm, Ok(_)) => {
-                warn!(
-                    authority = name,
-                    "this directory authority took the descriptor and does not have it, publishing again; the reason \
-                     is in its log only. If this goes on: is the clock of this machine right? Has the relay lost one \
-                     of its two identity keys?"
-                );
+                if let Some(suppressed) = self.complaints[authority].check() {
+                    warn!(
+                        authority = name,
+                        "this directory authority took the descriptor and does not have it, publishing again; the \
+                         reason is in its log only. If this goes on: is the clock of this machine right? Has the relay \
+                         lost one of its two identity keys?{suppressed}"
+                    );
+                }
                 UploadState::Lost
             }
         };
