@@ -85,6 +85,11 @@ async fn sweep(shard: Rc<Shard>, number: usize, requests: Rc<RefCell<DirStreams<
         shard.engine(|engine, now| requests.borrow_mut().handle_timeout(&mut EngineIo { engine, now }, now));
         let requests = requests.borrow();
         served.absolute(requests.counters().bytes);
+        let counters = requests.counters();
+        for (reason, n) in [("refused", counters.refused), ("timed_out", counters.timed_out)] {
+            let labels = [("shard", shard_label.as_str()), ("reason", reason)];
+            table::DIRECTORY_STREAMS_DROPPED.counter(&labels).absolute(n);
+        }
         for (status, count) in &requests.counters().answers {
             let labels = [("shard", shard_label.as_str()), ("status", &status.to_string())];
             table::DIRECTORY_REQUESTS.counter(&labels).absolute(*count);

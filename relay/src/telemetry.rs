@@ -27,8 +27,8 @@ pub fn publish(shard: ShardIndex, engine: &Counters, io: &IoCounters) {
     table::CONNECTIONS_ACCEPTED.counter(&only_shard).absolute(io.accepted);
     table::CONNECTIONS_NOT_ACCEPTED.counter(&only_shard).absolute(io.accept_errors);
     table::CONNECTIONS_DIALED.counter(&only_shard).absolute(engine.dials);
-    let [failed, success] = io.tls_handshakes;
-    for (outcome, n) in [("success", success), ("failed", failed), ("shed", io.tls_shed)] {
+    let failed = IoCounters::FAILURES.into_iter().zip(io.tls_failed);
+    for (outcome, n) in [("success", io.tls_done), ("shed", io.tls_shed)].into_iter().chain(failed) {
         table::TLS_HANDSHAKES.counter(&with("outcome", outcome)).absolute(n);
     }
     table::LINK_READ_BYTES.counter(&only_shard).absolute(engine.link_bytes_in);
@@ -82,6 +82,7 @@ pub fn publish(shard: ShardIndex, engine: &Counters, io: &IoCounters) {
 
     let queued_bytes = engine.queued_cells * CellPool::BYTES_PER_CELL;
     table::MEMORY_BYTES.gauge(&with("owner", "circuits")).set(queued_bytes as f64);
+    table::MEMORY_BYTES.gauge(&with("owner", "streams")).set(engine.inbox_bytes as f64);
     table::MEMORY_FREED_BYTES.counter(&with("owner", "circuits")).absolute(engine.bytes_shed);
 }
 

@@ -76,7 +76,8 @@ table! {
     CONNECTIONS_DIALED "onionring_connections_dialed_total" counter ["shard"]
         "Attempts to connect to another relay.";
     TLS_HANDSHAKES "onionring_tls_handshakes_total" counter ["shard", "outcome"]
-        "TLS handshakes of both directions, by outcome (success, failed, shed).";
+        "TLS handshakes of both directions, by outcome: success, shed, or why they failed (closed, timeout, tls, \
+         connection).";
     LINK_READ_BYTES "onionring_link_read_bytes_total" counter ["shard"]
         "Bytes of cells read from links.";
     LINK_WRITTEN_BYTES "onionring_link_written_bytes_total" counter ["shard"]
@@ -170,13 +171,21 @@ table! {
     DIRECTORY_DOCUMENTS "onionring_directory_documents" gauge ["kind"]
         "Directory documents held, by kind.";
     DIRECTORY_FETCHES "onionring_directory_fetches_total" counter ["outcome"]
-        "Requests to directory servers, by outcome (answered, failed).";
+        "Requests to directory servers, by outcome: answered, or why they failed (such as connect, timeout, refused, unfit).";
     DIRECTORY_REQUESTS "onionring_directory_requests_total" counter ["shard", "status"]
         "Directory requests answered on streams of circuits, by HTTP status.";
+    DIRECTORY_STREAMS_DROPPED "onionring_directory_streams_dropped_total" counter ["shard", "reason"]
+        "Directory streams ended before their answer was out, by reason: too many at once (refused), nothing moved \
+         (timed_out).";
+    DIRECTORY_PORT_REQUESTS "onionring_directory_port_requests_total" counter ["status"]
+        "Directory requests answered on the DirPort, by HTTP status; busy are connections closed because there were too \
+         many.";
+    DIRECTORY_PORT_SERVED_BYTES "onionring_directory_port_served_bytes_total" counter []
+        "Bytes of directory documents served on the DirPort, as compressed.";
     DIRECTORY_SERVED_BYTES "onionring_directory_served_bytes_total" counter ["shard"]
         "Bytes of directory documents served on streams of circuits, as compressed.";
     DESCRIPTOR_UPLOADS "onionring_descriptor_uploads_total" counter ["outcome"]
-        "Uploads of our descriptor to an authority, by outcome.";
+        "Uploads of our descriptor to an authority, by outcome (taken, refused, lost, unreachable).";
     DESCRIPTOR_PUBLISHED "onionring_descriptor_published_timestamp_seconds" gauge []
         "When the descriptor in use was made.";
     RELAY_FLAG "onionring_relay_flag" gauge ["flag"]

@@ -119,7 +119,9 @@ impl Control {
             {
                 let state = fetched.borrow();
                 table::DIRECTORY_FETCHES.counter(&[("outcome", "answered")]).absolute(state.answered);
-                table::DIRECTORY_FETCHES.counter(&[("outcome", "failed")]).absolute(state.failed);
+                for (outcome, n) in &state.failed {
+                    table::DIRECTORY_FETCHES.counter(&[("outcome", outcome)]).absolute(*n);
+                }
                 self.seen.set(state.seen_ipv4());
             }
             let documents = self.directory.documents();
@@ -135,7 +137,9 @@ impl Control {
             {
                 let state = published.borrow();
                 table::DESCRIPTOR_UPLOADS.counter(&[("outcome", "taken")]).absolute(state.uploads);
-                table::DESCRIPTOR_UPLOADS.counter(&[("outcome", "failed")]).absolute(state.failures);
+                for (outcome, n) in &state.failures {
+                    table::DESCRIPTOR_UPLOADS.counter(&[("outcome", outcome)]).absolute(*n);
+                }
                 if let Some(current) = &state.current {
                     table::DESCRIPTOR_PUBLISHED.gauge(&[]).set(current.published.0 as f64);
                 }

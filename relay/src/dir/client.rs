@@ -103,6 +103,20 @@ pub enum FetchError {
     },
 }
 
+impl FetchError {
+    /// A word for it, as a metric's label.
+    pub fn label(&self) -> &'static str {
+        match self {
+            FetchError::Connect(_) => "connect",
+            FetchError::Broken(_) => "broken",
+            FetchError::TimedOut { .. } => "timeout",
+            FetchError::NotHttp => "not_http",
+            FetchError::Encoding(_) | FetchError::Decode(_) => "undecodable",
+            FetchError::CutOff { .. } => "cut_off",
+        }
+    }
+}
+
 /// An answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {

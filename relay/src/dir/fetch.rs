@@ -52,8 +52,8 @@ pub struct FetchState {
     pub missing: usize,
     /// Requests that were answered.
     pub answered: u64,
-    /// Requests without a usable answer.
-    pub failed: u64,
+    /// Requests without a usable answer, by reason: a [`FetchError`]'s label, `refused`, or `unfit`.
+    pub failed: BTreeMap<&'static str, u64>,
     /// Bytes of documents received, decompressed.
     pub bytes: u64,
     /// Documents that were not fit to be kept.
@@ -213,6 +213,11 @@ impl<T: Transport + 'static> DirClient<T> {
 
     async fn finish(&mut self, fetched: Fetched) {
         let Fetched { id, server, request, result } = fetched;
+        let reason = match &result {
+            Err(error) => error.label(),
+            Ok(answer) if answer.status != 200 => "refused",
+            Ok(_) => "unfit",
+        };
         let outcome = match result {
             Ok(answer) => {
                 if let Some(address) = answer.your_address {
@@ -241,7 +246,7 @@ impl<T: Transport + 'static> DirClient<T> {
                 self.sources.succeeded(&server);
             }
             Outcome::Failed => {
-                state.failed += 1;
+                *state.failed.entry(reason).or_default() += 1;
                 self.sources.failed(&server, now.mono, rng);
             }
         }

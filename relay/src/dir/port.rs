@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use futures_lite::{AsyncReadExt as _, AsyncWriteExt as _};
 use glommio::net::{TcpListener, TcpStream};
+use onionring_node::metrics::table;
 use tracing::{debug, warn};
 
 use super::clock::Clock;
@@ -38,6 +39,7 @@ pub async fn serve(listener: TcpListener, directory: Arc<Directory>, clock: Cloc
         };
         if open.get() >= limits::DIR_PORT_CONNECTIONS {
             debug!("too many connections to the DirPort");
+            table::DIRECTORY_PORT_REQUESTS.counter(&[("status", "busy")]).increment(1);
             continue;
         }
         let taken = Taken::new(open.clone());
@@ -86,6 +88,7 @@ async fn connection(
     while !spool.is_finished() {
         let n = spool.fill(&mut piece).map_err(io::Error::other)?;
         within(limits::DIR_STALL_TIMEOUT, stream.write_all(&piece[..n])).await?;
+        table::DIRECTORY_PORT_SERVED_BYTES.counter(&[]).increment(n as u64);
     }
     stream.flush().await?;
     stream.shutdown(std::net::Shutdown::Write).await?;
@@ -126,6 +129,10 @@ async fn answer(
             }
             Err(refusal) => serve::refuse(refusal, now),
         };
+        if let Some(response) = &response {
+            let status = response.status.to_string();
+            table::DIRECTORY_PORT_REQUESTS.counter(&[("status", &status)]).increment(1);
+        }
         return response.map(Spool::new).transpose().map_err(io::Error::other);
     }
 }

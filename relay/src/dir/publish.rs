@@ -4,6 +4,7 @@
 //! so), so an upload counts only once the authority gives the descriptor back.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,8 +55,8 @@ pub struct PublishState {
     pub authorities: Vec<AuthorityState>,
     /// Uploads that were taken, by all authorities together.
     pub uploads: u64,
-    /// Uploads that failed, were refused, or came to nothing.
-    pub failures: u64,
+    /// Uploads that came to nothing, by [`UploadState::label`].
+    pub failures: BTreeMap<&'static str, u64>,
 }
 
 /// A descriptor of ours.
@@ -334,7 +335,7 @@ impl<T: Transport + 'static, D: Describe> DirPublisher<T, D> {
         match upload {
             UploadState::Taken { .. } => state.uploads += 1,
             UploadState::Confirmed => {}
-            _ => state.failures += 1,
+            _ => *state.failures.entry(upload.label()).or_default() += 1,
         }
         let is_confirmed = upload == UploadState::Confirmed;
         if let Some(authority) = state.authorities.get_mut(authority) {

@@ -91,7 +91,7 @@ async fn respond(shard: Rc<Shard>, serial: u64, socket: TcpStream) {
     };
     let result = within(limits::TLS_HANDSHAKE_TIMEOUT, connection).await;
     shard.handshakes.done(serial);
-    shard.count(|counters| counters.tls_handshakes[usize::from(result.is_ok())] += 1);
+    shard.count(|counters| counters.tls_handshake(&result));
     match result {
         Ok(connection) => shard.spawn(link::run(shard.clone(), connection, Origin::Accepted(identity))),
         Err(failure) => debug!("TLS handshake with a peer that came to us: {failure}"),
@@ -117,7 +117,7 @@ async fn initiate(shard: &Rc<Shard>, address: SocketAddr) -> Result<Connection, 
     let socket = within(limits::CONNECT_TIMEOUT, connect).await?;
     let tls = shard.connector.connect(&mut *shard.rng.borrow_mut())?;
     let result = within(limits::TLS_HANDSHAKE_TIMEOUT, shake(socket, tls, address)).await;
-    shard.count(|counters| counters.tls_handshakes[usize::from(result.is_ok())] += 1);
+    shard.count(|counters| counters.tls_handshake(&result));
     result
 }
 

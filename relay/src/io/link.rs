@@ -110,6 +110,18 @@ pub(super) enum LinkFailure {
     Connection(#[from] io::Error),
 }
 
+impl LinkFailure {
+    /// Its place among [`FAILURES`](super::shard::IoCounters::FAILURES).
+    pub(super) fn index(&self) -> usize {
+        match self {
+            LinkFailure::ClosedByPeer => 0,
+            LinkFailure::Timeout => 1,
+            LinkFailure::Tls(_) => 2,
+            LinkFailure::Connection(_) => 3,
+        }
+    }
+}
+
 struct Link {
     shard: Rc<Shard>,
     id: LinkId,

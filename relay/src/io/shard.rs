@@ -19,7 +19,7 @@ use tracing::info;
 
 use super::connect::{self, Handshakes};
 use super::control::{Control, Mailbox};
-use super::link::{LinkSlot, Scratch};
+use super::link::{LinkFailure, LinkSlot, Scratch};
 use super::mesh::Port;
 use super::net::{self, OutboundAddresses};
 use crate::engine::Engine;
@@ -62,10 +62,25 @@ pub struct IoCounters {
     pub accepted: u64,
     /// Failures to accept one.
     pub accept_errors: u64,
-    /// TLS handshakes that failed, and that succeeded, of both directions.
-    pub tls_handshakes: [u64; 2],
+    /// TLS handshakes of both directions that succeeded.
+    pub tls_done: u64,
+    /// TLS handshakes of both directions that failed, by reason ([`FAILURES`](Self::FAILURES)).
+    pub tls_failed: [u64; 4],
     /// TLS handshakes given up because too many were under way.
     pub tls_shed: u64,
+}
+
+impl IoCounters {
+    /// Why TLS handshakes fail: the peer closed the connection, it took too long, it broke TLS, or the connection broke.
+    pub const FAILURES: [&str; 4] = ["closed", "timeout", "tls", "connection"];
+
+    /// Counts the outcome of a TLS handshake.
+    pub(super) fn tls_handshake<T>(&mut self, result: &Result<T, LinkFailure>) {
+        match result {
+            Ok(_) => self.tls_done += 1,
+            Err(failure) => self.tls_failed[failure.index()] += 1,
+        }
+    }
 }
 
 /// The waker of one task of this thread, once it has been polled.
