@@ -172,3 +172,18 @@ fn nothing_forged_is_ever_served() {
         assert!(documents.ns.is_none() && documents.microdesc.is_none() && directory.network().is_none());
     });
 }
+
+#[test]
+fn our_address_is_what_most_servers_see() {
+    let seen = |addresses: &[&str]| {
+        let seen = addresses.iter().enumerate().map(|(server, a)| (server, a.parse().unwrap())).collect();
+        FetchState { seen, ..FetchState::default() }.seen_ipv4().map(|address| address.to_string())
+    };
+    assert_eq!(seen(&["1.2.3.4", "1.2.3.4", "5.6.7.8"]).as_deref(), Some("1.2.3.4"));
+    assert_eq!(seen(&["1.2.3.4", "2001:db8::1", "1.2.3.4"]).as_deref(), Some("1.2.3.4"));
+    for undecided in
+        [&["1.2.3.4"][..], &["1.2.3.4", "5.6.7.8"], &["1.2.3.4", "1.2.3.4", "5.6.7.8", "5.6.7.8"], &[]]
+    {
+        assert_eq!(seen(undecided), None, "{undecided:?}");
+    }
+}
