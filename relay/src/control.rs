@@ -87,6 +87,8 @@ pub struct Control {
     pub fatal: RefCell<Option<String>>,
     /// Circuits on all shards at the last look.
     pub open_circuits: Cell<usize>,
+    /// Links that relays have opened to us over IPv6, at the last look.
+    pub links_from_relays_ipv6: Cell<u64>,
     /// When all shards last answered.
     pub answered: Cell<Instant>,
     /// The metrics.

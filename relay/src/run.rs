@@ -265,6 +265,7 @@ pub fn run(start: Start, hidden: Hidden) -> Result<(), RunError> {
         started: now,
         fatal: RefCell::default(),
         open_circuits: Cell::new(0),
+        links_from_relays_ipv6: Cell::new(0),
         answered: Cell::new(Instant::now()),
         exporter,
         rng: RefCell::new(rng),
@@ -292,7 +293,8 @@ async fn serve(
     let mut tasks = vec![
         glommio::spawn_local(control.clone().keep_keys()),
         glommio::spawn_local(control.clone().report()),
-        glommio::spawn_local(control.clone().test_reachability()),
+        glommio::spawn_local(control.clone().test_reachability(false)),
+        glommio::spawn_local(control.clone().test_reachability(true)),
         glommio::spawn_local(control.clone().watch_address()),
         glommio::spawn_local(control.clone().beat()),
     ];

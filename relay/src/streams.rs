@@ -53,7 +53,10 @@ impl Streams {
             let now = Clocks { mono, unix };
             let io = &mut EngineIo { engine, now: mono };
             match event {
-                StreamEvent::BeginDir { at } => requests.begin(io, now, directory.as_deref(), at, None),
+                StreamEvent::BeginDir { at } => {
+                    let client = io.engine.previous_hop(at.circuit);
+                    requests.begin(io, now, directory.as_deref(), at, client);
+                }
                 StreamEvent::Readable(at) => {
                     if let Some(directory) = directory.as_deref() {
                         requests.readable(io, now, directory, at);

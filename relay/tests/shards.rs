@@ -133,6 +133,8 @@ impl StreamHandler for Echo {
     fn handle(&mut self, event: StreamEvent) {
         match event {
             StreamEvent::BeginDir { at } => {
+                let from = self.0.engine(|engine, _| engine.previous_hop(at.circuit));
+                assert_eq!(from, Some(Ipv4Addr::LOCALHOST.into()));
                 self.0.engine(|engine, now| engine.stream_connected(now, at, &Connected { addr: None }));
             }
             StreamEvent::Readable(at) | StreamEvent::Writable(at) => self.echo(at),

@@ -60,8 +60,10 @@ impl Publicity {
 /// What changes while the relay runs.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Standing {
-    /// Whether the relay may be published: it is reachable, or assumed to be.
+    /// Whether others reach the IPv4 ORPort, or are assumed to: only then the relay is published.
     pub reachable: bool,
+    /// The same for the IPv6 ORPort, which is left out of the descriptor until then.
+    pub reachable_ipv6: bool,
     /// The best rate in bytes a second that was seen in the last days ([`bandwidth`](super::bandwidth)).
     pub observed: u64,
     /// Whether the consensus wants the TAP key published (`publish-dummy-tap-key`).
@@ -73,11 +75,16 @@ pub struct Standing {
 }
 
 impl Standing {
-    /// What is published changes: addresses that are new have to be found reachable first. Returns whether they are.
+    /// What is published changes: an address that is new has to be found reachable first. Returns whether one is.
     pub fn follow(&mut self, before: &Publicity, after: &Publicity) -> bool {
-        let moved = before.addresses() != after.addresses();
-        self.reachable &= !moved;
-        moved
+        self.reachable &= before.ipv4 == after.ipv4;
+        self.reachable_ipv6 &= before.ipv6 == after.ipv6;
+        before.addresses() != after.addresses()
+    }
+
+    /// Whether others reach an address of this family.
+    pub fn reaches(&self, address: SocketAddr) -> bool {
+        if address.is_ipv6() { self.reachable_ipv6 } else { self.reachable }
     }
 }
 
@@ -110,7 +117,7 @@ impl Describe for Describer {
             ipv4,
             or_port,
             dir_port: publicity.dir_port,
-            ipv6: publicity.ipv6,
+            ipv6: publicity.ipv6.filter(|_| standing.reachable_ipv6),
             platform: format!("onionring {} on Linux", env!("CARGO_PKG_VERSION")),
             protocols: protocols(),
             published: now,

@@ -2,6 +2,9 @@
 //!
 //! The far end of the test is this relay's own ORPort, as its descriptor would name it. The relay in between connects
 //! to it, so what is proved is what clients need: address, port, identity and onion key fit together.
+//!
+//! What is not proved is which address the relay in between has used: one that has a link with this relay already takes
+//! that, whatever family it is of. For IPv6 it therefore counts that a relay has opened a link to us over IPv6.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -18,7 +21,7 @@ use crate::dir::directory::NetworkView;
 /// This relay, as the test looks for it.
 #[derive(Clone, Debug)]
 pub struct Myself {
-    /// Its ORPorts as the descriptor names them.
+    /// Its ORPorts as the descriptor is to name them.
     pub or_ports: Vec<SocketAddr>,
     /// SHA-1 of its RSA identity key.
     pub rsa_id: [u8; 20],

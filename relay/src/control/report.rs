@@ -37,11 +37,12 @@ impl Control {
             }
             drop(sender);
             sleep(REPORT_INTERVAL).await;
-            let (mut heard, mut circuits, mut bytes) = (0, 0, [0; 2]);
+            let (mut heard, mut circuits, mut bytes, mut from_ipv6) = (0, 0, [0; 2], 0);
             while let Ok((shard, counters)) = answers.try_recv() {
                 let (counters, io) = &*counters;
                 telemetry::publish(shard, counters, io);
                 circuits += counters.circuits;
+                from_ipv6 += counters.links_from_relays_ipv6;
                 bytes[0] += counters.link_bytes_in;
                 bytes[1] += counters.link_bytes_out;
                 heard += 1;
@@ -51,6 +52,7 @@ impl Control {
             if heard == shards {
                 self.answered.set(Instant::now());
                 self.open_circuits.set(circuits);
+                self.links_from_relays_ipv6.set(from_ipv6);
                 let mut history = self.bandwidth.borrow_mut();
                 history.observe(Self::now(), begun.elapsed(), bytes);
                 self.standing.borrow_mut().observed = history.observed();

@@ -48,6 +48,8 @@ pub struct Counters {
     pub crossed: u64,
     /// Links that completed their handshake: with clients, with relays that came to us, with relays we went to.
     pub links_opened: [u64; 3],
+    /// Links that relays opened to us over IPv6.
+    pub links_from_relays_ipv6: u64,
     /// Links closed, by reason.
     pub links_closed: BTreeMap<&'static str, u64>,
     /// Dials begun.
@@ -99,6 +101,7 @@ impl Default for Counters {
             recognised: 0,
             crossed: 0,
             links_opened: [0; 3],
+            links_from_relays_ipv6: 0,
             links_closed: BTreeMap::new(),
             dials: 0,
             circuits_created: 0,

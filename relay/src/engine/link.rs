@@ -1,6 +1,6 @@
 //! Links as a shard sees them: handshake, the way of a cell from a link to its circuit's home, and the way out.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +29,8 @@ pub struct LinkFacts {
     pub version: LinkVersion,
     /// Who the peer proved to be; `None` for a client.
     pub peer: Option<PeerIdentity>,
+    /// The peer's address as the connection has it.
+    pub address: IpAddr,
     /// Whether the connection leads to an address that the peer calls its own.
     pub canonical: bool,
     /// Which circuit ids are ours to choose, and which are the peer's.
@@ -64,6 +66,7 @@ pub enum Origin {
 pub(super) struct Link {
     state: State,
     queue: LinkQueue,
+    address: IpAddr,
     dial: Option<DialId>,
     /// Padding of an open link.
     padding: Option<PaddingTimer>,
@@ -143,6 +146,7 @@ impl Engine {
         let mut link = Link {
             state: State::Handshake(Box::new(handshake)),
             queue: LinkQueue::new(self.homes.clone(), limits::CIRCUIT_PRIORITY_HALF_LIFE, now),
+            address: new.peer.ip().to_canonical(),
             dial,
             padding: None,
             circuits: 0,
@@ -234,6 +238,7 @@ impl Engine {
             canonical: established.canonical,
             circ_ids: established.circ_ids,
             peer: established.peer,
+            address: link.address,
             opened_at: now,
         });
         let range = if facts.canonical { limits::IDLE_CANONICAL_LINK } else { limits::IDLE_LINK };
@@ -246,6 +251,7 @@ impl Engine {
         let dial = link.dial.take();
         let kind = if facts.is_client() { 0 } else { 1 + usize::from(dial.is_some()) };
         self.counters.links_opened[kind] += 1;
+        self.counters.links_from_relays_ipv6 += u64::from(kind == 1 && facts.address.is_ipv6());
         if let Some(peer) = &facts.peer {
             let registrar = self.homes.registrar(&peer.rsa_id);
             self.tell(now, registrar, Message::LinkOpened(id, facts.clone()));

@@ -5,6 +5,7 @@
 //! [`Engine::stream_writable`] allows, so a slow circuit slows the connection and not the relay.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
 
 use onionring_proto::cell::DestroyReason;
 use onionring_proto::flow::{FlowError, MAX_UNPREDICTABLE_DATA_LEN, STREAM_WINDOW, StreamRecv, StreamSend};
@@ -162,6 +163,11 @@ impl Engine {
             }
             Some(_) => None,
         }
+    }
+
+    /// The address from which a circuit's cells come: the client's, or that of the relay before this one.
+    pub fn previous_hop(&self, id: CircuitId) -> Option<IpAddr> {
+        self.circuits.get(id).map(|circuit| circuit.prev_facts.address)
     }
 
     /// Whether the circuit has all the streams it may have.

@@ -59,7 +59,15 @@ fn only_addresses_that_were_found_reachable_are_published() {
     describer.standing.borrow_mut().reachable = true;
     assert_eq!(describer.contents(now).unwrap().descriptor.ipv4, Ipv4Addr::new(192, 0, 2, 2));
     let ipv6 = Some(("2001:db8::1".parse().unwrap(), 9001));
-    assert!(replace(&describer, Publicity { ipv6, ..publicity() }));
+    let with_ipv6 = Publicity { ipv6, ..publicity() };
+    assert!(replace(&describer, with_ipv6.clone()));
+    describer.standing.borrow_mut().reachable = true;
+    // An IPv6 address that nobody reaches does not keep the relay from being published.
+    assert_eq!(describer.contents(now).unwrap().descriptor.ipv6, None);
+    describer.standing.borrow_mut().reachable_ipv6 = true;
+    assert_eq!(describer.contents(now).unwrap().descriptor.ipv6, ipv6);
+    assert!(!replace(&describer, with_ipv6));
+    assert!(describer.standing.borrow().reachable_ipv6);
 
     describer.standing.borrow_mut().reachable = true;
     replace(&describer, Publicity { publish: false, ..publicity() });
