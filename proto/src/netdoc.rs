@@ -9,6 +9,7 @@
 use thiserror::Error;
 
 pub mod authcert;
+pub mod consdiff;
 pub mod consensus;
 pub mod extrainfo;
 pub mod family;

@@ -18,11 +18,12 @@ use onionring_proto::link::{
     ExpectedPeer, ExportError, Handshake, LinkIdentity, LinkParams, TlsExporter, judge,
 };
 use onionring_proto::netdoc::authcert::AuthCert;
+use onionring_proto::netdoc::consdiff;
 use onionring_proto::netdoc::consensus::UnverifiedConsensus;
 use onionring_proto::netdoc::extrainfo::ExtraInfo;
 use onionring_proto::netdoc::microdesc::Microdesc;
 use onionring_proto::netdoc::routerdesc::RouterDesc;
-use onionring_proto::netdoc::text_of;
+use onionring_proto::netdoc::{text, text_of};
 use onionring_proto::policy::ExitPolicy;
 use onionring_proto::relay_msg::{
     self, Begin, Connected, End, Extend2, Extended2, RelayCmd, Resolve, Resolved, Sendme, StreamId, Truncate,
@@ -49,6 +50,7 @@ pub const TARGETS: &[Target] = &[
     ("microdescriptor", microdescriptor),
     ("authority_cert", authority_cert),
     ("consensus", consensus),
+    ("consensus_diff", consensus_diff),
     ("torrc", torrc),
 ];
 
@@ -287,6 +289,20 @@ fn authority_cert(data: &[u8]) {
 
 fn consensus(data: &[u8]) {
     let _ = text_of(data).map(UnverifiedConsensus::parse);
+}
+
+/// Up to the first NUL a base, after it the commands of a diff for that, which serve as another consensus, too.
+fn consensus_diff(data: &[u8]) {
+    let Ok(data) = text_of(data) else { return };
+    let (base, rest) = data.split_once('\0').unwrap_or((data, ""));
+    let from = text::hex_upper(&consdiff::signed_sha3(base));
+    let diff = format!("network-status-diff-version 1\nhash {from} {}\n{rest}", "0".repeat(64));
+    assert!(consdiff::is_diff(&diff));
+    assert!(consdiff::apply(base, &diff).is_err(), "no text has that digest");
+    let _ = consdiff::apply(base, rest);
+    if let Ok(diff) = consdiff::generate(base, rest) {
+        assert_eq!(consdiff::apply(base, &diff).as_deref(), Ok(rest));
+    }
 }
 
 /// A configuration file; what it comes to is written and read again.
