@@ -87,6 +87,26 @@ fn recorded_consensuses() {
     commands(&later, CONSENSUS_NS);
 }
 
+/// Of C tor 0.4.9.11: three authorities and three relays, one consensus to the next.
+#[test]
+fn recorded_diffs() {
+    for (base, target, diff) in [
+        (
+            include_str!("../testdata/consdiff/ns_base.txt"),
+            include_str!("../testdata/consdiff/ns_target.txt"),
+            include_str!("../testdata/consdiff/ns_diff.txt"),
+        ),
+        (
+            include_str!("../testdata/consdiff/microdesc_base.txt"),
+            include_str!("../testdata/consdiff/microdesc_target.txt"),
+            include_str!("../testdata/consdiff/microdesc_diff.txt"),
+        ),
+    ] {
+        assert_eq!(apply(base, diff).as_deref(), Ok(target));
+        assert_eq!(generate(base, target).as_deref(), Ok(diff));
+    }
+}
+
 #[test]
 fn what_no_diff_can_say() {
     assert_eq!(generate("a\n", "a\n.\n"), Err(GenerateError::LoneDot));
