@@ -11,6 +11,10 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+mod shelf;
+
+pub use shelf::Shelf;
+
 /// A file of the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Cached {
@@ -102,8 +106,7 @@ impl DocStore {
     /// Opens the store in `dir`, which is made if it is missing.
     pub fn open(dir: impl Into<PathBuf>) -> Result<Self, StoreError> {
         let dir = dir.into();
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(&dir);
-        made.map_err(failed("make the directory", &dir))?;
+        make_dir(&dir)?;
         Ok(DocStore { dir })
     }
 
@@ -182,9 +185,19 @@ fn options() -> OpenOptions {
     options
 }
 
+fn make_dir(path: &Path) -> Result<(), StoreError> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(failed("make the directory", path))
+}
+
 fn read(path: &Path, max: u64) -> Result<String, StoreError> {
+    String::from_utf8(read_bytes(path, max)?).map_err(|_| StoreError::NotText(path.into()))
+}
+
+/// What is in a file; nothing, if there is none.
+fn read_bytes(path: &Path, max: u64) -> Result<Vec<u8>, StoreError> {
     let file = match File::open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(String::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         file => file.map_err(failed("open", path))?,
     };
     let size = file.metadata().map_err(failed("look at", path))?.len();
@@ -194,7 +207,7 @@ fn read(path: &Path, max: u64) -> Result<String, StoreError> {
     let mut bytes = Vec::with_capacity(size as usize);
     // The file may grow while it is read.
     file.take(max).read_to_end(&mut bytes).map_err(failed("read", path))?;
-    String::from_utf8(bytes).map_err(|_| StoreError::NotText(path.into()))
+    Ok(bytes)
 }
 
 fn write<'a>(path: &Path, documents: impl IntoIterator<Item = &'a [u8]>) -> io::Result<()> {
