@@ -1,10 +1,12 @@
 //! The relay's directory side: fetching the network's documents, giving them out, and publishing its own.
 //!
 //! The control side asks authorities ([`client`]) for what is due ([`fetch`]), checks it ([`check`]), keeps it
-//! ([`library`]), and puts it in force for everyone ([`directory`]); [`publish`] uploads what the relay says of itself.
+//! ([`library`]), and puts it in force for everyone ([`directory`]), with the diffs from what was in force before
+//! ([`archive`]); [`publish`] uploads what the relay says of itself.
 //! Shards answer requests ([`http`], [`serve`]) from a [`snapshot`] on BEGIN_DIR streams ([`stream`]); the same answers
 //! go out on the DirPort ([`port`]). An answer is a list of shared documents that is sent piece by piece ([`spool`]).
 
+pub mod archive;
 pub mod check;
 pub mod client;
 pub mod clock;

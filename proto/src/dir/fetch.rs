@@ -7,7 +7,9 @@ use std::time::Duration;
 use rand_core::Rng;
 
 use super::backoff::{Backoff, Delays, below};
-use super::request::{CERTS_PER_REQUEST, DESCRIPTORS_PER_REQUEST, DirRequest, MICRODESCS_PER_REQUEST};
+use super::request::{
+    AtHand, CERTS_PER_REQUEST, DESCRIPTORS_PER_REQUEST, DirRequest, MICRODESCS_PER_REQUEST,
+};
 use crate::netdoc::authcert::CertStore;
 use crate::netdoc::consensus::{Consensus, Flavor, Lifetime, Shortfall};
 use crate::netdoc::text::Fingerprint;
@@ -19,6 +21,9 @@ const REQUESTS_MIN: usize = 3;
 const DOCUMENTS_MIN: usize = 32;
 /// Seconds that a directory cache leaves the authorities between making a consensus and asking for it.
 const CACHE_HEAD_START: u64 = 120;
+/// From a consensus older than this, no diff is asked for (C tor's `try-diff-for-consensus-newer-than`): caches hardly
+/// have one, and it would not be short.
+const DIFF_BASE_AGE: Duration = Duration::from_secs(72 * 3600);
 
 /// What this node needs of the directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,6 +115,25 @@ struct State {
     under_way: bool,
 }
 
+/// What is known of a flavour of consensus.
+#[derive(Clone, Copy, Debug, Default)]
+struct Held {
+    /// The one at hand: its lifetime, and its name in requests for diffs.
+    known: Option<(Lifetime, [u8; 32])>,
+    /// When to fetch the next.
+    due: Unix,
+    /// A diff from it was of no use: the next is to come whole.
+    whole: bool,
+}
+
+impl Held {
+    fn at_hand(&self, now: Unix) -> Option<AtHand> {
+        let (lifetime, name) = self.known?;
+        let is_base = !self.whole && now.since(lifetime.valid_after) <= DIFF_BASE_AGE;
+        Some(AtHand { valid_after: lifetime.valid_after, diff_from: is_base.then_some(name) })
+    }
+}
+
 /// Decides what to fetch.
 ///
 /// Tell it what arrives ([`Fetcher::got_consensus`] and the others), then call [`Fetcher::poll`] until it returns
@@ -120,8 +144,7 @@ pub struct Fetcher {
     role: Role,
     authorities: Vec<Fingerprint>,
     delays: Delays,
-    /// Per flavour: the lifetime of what is at hand, and when to fetch the next.
-    consensuses: BTreeMap<Flavor, (Option<Lifetime>, Unix)>,
+    consensuses: BTreeMap<Flavor, Held>,
     wanted: BTreeMap<Wanted, State>,
     under_way: BTreeMap<FetchId, Vec<Wanted>>,
     last_id: u64,
@@ -130,7 +153,7 @@ pub struct Fetcher {
 impl Fetcher {
     /// A fetcher that has nothing yet. `authorities` are the configured v3 identities.
     pub fn new(role: Role, authorities: Vec<Fingerprint>, delays: Delays) -> Self {
-        let consensuses = role.flavors().iter().map(|f| (*f, (None, Unix(0)))).collect();
+        let consensuses = role.flavors().iter().map(|f| (*f, Held::default())).collect();
         let wanted = role.flavors().iter().map(|f| (Wanted::Consensus(*f), State::default())).collect();
         let (under_way, last_id) = (BTreeMap::new(), 0);
         Fetcher { role, authorities, delays, consensuses, wanted, under_way, last_id }
@@ -146,12 +169,15 @@ impl Fetcher {
         now: Unix,
         rng: &mut (impl Rng + ?Sized),
     ) {
-        let Some((known, due)) = self.consensuses.get_mut(&consensus.flavor) else { return };
-        if known.is_some_and(|k| k.valid_after >= consensus.lifetime.valid_after) {
+        let Some(held) = self.consensuses.get_mut(&consensus.flavor) else { return };
+        if held.known.is_some_and(|(known, _)| known.valid_after >= consensus.lifetime.valid_after) {
             return;
         }
-        *known = Some(consensus.lifetime);
-        *due = next_consensus_fetch(self.role, known.as_ref(), now, rng);
+        *held = Held {
+            known: Some((consensus.lifetime, consensus.signed_sha3)),
+            due: next_consensus_fetch(self.role, Some(&consensus.lifetime), now, rng),
+            whole: false,
+        };
         if let Some(state) = self.wanted.get_mut(&Wanted::Consensus(consensus.flavor)) {
             state.backoff.succeeded();
         }
@@ -216,6 +242,13 @@ impl Fetcher {
         }
     }
 
+    /// The diff from the consensus at hand made nothing that can be used: the next one is asked for whole.
+    pub fn refuse_diffs(&mut self, flavor: Flavor) {
+        if let Some(held) = self.consensuses.get_mut(&flavor) {
+            held.whole = true;
+        }
+    }
+
     /// Documents that are missing, consensuses aside.
     pub fn missing(&self) -> usize {
         self.wanted.keys().filter(|w| !matches!(w, Wanted::Consensus(_))).count()
@@ -237,13 +270,13 @@ impl Fetcher {
     }
 
     fn due_consensus(&self, now: Mono, unix: Unix) -> Option<(DirRequest, Vec<Wanted>)> {
-        let (flavor, (known, _)) = self.consensuses.iter().find(|(flavor, (_, due))| {
-            *due <= unix && self.wanted.get(&Wanted::Consensus(**flavor)).is_some_and(|s| is_due(s, now))
+        let (flavor, held) = self.consensuses.iter().find(|(flavor, held)| {
+            held.due <= unix && self.wanted.get(&Wanted::Consensus(**flavor)).is_some_and(|s| is_due(s, now))
         })?;
         let request = DirRequest::Consensus {
             flavor: *flavor,
             signers: self.authorities.clone(),
-            newer_than: known.map(|k| k.valid_after),
+            at_hand: held.at_hand(unix),
         };
         Some((request, vec![Wanted::Consensus(*flavor)]))
     }
@@ -276,7 +309,7 @@ impl Fetcher {
         for w in self.under_way.remove(&id).unwrap_or_default() {
             let delivered = match w {
                 Wanted::Consensus(flavor) => {
-                    self.consensuses.get(&flavor).is_some_and(|(_, due)| *due > unix)
+                    self.consensuses.get(&flavor).is_some_and(|held| held.due > unix)
                 }
                 _ => false,
             };
@@ -292,7 +325,7 @@ impl Fetcher {
     pub fn next_timeout(&self, now: Mono, unix: Unix) -> Option<Duration> {
         let waits = self.wanted.iter().filter(|(_, s)| !s.under_way).map(|(w, state)| {
             let due = match w {
-                Wanted::Consensus(flavor) => self.consensuses.get(flavor).map_or(Unix(0), |(_, due)| *due),
+                Wanted::Consensus(flavor) => self.consensuses.get(flavor).map_or(Unix(0), |held| held.due),
                 _ => Unix(0),
             };
             state.backoff.ready_at().since(now).max(due.since(unix))

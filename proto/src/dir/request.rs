@@ -14,6 +14,18 @@ pub const CERTS_PER_REQUEST: usize = 32;
 /// Bytes of a shortened authority identity in a consensus URL, as C tor writes it.
 const SIGNER_PREFIX: usize = 3;
 
+/// The header that names the consensuses from which a diff will do (dir-spec 4.5.2).
+pub const DIFF_FROM_HEADER: &str = "X-Or-Diff-From-Consensus";
+
+/// A consensus that need not be sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AtHand {
+    /// Its `valid-after`: a directory that has no newer one answers 304.
+    pub valid_after: Unix,
+    /// SHA3-256 of its signed part, if a directory that has a newer one may send the diff from it.
+    pub diff_from: Option<[u8; 32]>,
+}
+
 /// A document to GET.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DirRequest {
@@ -23,8 +35,8 @@ pub enum DirRequest {
         flavor: Flavor,
         /// v3 identities of authorities of which more than half must have signed it.
         signers: Vec<Fingerprint>,
-        /// `valid-after` of the one at hand: a directory that has no newer one then answers 304.
-        newer_than: Option<Unix>,
+        /// The one at hand.
+        at_hand: Option<AtHand>,
     },
     /// The newest certificates of these authorities.
     CertsById(Vec<Fingerprint>),
@@ -70,10 +82,10 @@ impl DirRequest {
         }
     }
 
-    /// The time to send as `If-Modified-Since`, if any.
-    pub fn if_modified_since(&self) -> Option<Unix> {
+    /// What need not be sent again, if anything.
+    pub fn at_hand(&self) -> Option<AtHand> {
         match self {
-            DirRequest::Consensus { newer_than, .. } => *newer_than,
+            DirRequest::Consensus { at_hand, .. } => *at_hand,
             _ => None,
         }
     }
@@ -91,14 +103,14 @@ mod tests {
     fn paths_are_those_that_c_tor_asks_for() {
         let id = |n: u8| Fingerprint([n; 20]);
         let signers = vec![id(0xcc), id(0x0a)];
-        let consensus =
-            |flavor| DirRequest::Consensus { flavor, signers: signers.clone(), newer_than: Some(Unix(9)) };
+        let at_hand = Some(AtHand { valid_after: Unix(9), diff_from: None });
+        let consensus = |flavor| DirRequest::Consensus { flavor, signers: signers.clone(), at_hand };
         assert_eq!(consensus(Flavor::Ns).path(), "/tor/status-vote/current/consensus/0A0A0A+CCCCCC");
         assert_eq!(
             consensus(Flavor::Microdesc).path(),
             "/tor/status-vote/current/consensus-microdesc/0A0A0A+CCCCCC"
         );
-        assert_eq!(consensus(Flavor::Ns).if_modified_since(), Some(Unix(9)));
+        assert_eq!(consensus(Flavor::Ns).at_hand(), at_hand);
         let (a, b) = ("01".repeat(20), "FF".repeat(20));
         let both = vec![id(1), id(0xff)];
         assert_eq!(DirRequest::CertsById(both.clone()).path(), format!("/tor/keys/fp/{a}+{b}"));

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use futures_lite::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use onionring_node::compress::{DecodeError, Decoder, Encoding};
-use onionring_proto::netdoc::text::Fingerprint;
+use onionring_proto::dir::request::{AtHand, DIFF_FROM_HEADER};
+use onionring_proto::netdoc::text::{self, Fingerprint};
 use onionring_proto::time::Unix;
 use onionring_proto::torrc::authority::Authority;
 use thiserror::Error;
@@ -134,13 +135,12 @@ pub struct Answer {
     pub body: Vec<u8>,
 }
 
-/// Asks for `path`; the answer may have `bytes_max` bytes. With `newer_than`, the server need not send what it had
-/// by then.
+/// Asks for `path`; the answer may have `bytes_max` bytes. The server need not send what is `at_hand`.
 pub async fn get(
     transport: &impl Transport,
     server: &DirServer,
     path: &str,
-    newer_than: Option<Unix>,
+    at_hand: Option<AtHand>,
     bytes_max: usize,
 ) -> Result<Answer, FetchError> {
     let accepted: Vec<&str> = Encoding::ALL.iter().map(|e| e.token()).collect();
@@ -149,10 +149,13 @@ pub async fn get(
         server.dir,
         accepted.join(", ")
     );
-    if let Some(newer_than) = newer_than {
+    if let Some(at_hand) = at_hand {
         // Servers say "not modified" only of what is older than the time given.
-        let since = http::format_date(newer_than + Duration::from_secs(1));
+        let since = http::format_date(at_hand.valid_after + Duration::from_secs(1));
         head.push_str(&format!("If-Modified-Since: {since}\r\n"));
+        if let Some(base) = at_hand.diff_from {
+            head.push_str(&format!("{DIFF_FROM_HEADER}: {}\r\n", text::hex_upper(&base)));
+        }
     }
     head.push_str("\r\n");
     exchange(transport, server, head.as_bytes(), bytes_max).await

@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use onionring_proto::netdoc::consensus::Consensus;
+use onionring_proto::netdoc::consensus::{Consensus, Flavor};
 use onionring_proto::netdoc::microdesc::{Microdesc, MicrodescDigest};
 
-use super::snapshot::{DirSnapshot, OwnDocs};
+use super::snapshot::{DirSnapshot, OwnDocs, StoredConsensus};
 use super::spool::Blob;
 use crate::engine::snapshot::{KnownRelay, KnownRelays};
 
@@ -73,6 +73,15 @@ impl Directory {
     /// Shows another page to people who look from now on.
     pub fn set_front_page(&self, front_page: Option<Blob>) {
         self.documents.rcu(|old| DirSnapshot { front_page: front_page.clone(), ..DirSnapshot::clone(old) });
+    }
+
+    /// Serves another form of a consensus from now on, such as one with more diffs.
+    pub fn set_consensus(&self, flavor: Flavor, consensus: Arc<StoredConsensus>) {
+        self.documents.rcu(|old| {
+            let mut documents = DirSnapshot::clone(old);
+            *documents.consensus_mut(flavor) = Some(consensus.clone());
+            documents
+        });
     }
 
     /// Serves another descriptor of this relay from now on.

@@ -11,16 +11,16 @@ use std::time::Duration;
 use glommio::channels::local_channel::{self, LocalSender};
 use glommio::timer::timeout;
 use onionring_node::compress::Encoding;
-use onionring_node::docstore::{Cached, DocStore, StoreError};
+use onionring_node::docstore::{Cached, DocStore, Shelf, StoreError};
 use onionring_node::log::RateLimit;
 use onionring_proto::dir::backoff::Delays;
 use onionring_proto::dir::fetch::{Fetch, FetchId, Fetcher, Outcome, Role};
 use onionring_proto::dir::request::DirRequest;
 use onionring_proto::dir::sources::Sources;
 use onionring_proto::limits::{EXTRA_INFO, ROUTER_DESCRIPTOR};
-use onionring_proto::netdoc;
 use onionring_proto::netdoc::consensus::{Flavor, Shortfall};
 use onionring_proto::netdoc::text::Fingerprint;
+use onionring_proto::netdoc::{self, consdiff};
 use onionring_proto::time::Unix;
 use tracing::{debug, info, warn};
 
@@ -31,6 +31,10 @@ use super::directory::Directory;
 use super::library::Library;
 use super::spool::Blob;
 use crate::limits;
+
+mod diffs;
+
+use diffs::{Diffs, Made};
 
 /// What to fetch, and from whom.
 #[derive(Clone, Debug)]
@@ -58,6 +62,8 @@ pub struct FetchState {
     pub bytes: u64,
     /// Documents that were not fit to be kept.
     pub unfit: u64,
+    /// Consensuses of which only the difference from the one before was sent.
+    pub diffs: u64,
     /// When the consensus in force was made, by flavour (`ns`, `microdesc`).
     pub valid_after: [Option<Unix>; 2],
     /// Whether the last attempt to write to the disk failed.
@@ -106,8 +112,15 @@ pub struct DirClient<T> {
     sources: Sources<usize>,
     library: Library,
     unchecked: Vec<Unchecked>,
+    diffs: Diffs,
     dirty: bool,
     state: Rc<RefCell<FetchState>>,
+}
+
+/// What requests and other work under way tell the client.
+enum Event {
+    Fetched(Fetched),
+    Made(Made),
 }
 
 struct Fetched {
@@ -137,6 +150,7 @@ impl<T: Transport + 'static> DirClient<T> {
             directory,
             library: Library::default(),
             unchecked: Vec::new(),
+            diffs: Diffs::default(),
             dirty: false,
             state: Rc::default(),
         }
@@ -160,25 +174,31 @@ impl<T: Transport + 'static> DirClient<T> {
         let (sender, receiver) = local_channel::new_unbounded();
         let sender = Rc::new(sender);
         let mut under_way = 0;
+        self.make_diffs(&sender);
         loop {
             while under_way < limits::DIR_FETCHES && self.start_one(&sender) {
                 under_way += 1;
             }
             let patience = self.patience();
-            if let Ok(Some(fetched)) = timeout(patience, async { Ok(receiver.recv().await) }).await {
-                under_way -= 1;
-                self.finish(fetched).await;
+            match timeout(patience, async { Ok(receiver.recv().await) }).await {
+                Ok(Some(Event::Fetched(fetched))) => {
+                    under_way -= 1;
+                    self.finish(fetched).await;
+                }
+                Ok(Some(Event::Made(made))) => self.take_made(made),
+                _ => {}
             }
             // Answers come in bunches; one change for all that are here will do.
             if self.dirty && sender.len() == 0 {
                 self.put_in_force();
+                self.make_diffs(&sender);
                 changed();
             }
         }
     }
 
     /// Starts the next request, if one is due and a server can be asked.
-    fn start_one(&mut self, results: &Rc<LocalSender<Fetched>>) -> bool {
+    fn start_one(&mut self, events: &Rc<LocalSender<Event>>) -> bool {
         let now = self.clock.now();
         if self.fetcher.next_timeout(now.mono, now.unix).is_none_or(|wait| !wait.is_zero()) {
             return false;
@@ -188,14 +208,14 @@ impl<T: Transport + 'static> DirClient<T> {
             self.sources.succeeded(&server);
             return false;
         };
-        let (transport, results) = (self.transport.clone(), results.clone());
+        let (transport, events) = (self.transport.clone(), events.clone());
         let asked = self.settings.servers[server].clone();
         glommio::spawn_local(async move {
-            let (path, newer_than) = (request.path(), request.if_modified_since());
+            let (path, at_hand) = (request.path(), request.at_hand());
             debug!(server = asked.name, path, "fetching");
-            let result = client::get(&*transport, &asked, &path, newer_than, bytes_max(&request)).await;
+            let result = client::get(&*transport, &asked, &path, at_hand, bytes_max(&request)).await;
             // Without a receiver the client is gone, and nobody wants to know.
-            let _ = results.try_send(Fetched { id, server, request, result });
+            let _ = events.try_send(Event::Fetched(Fetched { id, server, request, result }));
         })
         .detach();
         true
@@ -275,7 +295,7 @@ impl<T: Transport + 'static> DirClient<T> {
             return Outcome::Failed;
         };
         match request {
-            DirRequest::Consensus { flavor, .. } => self.take_consensus(&name, *flavor, text).await,
+            DirRequest::Consensus { flavor, .. } => self.take_answer(&name, *flavor, text).await,
             DirRequest::CertsById(_) | DirRequest::CertsBySigningKey(_) => self.take_certs(&name, text).await,
             DirRequest::Microdescs(_) => {
                 let (wanted, now) = (self.library.missing_microdescs(), self.clock.now().unix);
@@ -320,6 +340,29 @@ impl<T: Transport + 'static> DirClient<T> {
         (if useless { Outcome::Failed } else { Outcome::Answered }, checked.fit)
     }
 
+    /// Takes the answer to a request for a consensus: the whole, or a diff from the one at hand. After a diff that is
+    /// of no use the whole is asked for, so that no server's diffs can keep the next consensus from us.
+    async fn take_answer(&mut self, server: &str, flavor: Flavor, text: String) -> Outcome {
+        if !consdiff::is_diff(&text) {
+            return self.take_consensus(server, flavor, text).await;
+        }
+        let outcome = match self.apply_diff(flavor, text).await {
+            Ok(text) => {
+                self.state.borrow_mut().diffs += 1;
+                self.take_consensus(server, flavor, text).await
+            }
+            Err(error) => {
+                warn!(server, ?flavor, "a consensus diff of this directory authority is of no use: {error}");
+                self.state.borrow_mut().unfit += 1;
+                Outcome::Failed
+            }
+        };
+        if outcome == Outcome::Failed {
+            self.fetcher.refuse_diffs(flavor);
+        }
+        outcome
+    }
+
     async fn take_consensus(&mut self, server: &str, flavor: Flavor, text: String) -> Outcome {
         let now = self.clock.now().unix;
         let (authorities, certs) = (self.authorities(), self.library.certs().clone());
@@ -340,6 +383,7 @@ impl<T: Transport + 'static> DirClient<T> {
                     valid_until = netdoc::text::format_time(lifetime.valid_until),
                     "there is a new consensus"
                 );
+                self.archive_consensus(flavor).await;
                 self.keep_consensus(flavor, checked.text.clone()).await;
                 self.library.set_consensus(checked, now);
                 self.announce_consensus(flavor);
@@ -425,6 +469,7 @@ impl<T: Transport + 'static> DirClient<T> {
         let flavors = self.settings.role.flavors();
         let (role, extra_infos) = (self.settings.role, self.settings.extra_infos);
         self.library = blocking(move || load(&store, &authorities, role, extra_infos, now)).await;
+        self.load_archive().await;
         self.fetcher.check_certs(self.library.certs(), None, now);
         flavors.iter().for_each(|flavor| self.announce_consensus(*flavor));
     }
@@ -479,11 +524,11 @@ fn file_of(flavor: Flavor) -> Cached {
     }
 }
 
-/// The encodings in which a consensus is kept: none where nobody is served.
+/// The encodings in which a consensus is kept: where nobody is served, the one that diffs are applied to.
 fn encodings(role: Role) -> &'static [Encoding] {
     match role {
         Role::Cache => &Encoding::ALL,
-        Role::Plain => &[],
+        Role::Plain => &[Encoding::Identity],
     }
 }
 

@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use onionring_node::compress::{Accepted, Encoding};
+use onionring_proto::dir::request::DIFF_FROM_HEADER;
 use onionring_proto::netdoc::text;
 use onionring_proto::time::Unix;
 
@@ -108,7 +109,7 @@ impl Request {
             path,
             accepted: if deflated { accepted.with(Encoding::Deflate) } else { accepted },
             if_modified_since: header("If-Modified-Since").and_then(parse_date),
-            has_consensuses: header("X-Or-Diff-From-Consensus").map_or_else(Vec::new, |list| {
+            has_consensuses: header(DIFF_FROM_HEADER).map_or_else(Vec::new, |list| {
                 list.split([' ', ',', '\t'])
                     .filter_map(text::hex_array)
                     .take(limits::DIR_DIFF_BASES)

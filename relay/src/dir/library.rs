@@ -14,7 +14,7 @@ use onionring_proto::time::Unix;
 
 use super::check::CheckedConsensus;
 use super::directory::NetworkView;
-use super::snapshot::{DirSnapshot, RouterDoc, RouterDocs, StoredCert, StoredConsensus};
+use super::snapshot::{DirSnapshot, Encoded, RouterDoc, RouterDocs, StoredCert, StoredConsensus};
 use super::spool::Blob;
 
 /// How long a document stays after the last consensus that named it: clients still ask by older ones.
@@ -84,6 +84,22 @@ impl Library {
     /// The consensus of a flavour.
     pub fn consensus(&self, flavor: Flavor) -> Option<&Arc<Consensus>> {
         self.held(flavor).as_ref().map(|held| &held.consensus)
+    }
+
+    /// The consensus of a flavour, as it is served.
+    pub fn stored(&self, flavor: Flavor) -> Option<&Arc<StoredConsensus>> {
+        self.held(flavor).as_ref().map(|held| &held.stored)
+    }
+
+    /// Adds a diff from the consensus named `base` to the one named `target`, if that is still in force.
+    pub fn add_diff(&mut self, flavor: Flavor, base: [u8; 32], target: [u8; 32], diff: Encoded) {
+        let held = match flavor {
+            Flavor::Ns => &mut self.ns,
+            Flavor::Microdesc => &mut self.microdesc,
+        };
+        if let Some(held) = held.as_mut().filter(|held| held.stored.signed_sha3 == target) {
+            held.stored = Arc::new(held.stored.with_diff(base, diff));
+        }
     }
 
     /// Puts a consensus in force, and drops what has not been named for long.

@@ -15,7 +15,9 @@ use onionring_node::compress::{Encoding, decompress};
 use onionring_node::docstore::DocStore;
 use onionring_proto::dir::backoff::Delays;
 use onionring_proto::dir::fetch::Role as FetchRole;
+use onionring_proto::dir::request::DIFF_FROM_HEADER;
 use onionring_proto::netdoc::authcert::AuthCert;
+use onionring_proto::netdoc::consdiff;
 use onionring_proto::netdoc::consensus::{Flavor, UnverifiedConsensus};
 use onionring_proto::netdoc::text::{self, Fingerprint};
 
@@ -57,9 +59,15 @@ struct Got {
 
 /// What a directory answers, decompressed. The headers whose values cannot agree keep only their names.
 fn ask(from: SocketAddr, path: &str, accept: &str) -> Got {
+    ask_with(from, path, accept, "")
+}
+
+/// The same, with the client's having the consensuses in the list.
+fn ask_with(from: SocketAddr, path: &str, accept: &str, has: &str) -> Got {
     let mut stream = std::net::TcpStream::connect(from).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    write!(stream, "GET {path} HTTP/1.0\r\nAccept-Encoding: {accept}\r\n\r\n").unwrap();
+    let has = if has.is_empty() { String::new() } else { format!("{DIFF_FROM_HEADER}: {has}\r\n") };
+    write!(stream, "GET {path} HTTP/1.0\r\nAccept-Encoding: {accept}\r\n{has}\r\n").unwrap();
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).unwrap();
     let at = answer.windows(4).position(|w| w == b"\r\n\r\n").unwrap();
@@ -179,6 +187,69 @@ fn compare(ours: SocketAddr, theirs: SocketAddr, directory: &Directory, authorit
     }
 }
 
+/// Waits for the next consensus, and holds the diffs to it that both directories make against each other.
+fn compare_diffs(ours: SocketAddr, theirs: SocketAddr, flavor: &str) {
+    let path = format!("/tor/status-vote/current/consensus{flavor}");
+    let deadline = Instant::now() + PATIENCE;
+    let whole = |from| String::from_utf8(ask(from, &path, "").body).unwrap();
+    let both = || Some(whole(ours)).filter(|text| *text == whole(theirs));
+    let wait_for = |condition: &dyn Fn() -> Option<String>| loop {
+        assert!(Instant::now() < deadline, "they never agree");
+        match condition() {
+            Some(text) => return text,
+            None => thread::sleep(Duration::from_millis(50)),
+        }
+    };
+    let mut base = wait_for(&both);
+    'again: loop {
+        let target = wait_for(&|| both().filter(|text| *text != base));
+        let name = text::hex_upper(&consdiff::signed_sha3(&base));
+        let url = format!("{path}/diff/{name}");
+        // C tor makes them in a minute or so of its own time; the consensus may be over by then.
+        while ![ours, theirs].iter().all(|from| ask(*from, &url, "").status.contains(" 200 ")) {
+            assert!(Instant::now() < deadline, "there are no diffs");
+            if both().is_none_or(|text| text != target) {
+                base = target;
+                continue 'again;
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+        let mut differences = Vec::new();
+        for (path, has) in [
+            (&url, String::new()),
+            (&format!("{url}/FFFFFF"), String::new()),
+            (&path, name.clone()),
+            (&path, name.to_lowercase()),
+            (&path, format!("{} {name}", "0".repeat(64))),
+        ] {
+            // Not `deflate`: C tor keeps no such diffs, and sends them as they are.
+            for accept in ["identity", "x-tor-lzma", "x-zstd, gzip", "gzip"] {
+                let (a, b) = (ask_with(ours, path, accept, &has), ask_with(theirs, path, accept, &has));
+                let results = [&a, &b].map(|got| {
+                    let diff = std::str::from_utf8(&got.body).unwrap();
+                    (!diff.is_empty()).then(|| consdiff::apply(&base, diff).map(|text| text == target))
+                });
+                if a.status != b.status
+                    || a.headers != b.headers
+                    || a.body != b.body
+                    || results[0] != results[1]
+                {
+                    differences.push(format!(
+                        "{path} with {accept:?} and {has:?}:\n  {} {:?} {} bytes {:?}\n  {} {:?} {} bytes {:?}",
+                        a.status, a.headers, a.body.len(), results[0],
+                        b.status, b.headers, b.body.len(), results[1],
+                    ));
+                }
+            }
+        }
+        if both().is_some_and(|text| text == target) {
+            assert!(differences.is_empty(), "ours, then theirs:\n{}", differences.join("\n"));
+            return;
+        }
+        base = target;
+    }
+}
+
 #[test]
 fn in_a_network_of_stock_tor() {
     let net = NetworkSpec::stock()
@@ -231,9 +302,14 @@ fn in_a_network_of_stock_tor() {
         let posted = ask(authority, &format!("/tor/extra/fp/{fingerprint}"), "");
         assert_eq!(posted.body, own.extra_info.text[..]);
 
-        // The next consensus comes by itself.
-        let before = fetching.borrow().valid_after;
-        until(|| fetching.borrow().valid_after.iter().zip(before).all(|(now, before)| *now > before)).await;
+        // The next consensus comes by itself, sooner or later as a diff.
+        for flavor in ["", "-microdesc"] {
+            let compared = thread::spawn(move || compare_diffs(ours, theirs, flavor));
+            until(|| compared.is_finished()).await;
+            compared.join().unwrap();
+        }
+        until(|| fetching.borrow().diffs > 0).await;
+        assert_eq!(fetching.borrow().unfit, 0);
     });
     for file in ["cached-certs", "cached-consensus", "cached-microdesc-consensus"] {
         assert!(disk.path().join(file).exists(), "{file}");

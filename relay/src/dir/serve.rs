@@ -1,8 +1,6 @@
 //! Answers of a directory cache (dir-spec 6; the table of its URLs is in appendix B there), in C tor's words.
 //!
-//! Pure: a request and a snapshot go in, the head of the answer and shared documents come out. Consensus diffs are
-//! not made here; whoever asks for one gets the whole document, or hears that there is none where only a diff was
-//! wanted.
+//! Pure: a request and a snapshot go in, the head of the answer and shared documents come out.
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -10,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use onionring_node::compress::{Accepted, Encoding};
+use onionring_proto::dir::request::DIFF_FROM_HEADER;
 use onionring_proto::netdoc::consensus::Flavor;
 use onionring_proto::netdoc::text::{self, Fingerprint};
 use onionring_proto::policy::is_internal;
@@ -129,31 +128,40 @@ fn consensus(dir: &DirSnapshot, rest: &str, request: &Request, asker: Asker) -> 
         // An unknown flavour gets the plain one.
         _ => Flavor::Ns,
     };
-    if let Some(base) = rest.and_then(|rest| rest.strip_prefix("diff/")) {
-        let base = base.split('/').next().unwrap_or_default();
-        let base = text::hex_array::<32>(base).ok_or((404, "Couldn't parse request"))?;
-        let is_current = dir.consensus(flavor).is_some_and(|c| c.signed_sha3 == base);
-        return Err(if is_current { NOT_MODIFIED } else { (404, "No such diff available") });
-    }
-    let consensus = dir.consensus(flavor).ok_or(NOT_FOUND)?;
-    if request.has_consensuses.contains(&consensus.signed_sha3) {
+    let (only_diff, signers) = match rest.and_then(|rest| rest.strip_prefix("diff/")) {
+        None => (None, rest),
+        Some(rest) => {
+            let (base, signers) = rest.split_once('/').map_or((rest, None), |(base, s)| (base, Some(s)));
+            (Some(text::hex_array::<32>(base).ok_or((404, "Couldn't parse request"))?), signers)
+        }
+    };
+    const NO_DIFF: Refused = (404, "No such diff available");
+    let bases = only_diff.as_ref().map_or(&request.has_consensuses[..], std::slice::from_ref);
+    let consensus = dir.consensus(flavor).ok_or(if only_diff.is_some() { NO_DIFF } else { NOT_FOUND })?;
+    if bases.contains(&consensus.signed_sha3) {
         return Err(NOT_MODIFIED);
     }
+    let document = match consensus.diff_from(bases) {
+        Some(diff) => diff,
+        None if only_diff.is_some() => return Err(NO_DIFF),
+        None => &consensus.whole,
+    };
     let lifetime = &consensus.lifetime;
     if !lifetime.is_reasonably_live(asker.now) {
         let is_new = asker.now < lifetime.valid_after;
         return Err((404, if is_new { "Consensus is too new" } else { "Consensus is too old" }));
     }
-    if rest.is_some_and(|wanted| !signed_by_most(&consensus.signers, wanted)) {
+    if signers.is_some_and(|wanted| !signed_by_most(&consensus.signers, wanted)) {
         return Err((404, "Consensus not signed by sufficient number of requested authorities"));
     }
     if request.if_modified_since.is_some_and(|since| lifetime.valid_after < since) {
         return Err(NOT_MODIFIED);
     }
-    let (encoding, blob) = consensus.variant(request.accepted).ok_or(NOT_FOUND)?;
+    let (encoding, blob) = document.choose(request.accepted).ok_or(NOT_FOUND)?;
     let fresh = lifetime.fresh_until.since(asker.now);
     let mut head = asker.head("text/plain", encoding, None, (!fresh.is_zero()).then_some(fresh));
-    head.push_str("Vary: X-Or-Diff-From-Consensus\r\n\r\n");
+    // Writing to a String does not fail.
+    let _ = write!(head, "Vary: {DIFF_FROM_HEADER}\r\n\r\n");
     Ok(Response { status: 200, head, body: [blob.clone()].into(), encoding: Encoding::Identity })
 }
 

@@ -40,9 +40,45 @@ impl DirSnapshot {
             Flavor::Microdesc => self.microdesc.as_ref(),
         }
     }
+
+    /// The place of a consensus of a flavour.
+    pub(super) fn consensus_mut(&mut self, flavor: Flavor) -> &mut Option<Arc<StoredConsensus>> {
+        match flavor {
+            Flavor::Ns => &mut self.ns,
+            Flavor::Microdesc => &mut self.microdesc,
+        }
+    }
 }
 
-/// A consensus in the encodings in which it is served, compressed once for all clients.
+/// A document in the encodings in which it is served, compressed once for all clients.
+#[derive(Clone, Debug)]
+pub struct Encoded(BTreeMap<Encoding, Blob>);
+
+impl Encoded {
+    /// Compresses `text`, with all the effort there is.
+    pub fn new(text: &str, encodings: &[Encoding]) -> Result<Self, EncodeError> {
+        let encode = |&encoding| Ok((encoding, compress::compress(encoding, text.as_bytes())?.into()));
+        Ok(Encoded(encodings.iter().map(encode).collect::<Result<_, EncodeError>>()?))
+    }
+
+    /// The form that suits a client best.
+    pub fn choose(&self, accepted: Accepted) -> Option<(Encoding, &Blob)> {
+        let encoding = accepted.choose(&Encoding::STORED);
+        self.0.get(&encoding).map(|blob| (encoding, blob))
+    }
+
+    /// One of the forms; empty if it is not among those kept.
+    pub fn form(&self, encoding: Encoding) -> Blob {
+        self.0.get(&encoding).cloned().unwrap_or_default()
+    }
+
+    /// Bytes of all forms.
+    pub fn size(&self) -> usize {
+        self.0.values().map(|blob| blob.len()).sum()
+    }
+}
+
+/// A consensus, and the diffs that lead to it.
 #[derive(Clone, Debug)]
 pub struct StoredConsensus {
     /// When it holds.
@@ -51,28 +87,35 @@ pub struct StoredConsensus {
     pub signed_sha3: [u8; 32],
     /// The authorities that signed it.
     pub signers: Vec<Fingerprint>,
-    variants: BTreeMap<Encoding, Blob>,
+    /// Its text.
+    pub whole: Encoded,
+    /// The diffs from earlier ones, by the SHA3-256 of their signed parts.
+    diffs: BTreeMap<[u8; 32], Encoded>,
 }
 
 impl StoredConsensus {
     /// Stores `text`, of which `consensus` was read. Takes a second or two for the public network's.
     pub fn new(text: &str, consensus: &Consensus, encodings: &[Encoding]) -> Result<Self, EncodeError> {
-        let mut variants = BTreeMap::new();
-        for &encoding in encodings {
-            variants.insert(encoding, Blob::from(compress::compress(encoding, text.as_bytes())?));
-        }
         Ok(StoredConsensus {
             lifetime: consensus.lifetime,
             signed_sha3: consensus.signed_sha3,
             signers: signers(text),
-            variants,
+            whole: Encoded::new(text, encodings)?,
+            diffs: BTreeMap::new(),
         })
     }
 
-    /// The form that suits a client best.
-    pub fn variant(&self, accepted: Accepted) -> Option<(Encoding, &Blob)> {
-        let encoding = accepted.choose(&Encoding::STORED);
-        self.variants.get(&encoding).map(|blob| (encoding, blob))
+    /// The same with one more diff, from the consensus named `base`. Copies no document.
+    #[must_use]
+    pub fn with_diff(&self, base: [u8; 32], diff: Encoded) -> Self {
+        let mut with = self.clone();
+        with.diffs.insert(base, diff);
+        with
+    }
+
+    /// A diff from the first of `bases` from which there is one.
+    pub fn diff_from(&self, bases: &[[u8; 32]]) -> Option<&Encoded> {
+        bases.iter().find_map(|base| self.diffs.get(base))
     }
 }
 

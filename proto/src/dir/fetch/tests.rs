@@ -47,7 +47,7 @@ fn a_cache_starts_with_certificates_and_both_consensuses() {
     f.check_certs(&CertStore::default(), None, NOW);
     let got: Vec<_> = requests(&mut f, M0, NOW).into_iter().map(|r| r.request).collect();
     let signers = testdata::authorities();
-    let consensus = |flavor| DirRequest::Consensus { flavor, signers: signers.clone(), newer_than: None };
+    let consensus = |flavor| DirRequest::Consensus { flavor, signers: signers.clone(), at_hand: None };
     assert_eq!(
         got,
         [consensus(Flavor::Ns), consensus(Flavor::Microdesc), DirRequest::CertsById(signers.clone())]
@@ -126,14 +126,33 @@ fn the_next_consensus_is_asked_for_when_it_is_due() {
     let due = NOW + wait;
     assert!(due > md.lifetime.fresh_until && due < md.lifetime.valid_until);
     let again = f.poll(M0 + wait, due).unwrap();
-    assert!(
-        matches!(again.request, DirRequest::Consensus { newer_than: Some(t), .. } if t == md.lifetime.valid_after)
-    );
+    let at_hand = AtHand { valid_after: md.lifetime.valid_after, diff_from: Some(md.signed_sha3) };
+    assert_eq!(again.request.at_hand(), Some(at_hand));
     // The same one again is no news: ask later, not at once.
     f.got_consensus(&md, |_| true, |_| true, due, &mut rng);
     f.finished(again.id, Outcome::Answered, M0 + wait, due, &mut rng);
     assert_eq!(f.poll(M0 + wait, due), None);
     assert!(f.next_timeout(M0 + wait, due).unwrap() >= Duration::from_secs(1));
+}
+
+#[test]
+fn diffs_are_asked_for_from_what_is_recent_and_while_they_are_of_use() {
+    let (mut f, mut rng) = (fetcher(Role::Plain), rng());
+    let md = consensus(CONSENSUS_MICRODESC);
+    f.got_consensus(&md, |_| true, |_| true, NOW, &mut rng);
+    let valid_after = md.lifetime.valid_after;
+    let asked_at = |f: &mut Fetcher, now| f.clone().poll(M0, now).unwrap().request.at_hand();
+    let with = |diff_from| Some(AtHand { valid_after, diff_from });
+    let old = valid_after + Duration::from_secs(72 * 3600);
+    assert_eq!(asked_at(&mut f, old), with(Some(md.signed_sha3)));
+    assert_eq!(asked_at(&mut f, old + Duration::from_secs(1)), with(None));
+    f.refuse_diffs(Flavor::Microdesc);
+    assert_eq!(asked_at(&mut f, old), with(None));
+    let mut next = md.clone();
+    next.lifetime.valid_after = valid_after + Duration::from_secs(3600);
+    next.signed_sha3 = [7; 32];
+    f.got_consensus(&next, |_| true, |_| true, NOW, &mut rng);
+    assert_eq!(asked_at(&mut f, old).and_then(|at_hand| at_hand.diff_from), Some([7; 32]));
 }
 
 #[test]

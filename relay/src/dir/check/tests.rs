@@ -62,11 +62,11 @@ fn a_consensus_must_be_newer_signed_current_and_of_its_flavour() {
     assert_eq!(&*good.text, testdata::CONSENSUS_NS.as_bytes());
     assert_eq!(good.stored.signers.len(), 3);
     // Compressed is only what is served.
-    assert!(good.stored.variant(Accepted::IDENTITY).is_none());
+    assert!(good.stored.whole.choose(Accepted::IDENTITY).is_none());
     let served = [Encoding::Identity];
     let served =
         consensus(testdata::CONSENSUS_NS, Flavor::Ns, None, &authorities, &certs, &served, NOW).unwrap();
-    assert!(served.stored.variant(Accepted::IDENTITY).is_some());
+    assert!(served.stored.whole.choose(Accepted::IDENTITY).is_some());
     let valid_after = good.consensus.lifetime.valid_after;
     let refused = |result: Result<CheckedConsensus, ConsensusUnfit>| result.unwrap_err();
     assert!(matches!(

@@ -62,7 +62,8 @@ fn requests_are_what_servers_expect() {
     let host = asked.dir;
     let since = testdata::NOW;
     let answer = run(move || async move {
-        get(&DirPorts::default(), &asked, "/tor/keys/all", Some(since), 10).await.unwrap()
+        let at_hand = AtHand { valid_after: since, diff_from: Some([0xab; 32]) };
+        get(&DirPorts::default(), &asked, "/tor/keys/all", Some(at_hand), 10).await.unwrap()
     });
     assert_eq!((answer.status, &*answer.reason), (304, "Not modified"));
     assert_eq!(answer.date.map(http::format_date).as_deref(), Some("Sun, 22 Nov 2026 11:00:00 GMT"));
@@ -71,7 +72,9 @@ fn requests_are_what_servers_expect() {
         thread.join().unwrap(),
         format!(
             "GET /tor/keys/all HTTP/1.0\r\nHost: {host}\r\n\
-             Accept-Encoding: identity, deflate, gzip, x-zstd, x-tor-lzma\r\nIf-Modified-Since: {later}\r\n\r\n"
+             Accept-Encoding: identity, deflate, gzip, x-zstd, x-tor-lzma\r\nIf-Modified-Since: {later}\r\n\
+             X-Or-Diff-From-Consensus: {}\r\n\r\n",
+            "AB".repeat(32)
         )
     );
 }

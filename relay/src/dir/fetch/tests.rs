@@ -10,16 +10,21 @@ use super::super::client::DirPorts;
 use super::super::port;
 use super::super::snapshot::DirSnapshot;
 use super::*;
-use crate::dir::testdata::{self, NOW};
+use crate::dir::testdata::{self, NOW, pair};
 use crate::io::net::{self, OutboundAddresses};
 
 /// An authority that has everything.
 fn good() -> SocketAddr {
+    serve(&testdata::library(), NOW)
+}
+
+/// An authority that has what is in a library.
+fn serve(library: &Library, now: Unix) -> SocketAddr {
     let directory = Arc::new(Directory::new(None));
-    directory.set_documents(testdata::library().snapshot());
+    directory.set_documents(library.snapshot());
     let (address, mut listeners) = net::listen((Ipv4Addr::LOCALHOST, 0).into(), 1).unwrap();
     let listener = net::adopt_listener(listeners.remove(0));
-    glommio::spawn_local(port::serve(listener, directory, Clock::starting_at(NOW))).detach();
+    glommio::spawn_local(port::serve(listener, directory, Clock::starting_at(now))).detach();
     address
 }
 
@@ -41,7 +46,7 @@ fn bad(answer: impl Fn(&str) -> Vec<u8> + Send + 'static) -> SocketAddr {
     address
 }
 
-fn settings(addresses: [SocketAddr; 3]) -> FetchSettings {
+fn settings(authorities: Vec<Fingerprint>, addresses: [SocketAddr; 3]) -> FetchSettings {
     let server = |(v3_ident, dir)| DirServer {
         name: format!("{dir}"),
         rsa_id: Fingerprint([1; 20]),
@@ -53,7 +58,7 @@ fn settings(addresses: [SocketAddr; 3]) -> FetchSettings {
         role: Role::Cache,
         extra_infos: true,
         delays: Delays { base: Duration::from_millis(20), cap: Duration::from_millis(200) },
-        servers: testdata::authorities().into_iter().zip(addresses).map(server).collect(),
+        servers: authorities.into_iter().zip(addresses).map(server).collect(),
     }
 }
 
@@ -63,11 +68,20 @@ async fn fetch_until(
     store: Option<&Path>,
     enough: impl Fn(&DirSnapshot, &FetchState) -> bool,
 ) -> (Arc<Directory>, FetchState) {
+    fetch_at(NOW, settings(testdata::authorities(), servers), store, enough).await
+}
+
+async fn fetch_at(
+    now: Unix,
+    settings: FetchSettings,
+    store: Option<&Path>,
+    enough: impl Fn(&DirSnapshot, &FetchState) -> bool,
+) -> (Arc<Directory>, FetchState) {
     let directory = Arc::new(Directory::new(None));
     let transport = DirPorts { from: OutboundAddresses::default() };
     let store = store.map(|path| DocStore::open(path).unwrap());
-    let clock = Clock::starting_at(NOW);
-    let client = DirClient::new(transport, settings(servers), store, directory.clone(), clock);
+    let clock = Clock::starting_at(now);
+    let client = DirClient::new(transport, settings, store, directory.clone(), clock);
     let state = client.state();
     let changes = Rc::new(Cell::new(0));
     let counted = changes.clone();
@@ -185,5 +199,109 @@ fn our_address_is_what_most_servers_see() {
         [&["1.2.3.4"][..], &["1.2.3.4", "5.6.7.8"], &["1.2.3.4", "1.2.3.4", "5.6.7.8", "5.6.7.8"], &[]]
     {
         assert_eq!(seen(undecided), None, "{undecided:?}");
+    }
+}
+
+/// What a run before left on disk: the first consensuses of the pair.
+fn disk_with_the_first_of_the_pair() -> tempfile::TempDir {
+    let disk = tempfile::tempdir().unwrap();
+    for (file, text) in [
+        (Cached::Certs, pair::CERTS),
+        (Cached::Consensus, pair::NS[0]),
+        (Cached::MicrodescConsensus, pair::MICRODESC[0]),
+    ] {
+        DocStore::open(disk.path()).unwrap().replace(file, [text.as_bytes()]).unwrap();
+    }
+    disk
+}
+
+const PAIRS: [(Flavor, [&str; 2]); 2] = [(Flavor::Ns, pair::NS), (Flavor::Microdesc, pair::MICRODESC)];
+
+fn text_of(documents: &DirSnapshot, flavor: Flavor) -> String {
+    let text = documents.consensus(flavor).unwrap().whole.form(Encoding::Identity);
+    String::from_utf8(text.to_vec()).unwrap()
+}
+
+fn has_the_second_of_the_pair(documents: &DirSnapshot) -> bool {
+    PAIRS.iter().all(|(flavor, [_, target])| {
+        documents.consensus(*flavor).is_some() && text_of(documents, *flavor) == *target
+    })
+}
+
+fn has_diffs(documents: &DirSnapshot) -> bool {
+    has_the_second_of_the_pair(documents)
+        && PAIRS.iter().all(|(flavor, [base, target])| {
+            let Some(diff) = documents.consensus(*flavor).unwrap().diff_from(&[consdiff::signed_sha3(base)])
+            else {
+                return false;
+            };
+            let diff = String::from_utf8(diff.form(Encoding::Identity).to_vec()).unwrap();
+            assert_eq!(consdiff::apply(base, &diff).as_deref(), Ok(*target));
+            true
+        })
+}
+
+#[test]
+fn what_came_as_a_diff_goes_out_as_one_after_a_restart_too() {
+    let disk = disk_with_the_first_of_the_pair();
+    let run_against = |server: fn() -> SocketAddr, enough: fn(&DirSnapshot, &FetchState) -> bool| {
+        run(async || {
+            let settings = settings(pair::authorities(), [server(); 3]);
+            let (_, state) = fetch_at(pair::NOW, settings, Some(disk.path()), enough).await;
+            assert_eq!((state.unfit, state.disk_failing), (0, false));
+        });
+    };
+    let with_diffs = || {
+        let mut library = pair::library();
+        PAIRS.iter().for_each(|(flavor, [a, b])| testdata::add_diff(&mut library, *flavor, a, b));
+        serve(&library, pair::NOW)
+    };
+    run_against(with_diffs, |documents, state| has_diffs(documents) && state.diffs == 2);
+    assert_eq!(std::fs::read_dir(disk.path().join("past-consensuses")).unwrap().count(), 2);
+    run_against(|| bad(|_| Vec::new()), |documents, state| has_diffs(documents) && state.diffs == 0);
+    // A directory that makes none sends the whole.
+    let disk = disk_with_the_first_of_the_pair();
+    run(async || {
+        let settings = settings(pair::authorities(), [serve(&pair::library(), pair::NOW); 3]);
+        let enough = |documents: &DirSnapshot, _: &FetchState| has_diffs(documents);
+        let (_, state) = fetch_at(pair::NOW, settings, Some(disk.path()), enough).await;
+        assert_eq!(state.diffs, 0);
+    });
+}
+
+#[test]
+fn after_a_diff_of_no_use_the_whole_is_fetched() {
+    /// Answers with `make(base, target)` where a diff will do, and with nothing but the whole elsewhere.
+    fn liar(make: fn(&str, &str) -> String) -> SocketAddr {
+        bad(move |request| {
+            let [base, target] = if request.contains("-microdesc") { pair::MICRODESC } else { pair::NS };
+            let body = match request {
+                r if !r.contains("/consensus") => return b"HTTP/1.0 404 Not found\r\n\r\n".to_vec(),
+                r if r.contains("X-Or-Diff-From-Consensus: ") => make(base, target),
+                _ => target.to_owned(),
+            };
+            format!("HTTP/1.0 200 OK\r\n\r\n{body}").into_bytes()
+        })
+    }
+    let cases: [fn(&str, &str) -> String; 4] = [
+        |base, target| consdiff::generate(target, base).unwrap(),
+        |base, target| {
+            consdiff::generate(base, target).unwrap().replacen("known-flags", "known", 1) + "junk\n"
+        },
+        |_, _| "network-status-diff-version 1\n".to_owned(),
+        // A good diff to what nobody signed.
+        |base, target| {
+            let forged = target.replacen("\nknown-flags ", "\nknown-flags Forged ", 1);
+            consdiff::generate(base, &forged).unwrap()
+        },
+    ];
+    for make in cases {
+        let disk = disk_with_the_first_of_the_pair();
+        run(async || {
+            let settings = settings(pair::authorities(), [liar(make); 3]);
+            let enough = |documents: &DirSnapshot, _: &FetchState| has_the_second_of_the_pair(documents);
+            let (_, state) = fetch_at(pair::NOW, settings, Some(disk.path()), enough).await;
+            assert!(state.unfit >= 2);
+        });
     }
 }

@@ -4,6 +4,7 @@ use std::thread;
 
 use glommio::LocalExecutorBuilder;
 use onionring_node::compress::{Encoding, decompress};
+use onionring_proto::netdoc::{consdiff, text};
 
 use super::*;
 use crate::dir::testdata::{self, NOW};
@@ -13,7 +14,7 @@ use crate::io::net;
 fn with_port(client: impl FnOnce(SocketAddr) + Send + 'static) {
     LocalExecutorBuilder::default().io_memory(0).make().unwrap().run(async {
         let directory = Arc::new(Directory::new(None));
-        directory.set_documents(testdata::library().snapshot());
+        directory.set_documents(testdata::library_with_diffs().snapshot());
         let (address, mut listeners) = net::listen((Ipv4Addr::LOCALHOST, 0).into(), 1).unwrap();
         let listener = net::adopt_listener(listeners.remove(0));
         let server = glommio::spawn_local(serve(listener, directory, Clock::starting_at(NOW))).detach();
@@ -47,6 +48,15 @@ fn documents_go_out_over_tcp() {
         let answer = ask(port, b"GET /tor/server/all.z HTTP/1.0\r\n\r\n");
         let plain = decompress(Encoding::Deflate, body(&answer), 1 << 20).unwrap();
         assert_eq!(plain.len(), testdata::DESCRIPTORS.len());
+        let base = testdata::earlier(testdata::CONSENSUS_NS);
+        let url = format!(
+            "/tor/status-vote/current/consensus/diff/{}.z",
+            text::hex_upper(&consdiff::signed_sha3(&base))
+        );
+        let answer = ask(port, format!("GET {url} HTTP/1.0\r\n\r\n").as_bytes());
+        let diff = decompress(Encoding::Deflate, body(&answer), 1 << 20).unwrap();
+        let applied = consdiff::apply(&base, std::str::from_utf8(&diff).unwrap());
+        assert_eq!(applied.as_deref(), Ok(testdata::CONSENSUS_NS));
         // An announced body is read past, and does not cost the answer.
         let post =
             [b"POST /tor/ HTTP/1.0\r\nContent-Length: 1000000\r\n\r\n", &[b'x'; 1_000_000][..]].concat();

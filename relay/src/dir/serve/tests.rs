@@ -1,6 +1,8 @@
 use std::sync::LazyLock;
 
 use onionring_node::compress::decompress;
+use onionring_proto::netdoc::consdiff;
+use onionring_proto::netdoc::consensus::UnverifiedConsensus;
 use proptest::prelude::*;
 
 use super::*;
@@ -10,7 +12,7 @@ use crate::dir::spool::Spool;
 use crate::dir::testdata::{self, NOW};
 
 fn dir() -> &'static DirSnapshot {
-    static DIR: LazyLock<DirSnapshot> = LazyLock::new(|| testdata::library().snapshot());
+    static DIR: LazyLock<DirSnapshot> = LazyLock::new(|| testdata::library_with_diffs().snapshot());
     &DIR
 }
 
@@ -147,12 +149,66 @@ fn what_the_client_has_is_not_sent_again() {
     let stranger = "0".repeat(64);
     let has = |list: &str| get_with(CONSENSUS, &format!("X-Or-Diff-From-Consensus: {list}"));
     assert_eq!(has(&format!("{stranger}, {digest}")).status, NOT_MODIFIED);
-    // There are no diffs: the whole document will do.
+    // There is no such diff: the whole document will do.
     assert_eq!(has(&stranger).text(), testdata::CONSENSUS_NS);
     let diff = |hash: &str| get(&format!("{CONSENSUS}/diff/{hash}/AAAAAA")).status;
     assert_eq!(diff(&stranger), "HTTP/1.0 404 No such diff available");
     assert_eq!(diff(&digest), NOT_MODIFIED);
     assert_eq!(diff("junk"), "HTTP/1.0 404 Couldn't parse request");
+}
+
+/// Every consensus there is, with its path and the one before it.
+fn pairs() -> [(&'static str, &'static str, String); 2] {
+    [(CONSENSUS, testdata::CONSENSUS_NS), (CONSENSUS_MICRODESC, testdata::CONSENSUS_MICRODESC)]
+        .map(|(path, target)| (path, target, testdata::earlier(target)))
+}
+
+#[test]
+fn whoever_has_an_earlier_consensus_gets_the_difference() {
+    for (path, target, base) in pairs() {
+        let (name, stranger) = (text::hex_upper(&consdiff::signed_sha3(&base)), "0".repeat(64));
+        let has = |list: &str| get_with(path, &format!("x-or-diff-from-consensus: {list}"));
+        for got in [
+            get(&format!("{path}/diff/{name}")),
+            get(&format!("{path}/diff/{}", name.to_lowercase())),
+            has(&name),
+            has(&format!("{stranger},{name}")),
+            has(&format!("{stranger} {name}")),
+        ] {
+            assert_eq!(got.status, "HTTP/1.0 200 OK");
+            assert_eq!(consdiff::apply(&base, got.text()).as_deref(), Ok(target));
+            // The same headers as with a whole one.
+            assert_eq!(got.headers, get(path).headers);
+        }
+        assert_eq!(has(&stranger).text(), target);
+        assert_eq!(get(&format!("{path}/diff/{stranger}")).status, "HTTP/1.0 404 No such diff available");
+        let header = format!("Accept-Encoding: x-zstd, x-tor-lzma\r\nX-Or-Diff-From-Consensus: {name}");
+        let got = get_with(path, &header);
+        assert_eq!(got.header("Content-Encoding"), Some("x-tor-lzma"));
+        let diff = String::from_utf8(decompress(Encoding::Lzma, &got.body, 1 << 20).unwrap()).unwrap();
+        assert_eq!(consdiff::apply(&base, &diff).as_deref(), Ok(target));
+        assert_eq!(get(&format!("{path}/diff/{name}.z")).header("Content-Encoding"), Some("deflate"));
+    }
+}
+
+#[test]
+fn a_diff_is_for_those_for_whom_the_consensus_is() {
+    for (path, target, base) in pairs() {
+        let url = format!("{path}/diff/{}", text::hex_upper(&consdiff::signed_sha3(&base)));
+        let signers: Vec<String> = testdata::authorities().iter().map(|id| id.to_string()).collect();
+        assert_eq!(get(&format!("{url}/{}", signers.join("+"))).status, "HTTP/1.0 200 OK");
+        assert!(get(&format!("{url}/00FF+{}", signers[0])).status.contains(" 404 Consensus not signed by "));
+        let valid_after = UnverifiedConsensus::parse(target).unwrap().peek().lifetime.valid_after;
+        let since =
+            |at: Unix| get_with(&url, &format!("If-Modified-Since: {}", http::format_date(at))).status;
+        assert_eq!(since(valid_after), "HTTP/1.0 200 OK");
+        assert_eq!(since(valid_after + Duration::from_secs(1)), "HTTP/1.0 304 Not modified");
+        let request = format!("GET {url} HTTP/1.0\r\n\r\n");
+        let late = NOW + Duration::from_secs(7 * 24 * 3600);
+        assert_eq!(ask_at(dir(), late, None, &request).status, "HTTP/1.0 404 Consensus is too old");
+        let nothing = ask_at(&DirSnapshot::default(), NOW, None, &request);
+        assert_eq!(nothing.status, "HTTP/1.0 404 No such diff available");
+    }
 }
 
 #[test]

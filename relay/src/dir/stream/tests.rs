@@ -1,6 +1,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use onionring_proto::netdoc::{consdiff, text};
 use onionring_proto::time::Unix;
 use proptest::prelude::*;
 
@@ -65,7 +66,7 @@ struct Shard {
 impl Shard {
     fn new() -> Self {
         let now = Clocks { mono: Mono(0), unix: NOW };
-        let dir = testdata::library().snapshot();
+        let dir = testdata::library_with_diffs().snapshot();
         Shard { engine: Engine::default(), dir, streams: DirStreams::default(), now }
     }
 
@@ -111,6 +112,23 @@ fn a_request_that_came_with_begin_is_answered_at_once() {
     assert!(shard.sent(1).ends_with(testdata::CONSENSUS_NS));
     assert_eq!((shard.streams.len(), shard.streams.counters().answers[&200]), (0, 1));
     assert_eq!(shard.streams.counters().bytes, shard.sent(1).len() as u64);
+}
+
+#[test]
+fn diffs_go_out_like_all_else() {
+    let mut shard = Shard::new();
+    let base = testdata::earlier(testdata::CONSENSUS_MICRODESC);
+    let name = text::hex_upper(&consdiff::signed_sha3(&base));
+    // As Arti asks.
+    let request = format!(
+        "GET /tor/status-vote/current/consensus-microdesc HTTP/1.0\r\n\
+         x-or-diff-from-consensus: {}, {name}\r\n\r\n",
+        "0".repeat(64)
+    );
+    shard.begin(1, PLENTY, &request);
+    let answer = shard.sent(1);
+    let (_, diff) = answer.split_once("\r\n\r\n").unwrap();
+    assert_eq!(consdiff::apply(&base, diff).as_deref(), Ok(testdata::CONSENSUS_MICRODESC));
 }
 
 #[test]
