@@ -21,8 +21,12 @@ use crate::dir::publish::{Describe, SignedDocs};
 /// The subprotocols that work here, and no others (tor-spec 9).
 ///
 /// Not there yet: congestion control (FlowCtrl=2), onion-service roles (HSDir, HSIntro, HSRend), circuit padding
-/// machines (Padding), conflux, consensus diffs (DirCache=2), protocol requests and CGO (Relay=5-6).
-pub const PROTOCOLS: &str = "Cons=1-2 Desc=1-4 FlowCtrl=1 Link=3-5 LinkAuth=3 Microdesc=1-3 Relay=2-4";
+/// machines (Padding), conflux, protocol requests and CGO (Relay=5-6).
+pub const PROTOCOLS: &str =
+    "Cons=1-2 Desc=1-4 DirCache=2 FlowCtrl=1 Link=3-5 LinkAuth=3 Microdesc=1-3 Relay=2-4";
+
+/// The one of them that only a directory cache can have: consensus diffs.
+const DIR_CACHE: &str = "DirCache=2 ";
 
 /// What the configuration says about the descriptor.
 #[derive(Clone, Debug)]
@@ -119,7 +123,7 @@ impl Describe for Describer {
             dir_port: publicity.dir_port,
             ipv6: publicity.ipv6.filter(|_| standing.reachable_ipv6),
             platform: format!("onionring {} on Linux", env!("CARGO_PKG_VERSION")),
-            protocols: protocols(),
+            protocols: advertised(publicity.dir_cache),
             published: now,
             uptime: now.since(self.started).as_secs(),
             bandwidth: Bandwidth {
@@ -181,9 +185,15 @@ fn clamp(bytes_per_second: u64) -> u32 {
     u32::try_from(bytes_per_second).map_or(Bandwidth::MAX, |rate| rate.min(Bandwidth::MAX))
 }
 
-/// [`PROTOCOLS`], parsed.
+/// What this program can do: [`PROTOCOLS`], parsed.
 pub fn protocols() -> Protocols {
     Protocols::parse(PROTOCOLS).expect("a constant that the tests parse")
+}
+
+/// What this relay does: with `DirCache 0` it serves no directory, so no diffs either.
+fn advertised(dir_cache: bool) -> Protocols {
+    let served = if dir_cache { PROTOCOLS.to_owned() } else { PROTOCOLS.replace(DIR_CACHE, "") };
+    Protocols::parse(&served).expect("a constant that the tests parse")
 }
 
 #[cfg(test)]

@@ -7,6 +7,8 @@ use super::*;
 #[test]
 fn the_advertised_protocols_are_well_formed() {
     assert_eq!(protocols().to_string(), PROTOCOLS);
+    assert_eq!(advertised(true), protocols());
+    assert_eq!(protocols().missing_from(&advertised(false)).to_string(), "DirCache=2");
 }
 
 fn publicity() -> Publicity {
