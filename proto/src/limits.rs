@@ -66,8 +66,8 @@ pub const ROUTER_DESCRIPTOR: usize = 20_000;
 pub const EXTRA_INFO: usize = 50_000;
 /// Relays in one consensus; a longer one is refused. The public network has about 10,000.
 pub const CONSENSUS_RELAYS: usize = 100_000;
-/// Lines of a consensus that has diffs, and of a diff; a longer one is refused, and the whole consensus is sent. The
-/// largest consensus allowed has fewer.
+/// Lines of a consensus that has diffs; from and to a longer one none are made, and the whole is sent. The largest
+/// consensus allowed has fewer.
 pub const CONSENSUS_DIFF_LINES: usize = 1 << 20;
 /// Pairs of lines that are compared to find what two versions of one part of a consensus have in common; of longer
 /// parts, all between the first and the last change is sent. A relay has up to 10 lines, the preamble about 60.

@@ -5,7 +5,6 @@ use std::ops::Range;
 use thiserror::Error;
 
 use super::{BLOCK_END, Lines, LinesError, VERSION_LINE, sha3, signed_sha3};
-use crate::limits::CONSENSUS_DIFF_LINES;
 use crate::netdoc::text;
 
 /// Why a diff was refused.
@@ -17,7 +16,7 @@ pub enum ApplyError {
     /// It is meant for another consensus.
     #[error("the diff is for another consensus than the one at hand")]
     OtherBase,
-    /// The base or the diff has no lines that could be counted.
+    /// The base has no lines that could be counted, or the last line of the diff does not end.
     #[error(transparent)]
     Lines(#[from] LinesError),
     /// A command is wrong.
@@ -42,6 +41,9 @@ pub enum CommandFault {
     /// It names lines that are not there, or not before those of the command before it.
     #[error("the lines do not exist, or come after those of an earlier command")]
     Lines,
+    /// There are more commands than any two documents could need.
+    #[error("more commands than the base has lines")]
+    TooMany,
     /// There is no text to be inserted.
     #[error("a block without lines")]
     EmptyBlock,
@@ -65,12 +67,15 @@ pub fn apply(base: &str, diff: &str) -> Result<String, ApplyError> {
     // Pieces of the result, the last one first.
     let mut pieces = Vec::new();
     let mut untouched = lines.len();
+    let mut commands = 0;
     while let Some(command) = script.next() {
-        if script.line > CONSENSUS_DIFF_LINES {
-            return Err(LinesError::TooMany.into());
-        }
         let at = script.line;
         let failed = |fault| ApplyError::Command { line: at, fault };
+        commands += 1;
+        // One for the signatures, and between any two others a line that stays.
+        if commands > lines.len() + 2 {
+            return Err(failed(CommandFault::TooMany));
+        }
         let Command { removed, inserts } = Command::parse(command, lines.len()).map_err(failed)?;
         if removed.end > untouched {
             return Err(failed(CommandFault::Lines));

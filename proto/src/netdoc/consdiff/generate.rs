@@ -82,7 +82,7 @@ impl Topic {
     /// The topic of the block that a line opens, if it opens one.
     fn opened_by(line: &str) -> Option<Topic> {
         if let Some(entry) = line.strip_prefix("r ") {
-            return entry.split(' ').nth(1).and_then(text::base64_array).map(Topic::Relay);
+            return entry.split([' ', '\n']).nth(1).and_then(text::base64_array).map(Topic::Relay);
         }
         line.starts_with("directory-footer").then_some(Topic::Footer)
     }

@@ -63,6 +63,19 @@ fn relays_come_go_and_change() {
     commands(&target, &unsorted);
 }
 
+/// As many commands as there can be, which are more lines than either document has.
+#[test]
+fn every_other_line_changes() {
+    let relay = |n: u32, line: &str| {
+        let mut id = [0; 20];
+        id[..4].copy_from_slice(&n.to_be_bytes());
+        format!("r x {}\n{line}\n", text::base64_unpadded(&id))
+    };
+    let document = |line: &str| (0..300_000).map(|n| relay(n, line)).collect::<String>();
+    let commands = commands(&document("a"), &document("b"));
+    assert_eq!(commands.lines().count(), 900_000);
+}
+
 #[test]
 fn long_parts_are_not_compared_line_by_line() {
     let lines = |step: usize| (0..2000).map(|n| format!("{}\n", n / step * step)).collect::<String>();
@@ -175,6 +188,7 @@ fn commands_that_do_not() {
         ("3d\n2,3d\n", 2, Lines),
         ("2d\n3d\n", 2, Lines),
         ("5d\n3,$d\n", 2, Lines),
+        (&"0a\nx\n.\n".repeat(8), 22, TooMany),
         ("3a\n.\n", 1, EmptyBlock),
         ("3a\nx\n", 1, OpenBlock),
         ("3a\n", 1, OpenBlock),
