@@ -46,7 +46,7 @@ use create::PendingCreates;
 use cross::{Batch, Cross, Message, Outgoing};
 use event::Event;
 use ids::{HomeRule, LinkId, ShardIndex};
-use link::Link;
+use link::{Link, LinkEnd};
 use queue::CellPool;
 use registry::{Registry, Todo};
 use snapshot::Snapshot;
@@ -137,6 +137,7 @@ impl Engine {
         self.counters.pending_creates = self.creates.len();
         self.counters.inbox_bytes = self.pool.charged_bytes();
         self.counters.dials_pending = self.registry.dials();
+        self.counters.seekers = self.registry.waiters();
         self.counters.timers = self.timers.len();
         self.counters.batches_waiting = self.outgoing.waiting();
         &self.counters
@@ -223,6 +224,7 @@ impl Engine {
                 self.registry.find(ask, &mut todo);
                 self.registry_todo(now, todo);
             }
+            Message::StopSeeking(seeker, rsa_id) => self.registry.stop(seeker, &rsa_id),
             Message::LinkFound { seeker, link, facts } => self.extend_on(now, seeker, link, facts),
             Message::LinkFailed { seeker, reason } => self.extend_failed(now, seeker, reason),
             Message::LinkOpened(link, facts) => {
@@ -246,6 +248,13 @@ impl Engine {
                         rsa_id,
                         ed_id,
                     }));
+                }
+                Todo::GiveUp { dial, link } => {
+                    self.counters.dials_shed += 1;
+                    match link {
+                        Some(link) => self.close_link(now, link, LinkEnd::Shed),
+                        None => self.events.push_back(Event::Link(event::LinkEvent::GiveUp(dial))),
+                    }
                 }
             }
         }

@@ -104,13 +104,19 @@ pub const DESTROYS_PER_LINK: usize = 16 * 1024;
 /// oldest, which is refused with RESOURCELIMIT.
 pub const PENDING_CREATES: usize = 2048;
 
-/// Circuits waiting for a link to one peer; one more is closed with RESOURCELIMIT.
-pub const WAITERS_PER_PEER: usize = 1024;
+/// Circuits waiting for one dial; one more is closed with RESOURCELIMIT.
+pub const WAITERS_PER_DIAL: usize = 1024;
+
+/// Dials to one peer by addresses or identities that the consensus does not list; at the limit the link whose circuits
+/// asked for most of them loses its oldest, whose waiters are closed with RESOURCELIMIT. Those by what the consensus
+/// lists are alike, and so share one dial.
+pub const UNLISTED_DIALS_PER_PEER: usize = 4;
 
 /// Links to one peer that new circuits choose among; further ones carry only what the peer opens on them.
 pub const LINKS_PER_PEER: usize = 16;
 
-/// Links being dialed by one shard; at the limit an extend to a new peer fails with RESOURCELIMIT.
+/// Links being dialed by one shard; at the limit the link whose circuits asked for most of them loses its oldest, whose
+/// waiters are closed with RESOURCELIMIT, so that whoever sends us to places that do not answer harms itself.
 pub const DIALS_PER_SHARD: usize = 1024;
 
 /// Time from an EXTEND2 to its CREATED2; a slower extend closes the circuit with TIMEOUT.

@@ -44,7 +44,7 @@ pub(super) enum Next {
 }
 
 impl Next {
-    fn leg(&self) -> Option<Leg> {
+    pub(super) fn leg(&self) -> Option<Leg> {
         match self {
             Next::Creating(leg) | Next::Open(leg) => Some(*leg),
             Next::None | Next::Searching(_) => None,
@@ -134,11 +134,13 @@ impl Circuits {
     }
 
     /// Takes a circuit's second leg away, and returns it.
-    pub(super) fn part(&mut self, id: CircuitId) -> Option<Leg> {
-        let next = std::mem::replace(&mut self.get_mut(id)?.next, Next::None);
-        let leg = next.leg()?;
-        self.remove_leg(leg, id);
-        Some(leg)
+    pub(super) fn part(&mut self, id: CircuitId) -> Next {
+        let Some(circuit) = self.get_mut(id) else { return Next::None };
+        let next = std::mem::replace(&mut circuit.next, Next::None);
+        if let Some(leg) = next.leg() {
+            self.remove_leg(leg, id);
+        }
+        next
     }
 
     fn remove(&mut self, id: CircuitId) -> Option<Box<Circuit>> {
@@ -317,6 +319,7 @@ impl Engine {
         self.timers.cancel(&mut circuit.extend_timer);
         *self.counters.circuits_closed.entry(label).or_default() += 1;
         self.close_streams(id, &circuit.streams);
+        self.stop_seeking(now, id, &circuit.next);
         for (leg, reason) in [(Some(circuit.prev), to_prev), (circuit.next.leg(), to_next)] {
             let Some(leg) = leg else { continue };
             match reason {

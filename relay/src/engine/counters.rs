@@ -26,6 +26,8 @@ pub struct Counters {
     pub inbox_bytes: usize,
     /// Gauge: dials under way.
     pub dials_pending: usize,
+    /// Gauge: circuits of all shards that wait for those dials.
+    pub seekers: usize,
     /// Gauge: deadlines set.
     pub timers: usize,
     /// Gauge: batches waiting for the rings to other shards.
@@ -54,6 +56,8 @@ pub struct Counters {
     pub links_closed: BTreeMap<&'static str, u64>,
     /// Dials begun.
     pub dials: u64,
+    /// Dials given up because too many were under way.
+    pub dials_shed: u64,
     /// Circuits created.
     pub circuits_created: u64,
     /// Circuits closed, by what closed them here.
@@ -90,6 +94,7 @@ impl Default for Counters {
             pending_creates: 0,
             inbox_bytes: 0,
             dials_pending: 0,
+            seekers: 0,
             timers: 0,
             batches_waiting: 0,
             cells_in: [0; 256],
@@ -104,6 +109,7 @@ impl Default for Counters {
             links_from_relays_ipv6: 0,
             links_closed: BTreeMap::new(),
             dials: 0,
+            dials_shed: 0,
             circuits_created: 0,
             circuits_closed: BTreeMap::new(),
             handshakes_done: BTreeMap::new(),

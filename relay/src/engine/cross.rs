@@ -67,6 +67,8 @@ pub enum Message {
     LinkClosed(LinkId),
     /// Home to registrar: which link leads to this peer?
     FindLink(FindLink),
+    /// Home to registrar: the search for a link to the peer with this RSA identity is over.
+    StopSeeking(Seeker, [u8; 20]),
     /// Registrar to home: this one.
     LinkFound {
         /// Who asked.
@@ -90,7 +92,7 @@ pub enum Message {
 }
 
 /// One attempt to extend a circuit, which looks for a link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Seeker {
     /// The circuit's home.
     pub home: ShardIndex,
@@ -111,6 +113,10 @@ pub struct FindLink {
     pub ed_id: Option<[u8; 32]>,
     /// Where to dial if no link is open.
     pub addresses: Vec<SocketAddr>,
+    /// Whether that is where the consensus says that this peer is.
+    pub listed: bool,
+    /// The link that the circuit came on, which answers for the dial.
+    pub source: LinkId,
 }
 
 /// A batch on its way to another shard. Its memory goes back to the sender when it has been read.

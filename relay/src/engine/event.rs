@@ -29,6 +29,8 @@ pub enum LinkEvent {
         /// Ed25519 identity that the peer has to prove, if the requester named one.
         ed_id: Option<[u8; 32]>,
     },
+    /// This connection is not wanted any more: stop trying to open it, without a word.
+    GiveUp(DialId),
     /// The link has something to send: call `Engine::poll_transmit` until it gives nothing.
     Writable(LinkId),
     /// The link is over: send what `poll_transmit` still gives, then close the connection and forget it.

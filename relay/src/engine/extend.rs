@@ -22,6 +22,8 @@ use crate::limits;
 pub(super) struct Onionskin {
     create: Box<Body>,
     attempt: u32,
+    /// RSA identity of that relay.
+    rsa_id: [u8; 20],
 }
 
 impl Engine {
@@ -57,6 +59,9 @@ impl Engine {
         if addresses.is_empty() {
             return self.close_circuit(now, id, "extend_to_forbidden_address", DestroyReason::Protocol);
         }
+        let listed = known.is_some_and(|relay| {
+            ed_id == relay.ed_id && addresses.iter().all(|address| relay.addresses.contains(address))
+        });
         // With both families to choose from, either will do; drawing spreads the load as deployed relays do.
         if self.rng.next_u32() & 1 == 1 {
             addresses.reverse();
@@ -67,10 +72,11 @@ impl Engine {
         let Some(circuit) = self.circuits.get_mut(id) else { return };
         circuit.extends += 1;
         let seeker = Seeker { home: self.me, circuit: id, attempt: circuit.extends };
-        circuit.next = Next::Searching(Onionskin { create, attempt: seeker.attempt });
+        circuit.next = Next::Searching(Onionskin { create, attempt: seeker.attempt, rsa_id: specs.rsa_id });
         circuit.relay.set_joined(true);
+        let source = circuit.prev.link;
         self.timers.set(&mut circuit.extend_timer, now + limits::EXTEND_TIMEOUT, Timer::Extend(id));
-        let ask = FindLink { seeker, rsa_id: specs.rsa_id, ed_id, addresses };
+        let ask = FindLink { seeker, rsa_id: specs.rsa_id, ed_id, addresses, listed, source };
         let registrar = self.homes.registrar(&specs.rsa_id);
         self.tell(now, registrar, Message::FindLink(ask));
     }
@@ -105,6 +111,10 @@ impl Engine {
     /// The registrar found no link.
     pub(super) fn extend_failed(&mut self, now: Mono, seeker: Seeker, reason: DestroyReason) {
         if self.searching(seeker).is_some() {
+            // Nobody has to be told that the search is over.
+            if let Some(circuit) = self.circuits.get_mut(seeker.circuit) {
+                circuit.next = Next::None;
+            }
             self.close_circuit(now, seeker.circuit, "extend_failed", reason);
         }
     }
@@ -115,6 +125,13 @@ impl Engine {
             Next::Searching(onionskin) if onionskin.attempt == seeker.attempt => Some(onionskin),
             _ => None,
         }
+    }
+
+    /// Tells the registrar that a circuit looks for a link no more.
+    pub(super) fn stop_seeking(&mut self, now: Mono, circuit: CircuitId, next: &Next) {
+        let Next::Searching(Onionskin { attempt, rsa_id, .. }) = next else { return };
+        let seeker = Seeker { home: self.me, circuit, attempt: *attempt };
+        self.tell(now, self.homes.registrar(rsa_id), Message::StopSeeking(seeker, *rsa_id));
     }
 
     /// CREATED2 from the next relay: wrapped and passed to the client unseen.
@@ -148,7 +165,9 @@ impl Engine {
         let Some(circuit) = self.circuits.get_mut(id) else { return };
         circuit.relay.set_joined(false);
         self.timers.cancel(&mut circuit.extend_timer);
-        if let Some(leg) = self.circuits.part(id) {
+        let next = self.circuits.part(id);
+        self.stop_seeking(now, id, &next);
+        if let Some(leg) = next.leg() {
             self.drop_leg(now, leg, reason);
         }
         let body = [DestroyReason::Requested.to_wire()];

@@ -102,6 +102,8 @@ pub enum LinkEnd {
     Idle,
     /// The peer makes work and does not read the answers.
     Overrun,
+    /// Too many were being dialed.
+    Shed,
     /// The relay shuts down.
     Shutdown,
 }
@@ -115,6 +117,7 @@ impl LinkEnd {
             LinkEnd::Timeout => "handshake_timeout",
             LinkEnd::Idle => "idle",
             LinkEnd::Overrun => "overrun",
+            LinkEnd::Shed => "dial_shed",
             LinkEnd::Shutdown => "shutdown",
         }
     }
@@ -134,7 +137,7 @@ impl Engine {
             Origin::Accepted(identity) => (Handshake::responder(identity, params), None),
             Origin::Dialed(dial, leaf) => {
                 // A dial that is over leads to a link nobody waits for, to whoever answers.
-                let target = self.registry.dial_target(dial);
+                let target = self.registry.dial_connected(dial, id);
                 let expected = ExpectedPeer {
                     rsa_id: target.map(|(rsa_id, _)| rsa_id),
                     ed_id: target.and_then(|(_, ed_id)| ed_id),

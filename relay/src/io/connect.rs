@@ -100,16 +100,27 @@ async fn respond(shard: Rc<Shard>, serial: u64, socket: TcpStream) {
 
 /// Opens a connection to the first of `addresses` that answers, and starts the link.
 pub(super) async fn dial(shard: Rc<Shard>, dial: DialId, addresses: Vec<SocketAddr>) {
+    let mut connection = None;
     for address in addresses {
         match initiate(&shard, address).await {
-            Ok(connection) => {
-                let leaf = connection.tls.peer_certificate().unwrap_or_default().to_vec();
-                return shard.spawn(link::run(shard.clone(), connection, Origin::Dialed(dial, leaf)));
+            Ok(opened) => {
+                connection = Some(opened);
+                break;
             }
             Err(failure) => debug!(dial = dial.0, "connection to a peer: {failure}"),
         }
     }
-    shard.engine(|engine, now| engine.dial_failed(now, dial));
+    // From here on there is nothing to give up.
+    if let Some(task) = shard.dials.borrow_mut().remove(&dial) {
+        task.detach();
+    }
+    match connection {
+        Some(connection) => {
+            let leaf = connection.tls.peer_certificate().unwrap_or_default().to_vec();
+            shard.spawn(link::run(shard.clone(), connection, Origin::Dialed(dial, leaf)));
+        }
+        None => shard.engine(|engine, now| engine.dial_failed(now, dial)),
+    }
 }
 
 async fn initiate(shard: &Rc<Shard>, address: SocketAddr) -> Result<Connection, LinkFailure> {

@@ -24,7 +24,7 @@ use super::mesh::Port;
 use super::net::{self, OutboundAddresses};
 use crate::engine::Engine;
 use crate::engine::cross::Batch;
-use crate::engine::event::{Event, LinkEvent, StreamEvent};
+use crate::engine::event::{DialId, Event, LinkEvent, StreamEvent};
 use crate::engine::ids::{LinkId, ShardIndex};
 use crate::engine::link::LinkEnd;
 use crate::limits;
@@ -43,6 +43,8 @@ pub struct Shard {
     pub(super) links: RefCell<HashMap<LinkId, Rc<LinkSlot>>>,
     pub(super) scratch: RefCell<Scratch>,
     pub(super) handshakes: Handshakes,
+    /// Connections being opened.
+    pub(super) dials: RefCell<BTreeMap<DialId, Task<()>>>,
     pub(super) connector: Connector,
     pub(super) outbound: OutboundAddresses,
     pub(super) rng: RefCell<ChaCha20Rng>,
@@ -116,6 +118,7 @@ impl Shard {
             links: RefCell::default(),
             scratch: RefCell::default(),
             handshakes: Handshakes::default(),
+            dials: RefCell::default(),
             connector,
             outbound,
             rng: RefCell::new(rng),
@@ -320,8 +323,11 @@ impl Pump {
                 Event::Link(LinkEvent::Writable(id)) => self.with_link(id, LinkSlot::writable),
                 Event::Link(LinkEvent::Close(id)) => self.with_link(id, LinkSlot::close),
                 Event::Link(LinkEvent::Dial { dial, addresses, .. }) => {
-                    self.shard.spawn_background(connect::dial(self.shard.clone(), dial, addresses)).detach();
+                    let task = connect::dial(self.shard.clone(), dial, addresses);
+                    self.shard.dials.borrow_mut().insert(dial, self.shard.spawn_background(task));
                 }
+                // Dropping a task cancels it.
+                Event::Link(LinkEvent::GiveUp(dial)) => drop(self.shard.dials.borrow_mut().remove(&dial)),
                 Event::Stream(event) => self.streams.handle(event),
             }
         }

@@ -3,7 +3,7 @@
 use onionring_proto::cell::{BODY_LEN, Body, CircId, Command};
 use onionring_proto::crypto::tor1::ClientOnion;
 use onionring_proto::handshake::{Create2, CreateFast, CreatedFast, fast, htype, ntor};
-use onionring_proto::relay_msg::{self, Extend2, Extended2, RelayCmd, StreamId};
+use onionring_proto::relay_msg::{self, Extend2, Extended2, LinkSpecs, RelayCmd, StreamId};
 
 use super::keys::keys;
 use super::net::{Net, target};
@@ -85,9 +85,14 @@ impl ByHand {
 
     /// Sends EXTEND2 to the last hop, towards relay number `to`.
     pub fn ask_extend(&mut self, net: &mut Net, to: usize) -> ntor::Client {
-        let target = target(to, HandshakeKind::Ntor);
-        let (client, hdata) = ntor::Client::start(&mut net.rng, &keys(to).server.rsa_id, &target.onion_key);
-        let extend = Extend2 { specs: target.specs, htype: htype::NTOR, hdata: &hdata };
+        self.ask_extend_by(net, to, target(to, HandshakeKind::Ntor).specs)
+    }
+
+    /// The same with specifiers that say what they like, and a handshake for relay number `to`.
+    pub fn ask_extend_by(&mut self, net: &mut Net, to: usize, specs: LinkSpecs) -> ntor::Client {
+        let onion_key = *keys(to).onion_key().public();
+        let (client, hdata) = ntor::Client::start(&mut net.rng, &keys(to).server.rsa_id, &onion_key);
+        let extend = Extend2 { specs, htype: htype::NTOR, hdata: &hdata };
         let mut data = Vec::new();
         extend.write(&mut data);
         let hop = self.onion.hops() - 1;

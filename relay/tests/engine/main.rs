@@ -5,6 +5,7 @@
 mod allocations;
 mod by_hand;
 mod circuits;
+mod dials;
 mod keys;
 mod limits;
 mod links;

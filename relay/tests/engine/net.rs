@@ -131,6 +131,8 @@ pub struct Net {
     pub rogues: BTreeMap<usize, Vec<usize>>,
     /// While set, streams that are opened are neither answered nor read.
     pub sinks_stuck: bool,
+    /// Addresses at which a dial waits for an answer that does not come.
+    pub tarpits: BTreeSet<SocketAddr>,
     config: NetConfig,
     known: Arc<KnownRelays>,
     wires: BTreeMap<WireId, Wire>,
@@ -166,6 +168,7 @@ impl Net {
             peers: Vec::new(),
             rogues: BTreeMap::new(),
             sinks_stuck: false,
+            tarpits: BTreeSet::new(),
             known: Arc::new(known),
             wires: BTreeMap::new(),
             next_wire: 0,
@@ -410,6 +413,7 @@ impl Net {
                 Event::Link(LinkEvent::Dial { dial, addresses, .. }) => {
                     relay.dials.push(Dial { shard, dial, addresses });
                 }
+                Event::Link(LinkEvent::GiveUp(gone)) => relay.dials.retain(|dial| dial.dial != gone),
                 Event::Link(LinkEvent::Writable(link)) => {
                     relay.writable.insert(link);
                 }
@@ -480,10 +484,16 @@ impl Net {
     }
 
     fn relay_turn(&mut self, index: usize) -> bool {
-        if self.relays[index].dials_hang || self.relays[index].dials.is_empty() {
+        if self.relays[index].dials_hang {
             return false;
         }
-        let dial = self.below(self.relays[index].dials.len());
+        let dials = self.relays[index].dials.iter().enumerate();
+        let answered = dials.filter(|(_, dial)| !self.tarpits.contains(&dial.addresses[0]));
+        let answered: Vec<usize> = answered.map(|(at, _)| at).collect();
+        if answered.is_empty() {
+            return false;
+        }
+        let dial = answered[self.below(answered.len())];
         let dial = self.relays[index].dials.swap_remove(dial);
         self.dial(index, dial);
         true
@@ -724,6 +734,7 @@ impl Net {
             self.peers[peer].out.clear();
             self.hang_up(peer);
         }
+        self.tarpits.clear();
         for relay in 0..self.relays.len() {
             self.relays[relay].dials_hang = false;
             self.relays[relay].sinks.values_mut().for_each(|sink| sink.stuck = false);
@@ -742,6 +753,7 @@ impl Net {
                 ("pending creates", self.count(relay, |c| c.pending_creates)),
                 ("inbox bytes", self.count(relay, |c| c.inbox_bytes)),
                 ("dials", self.count(relay, |c| c.dials_pending)),
+                ("seekers", self.count(relay, |c| c.seekers)),
                 ("timers", self.count(relay, |c| c.timers)),
                 ("batches", self.count(relay, |c| c.batches_waiting)),
                 ("legs", self.count(relay, |c| c.legs)),
