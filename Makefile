@@ -25,7 +25,7 @@ test: lint
 
 # Tests marked `ignored` are those that take too long for every change.
 soak: setup
-	cargo test --workspace --locked --release -- --include-ignored
+	cargo test --workspace --locked --profile soak -- --include-ignored
 
 lint: setup
 	cargo fmt --all --check
