@@ -46,8 +46,10 @@ pub struct DialId(pub u64);
 pub struct StreamRef {
     /// The circuit that carries it.
     pub circuit: CircuitId,
-    /// Its id on that circuit.
+    /// Its id on that circuit, which another stream may have had before.
     pub stream: StreamId,
+    /// Tells it from those.
+    pub(crate) serial: u32,
 }
 
 /// The destination of a stream.

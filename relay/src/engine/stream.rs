@@ -25,20 +25,52 @@ use crate::limits;
 const RESOLVED_TTL: u32 = 60;
 
 /// The streams of one circuit, at most [`STREAMS_PER_CIRCUIT`].
+///
+/// An id is free again once the client has ended its stream, while the driver may still take what it sent before: so
+/// streams have numbers of their own.
 #[derive(Default)]
 pub(super) struct Streams {
     open: BTreeMap<StreamId, Stream>,
+    /// Ended by the client, with bytes that the driver may still take; by number.
+    flushing: BTreeMap<u32, Stream>,
+    next_serial: u32,
 }
 
 impl Streams {
+    fn len(&self) -> usize {
+        self.open.len() + self.flushing.len()
+    }
+
+    fn get_mut(&mut self, at: StreamRef) -> Option<&mut Stream> {
+        match self.open.get_mut(&at.stream) {
+            Some(stream) if stream.serial == at.serial => Some(stream),
+            _ => self.flushing.get_mut(&at.serial),
+        }
+    }
+
+    fn get(&self, at: StreamRef) -> Option<&Stream> {
+        match self.open.get(&at.stream) {
+            Some(stream) if stream.serial == at.serial => Some(stream),
+            _ => self.flushing.get(&at.serial),
+        }
+    }
+
+    fn remove(&mut self, at: StreamRef) -> Option<Stream> {
+        match self.open.get(&at.stream) {
+            Some(stream) if stream.serial == at.serial => self.open.remove(&at.stream),
+            _ => self.flushing.remove(&at.serial),
+        }
+    }
+
     /// Since when bytes wait for the driver.
     pub(super) fn waiting_since(&self) -> Option<Mono> {
-        let waiting = self.open.values().filter(|stream| !stream.inbox.is_empty());
-        waiting.map(|stream| stream.waiting_since).min()
+        let all = self.open.values().chain(self.flushing.values());
+        all.filter(|stream| !stream.inbox.is_empty()).map(|stream| stream.waiting_since).min()
     }
 }
 
 struct Stream {
+    serial: u32,
     state: State,
     send: StreamSend,
     recv: StreamRecv,
@@ -58,13 +90,14 @@ enum State {
     Resolving,
     /// Connected.
     Open,
-    /// The client ended it; the driver may still take what is in the inbox.
+    /// The client ended it, and its id may serve another; the driver may still take what is in the inbox.
     Ended,
 }
 
 impl Stream {
-    fn new(state: State) -> Self {
+    fn new(serial: u32, state: State) -> Self {
         Stream {
+            serial,
             state,
             send: StreamSend::default(),
             recv: StreamRecv::default(),
@@ -78,10 +111,14 @@ impl Stream {
 impl Engine {
     /// A message of the client's for a stream.
     pub(super) fn stream_message(&mut self, now: Mono, id: CircuitId, msg: RelayMsg<'_>) {
-        let at = StreamRef { circuit: id, stream: msg.stream };
         if msg.stream == StreamId::CIRCUIT {
             return self.counters.ignored("stream_id_zero");
         }
+        let Some(circuit) = self.circuits.get(id) else { return };
+        // The stream that has the id, or that gets it.
+        let serial = circuit.streams.open.get(&msg.stream).map(|stream| stream.serial);
+        let serial = serial.unwrap_or(circuit.streams.next_serial);
+        let at = StreamRef { circuit: id, stream: msg.stream, serial };
         let result = match msg.cmd {
             RelayCmd::DATA => self.stream_data(now, at, msg.data),
             RelayCmd::SENDME => self.stream_sendme(at),
@@ -114,18 +151,19 @@ impl Engine {
     }
 
     fn stream(&mut self, at: StreamRef) -> Option<&mut Stream> {
-        self.circuits.get_mut(at.circuit)?.streams.open.get_mut(&at.stream)
+        self.circuits.get_mut(at.circuit)?.streams.get_mut(at)
     }
 
     fn add_stream(&mut self, at: StreamRef, state: State, event: StreamEvent) {
         let Some(circuit) = self.circuits.get_mut(at.circuit) else { return };
-        circuit.streams.open.insert(at.stream, Stream::new(state));
+        circuit.streams.next_serial = at.serial.wrapping_add(1);
+        circuit.streams.open.insert(at.stream, Stream::new(at.serial, state));
         self.counters.streams += 1;
         self.events.push_back(Event::Stream(event));
     }
 
     fn remove_stream(&mut self, at: StreamRef) -> Option<Stream> {
-        let stream = self.circuits.get_mut(at.circuit)?.streams.open.remove(&at.stream)?;
+        let stream = self.circuits.get_mut(at.circuit)?.streams.remove(at)?;
         self.counters.streams -= 1;
         self.pool.release(stream.inbox.len());
         Some(stream)
@@ -173,7 +211,7 @@ impl Engine {
     /// Whether the circuit has all the streams it may have.
     fn streams_full(&self, id: CircuitId) -> Option<EndReason> {
         let streams = &self.circuits.get(id)?.streams;
-        (streams.open.len() >= STREAMS_PER_CIRCUIT).then_some(EndReason::ResourceLimit)
+        (streams.len() >= STREAMS_PER_CIRCUIT).then_some(EndReason::ResourceLimit)
     }
 
     fn begin_dir(&mut self, now: Mono, at: StreamRef) {
@@ -236,6 +274,8 @@ impl Engine {
         if self.pool.is_full() {
             self.shed_oldest(now);
         }
+        // Little may be waiting: of an empty cell, nothing ever.
+        self.acknowledge(now, at);
         Ok(())
     }
 
@@ -252,20 +292,17 @@ impl Engine {
     }
 
     fn ended(&mut self, at: StreamRef, reason: EndReason) {
-        let Some(stream) = self.stream(at) else {
+        let Some(circuit) = self.circuits.get_mut(at.circuit) else { return };
+        let Some(mut stream) = circuit.streams.open.remove(&at.stream) else {
             return self.counters.ignored("unknown_stream");
         };
-        match stream.state {
-            State::Ended => self.counters.ignored("second_end"),
-            State::Resolving => {
-                self.remove_stream(at);
-                self.events.push_back(Event::Stream(StreamEvent::Closed { at, reason: Some(reason) }));
-            }
-            State::Opening | State::Open => {
-                stream.state = State::Ended;
-                self.events.push_back(Event::Stream(StreamEvent::Closed { at, reason: Some(reason) }));
-            }
+        if stream.state == State::Resolving {
+            self.counters.streams -= 1;
+        } else {
+            stream.state = State::Ended;
+            circuit.streams.flushing.insert(at.serial, stream);
         }
+        self.events.push_back(Event::Stream(StreamEvent::Closed { at, reason: Some(reason) }));
     }
 
     /// The circuit's window has opened: streams that waited for it may go on.
@@ -274,7 +311,7 @@ impl Engine {
         for (&stream, state) in &mut circuit.streams.open {
             if state.blocked && state.send.can_send() {
                 state.blocked = false;
-                let at = StreamRef { circuit: id, stream };
+                let at = StreamRef { circuit: id, stream, serial: state.serial };
                 self.events.push_back(Event::Stream(StreamEvent::Writable(at)));
             }
         }
@@ -282,14 +319,15 @@ impl Engine {
 
     /// Tells the driver that the streams of a circuit are gone.
     pub(super) fn close_streams(&mut self, id: CircuitId, streams: &Streams) {
-        self.counters.streams -= streams.open.len();
-        for (&stream, state) in &streams.open {
-            self.pool.release(state.inbox.len());
-            // After the client's END the driver knows; it will find the stream gone.
-            if state.state != State::Ended {
-                let at = StreamRef { circuit: id, stream };
-                self.events.push_back(Event::Stream(StreamEvent::Closed { at, reason: None }));
-            }
+        self.counters.streams -= streams.len();
+        for (&stream, Stream { serial, inbox, .. }) in &streams.open {
+            self.pool.release(inbox.len());
+            let at = StreamRef { circuit: id, stream, serial: *serial };
+            self.events.push_back(Event::Stream(StreamEvent::Closed { at, reason: None }));
+        }
+        // Of these the driver knows; it will find them gone.
+        for stream in streams.flushing.values() {
+            self.pool.release(stream.inbox.len());
         }
     }
 
@@ -339,7 +377,7 @@ impl Engine {
     pub fn stream_read(&self, at: StreamRef) -> &[u8] {
         self.circuits
             .get(at.circuit)
-            .and_then(|circuit| circuit.streams.open.get(&at.stream))
+            .and_then(|circuit| circuit.streams.get(at))
             .map(|stream| stream.inbox.as_slices().0)
             .unwrap_or_default()
     }
@@ -370,7 +408,7 @@ impl Engine {
     pub fn stream_writable(&mut self, at: StreamRef) -> usize {
         let Some(circuit) = self.circuits.get_mut(at.circuit) else { return 0 };
         let circuit_window = circuit.relay.window();
-        let Some(stream) = circuit.streams.open.get_mut(&at.stream) else { return 0 };
+        let Some(stream) = circuit.streams.get_mut(at) else { return 0 };
         if stream.state != State::Open {
             return 0;
         }
@@ -382,13 +420,14 @@ impl Engine {
     }
 
     /// Sends bytes to the client. Returns how many were taken: all of them, if they are no more than
-    /// [`Engine::stream_writable`] said.
+    /// [`Engine::stream_writable`] said, unless the circuit had to be closed meanwhile because its queue or the memory
+    /// for all queues is full.
     pub fn stream_write(&mut self, now: Mono, at: StreamRef, mut data: &[u8]) -> usize {
         let offered = data.len();
         while !data.is_empty() {
             let Some(circuit) = self.circuits.get_mut(at.circuit) else { break };
             let (window, limit) = (circuit.relay.window(), circuit.relay.data_limit());
-            let Some(stream) = circuit.streams.open.get_mut(&at.stream) else { break };
+            let Some(stream) = circuit.streams.get_mut(at) else { break };
             if stream.state != State::Open || window == 0 || !stream.send.can_send() {
                 stream.blocked = true;
                 break;

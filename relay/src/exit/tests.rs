@@ -86,7 +86,7 @@ impl Client {
 }
 
 fn at(stream: u16) -> StreamRef {
-    StreamRef { circuit: CircuitId { slot: 1, generation: 1 }, stream: StreamId(stream) }
+    StreamRef { circuit: CircuitId { slot: 1, generation: 1 }, stream: StreamId(stream), serial: 0 }
 }
 
 /// Waits for `condition`, which something outside this thread brings about.

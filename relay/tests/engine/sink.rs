@@ -103,7 +103,7 @@ impl Sink {
 
     /// Gives the stream a turn. Returns whether it is over, and whether anything happened.
     pub fn work(&mut self, engine: &mut Engine, now: Mono, rng: &mut ChaCha20Rng) -> (bool, bool) {
-        if self.stuck && !self.ended {
+        if self.stuck {
             return (false, false);
         }
         let Some(plan) = self.plan else {
@@ -137,9 +137,13 @@ impl Sink {
             if n == 0 {
                 break;
             }
-            assert_eq!(engine.stream_write(now, self.at, &buf[..n]), n, "as much as was offered");
-            self.sent += n;
             busy = true;
+            if engine.stream_write(now, self.at, &buf[..n]) < n {
+                // Only with the circuit, of whose end an event tells.
+                assert_eq!(engine.stream_writable(self.at), 0, "as much as was offered");
+                return (false, true);
+            }
+            self.sent += n;
         }
         let over = self.ended || (self.received == plan.up && self.sent == plan.down);
         if over {
