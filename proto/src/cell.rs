@@ -248,7 +248,7 @@ impl Frame<'_> {
     }
 }
 
-/// Why bytes from the peer cannot be a cell. The link is beyond repair: its framing is lost.
+/// Why bytes from the peer are not taken for a cell. After `BeforeVersions` the framing is lost, and with it the link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum FrameError {
     /// The length field of a variable cell exceeds [`limits::VARIABLE_CELL_BODY`].

@@ -25,8 +25,8 @@ pub const ORIGIN_QUEUED_MESSAGES: usize = 8192;
 /// Characters of a policy summary that we make, as C tor's, and entries of one that we read; a longer one is refused.
 pub const POLICY_SUMMARY_LEN: usize = 1000;
 
-/// Bytes of the body of a variable-length cell we accept; a longer one closes the link at its header. The largest in
-/// use, CERTS of C tor, has about 3 KiB.
+/// Bytes of the body of a variable-length cell we accept; a longer one closes the link at its header during the link
+/// handshake, and is dropped unseen afterwards. The largest in use, CERTS of C tor, has about 3 KiB.
 pub const VARIABLE_CELL_BODY: usize = 16 * 1024;
 
 /// Bytes a peer may send before the link handshake is over; more closes the link. An honest flight takes 3 to 5 KiB.

@@ -90,7 +90,7 @@ impl Engine {
             links: HashMap::with_hasher(homes.clone()),
             next_link: 0,
             circuits: Circuits::new(homes.clone()),
-            creates: PendingCreates::default(),
+            creates: PendingCreates::new(homes.clone()),
             registry: Registry::new(homes.clone()),
             pool: CellPool::new(queue_bytes / CellPool::BYTES_PER_CELL),
             outgoing: Outgoing::new(homes.shards()),
@@ -209,12 +209,13 @@ impl Engine {
 
     fn handle_message(&mut self, now: Mono, message: Message) {
         match message {
-            Message::Create { leg, command, body, facts } => {
-                self.queue_create(now, leg, command, &body, facts)
+            Message::Create { leg, command, body, facts, link_full } => {
+                self.queue_create(now, leg, command, &body, facts, link_full)
             }
             Message::Destroyed(leg) => self.leg_destroyed(now, leg),
             Message::Overrun(leg) => self.leg_overrun(now, leg),
-            Message::Destroy(leg, reason) => self.send_destroy(now, leg, reason),
+            Message::Destroy(leg, reason) => self.send_destroy(leg, reason),
+            Message::Refuse(leg, reason) => self.send_refusal(now, leg, reason),
             Message::Joined(leg) => self.leg_joined(leg),
             Message::Left(leg) => self.leg_left(now, leg),
             Message::Extended(link) => self.link_extended(now, link),

@@ -97,8 +97,19 @@ pub const CROSSING_BACKLOG: usize = 256;
 /// [`CROSSING_BACKLOG`] keeps an honest load far below it.
 pub const CROSSING_LIMIT: usize = 4 * CROSSING_BACKLOG;
 
-/// DESTROY cells waiting on one link (8 bytes each); one more closes the link, whose peer makes work and does not read.
-pub const DESTROYS_PER_LINK: usize = 16 * 1024;
+/// DESTROY cells waiting on one link for circuits that its peer asked for and did not get (8 bytes each); one more
+/// closes the link, whose peer makes work and does not read.
+pub const REFUSALS_PER_LINK: usize = 16 * 1024;
+
+/// Circuits that a relay may have on one link, together with those of whose end it has not read yet; one more is
+/// refused with RESOURCELIMIT.
+pub const CIRCUITS_PER_LINK: usize = 1 << 16;
+
+/// The same for a client. Busy onion services have some thousands.
+pub const CIRCUITS_PER_CLIENT: usize = 1 << 13;
+
+/// Circuits of one shard, some kilobytes each; one more is refused with RESOURCELIMIT.
+pub const CIRCUITS_PER_SHARD: usize = 1 << 20;
 
 /// CREATE cells waiting for their public-key work on one shard; at the limit the link that has most of them loses its
 /// oldest, which is refused with RESOURCELIMIT.

@@ -27,6 +27,7 @@ pub fn publish(shard: ShardIndex, engine: &Counters, io: &IoCounters) {
     table::CONNECTIONS_ACCEPTED.counter(&only_shard).absolute(io.accepted);
     table::CONNECTIONS_NOT_ACCEPTED.counter(&only_shard).absolute(io.accept_errors);
     table::CONNECTIONS_DIALED.counter(&only_shard).absolute(engine.dials);
+    table::CONNECTIONS_GIVEN_UP.counter(&only_shard).absolute(engine.dials_shed);
     let failed = IoCounters::FAILURES.into_iter().zip(io.tls_failed);
     for (outcome, n) in [("success", io.tls_done), ("shed", io.tls_shed)].into_iter().chain(failed) {
         table::TLS_HANDSHAKES.counter(&with("outcome", outcome)).absolute(n);
@@ -64,6 +65,9 @@ pub fn publish(shard: ShardIndex, engine: &Counters, io: &IoCounters) {
             let labels = [("shard", shard.as_str()), ("handshake", kind), ("outcome", outcome)];
             table::CIRCUIT_HANDSHAKES.counter(&labels).absolute(*n);
         }
+    }
+    for (reason, n) in &engine.creates_refused {
+        table::CIRCUIT_HANDSHAKES_REFUSED.counter(&with("reason", reason)).absolute(*n);
     }
     table::CIRCUIT_HANDSHAKES_SHED.counter(&only_shard).absolute(engine.creates_shed);
     table::CIRCUIT_HANDSHAKES_WAITING.gauge(&only_shard).set(engine.pending_creates as f64);
@@ -117,6 +121,7 @@ mod tests {
         counters.circuits_closed.insert("requested", 1);
         counters.handshakes_done.insert("ntor", 1);
         counters.handshakes_failed.insert("ntor_v3", 1);
+        counters.creates_refused.insert("draining", 1);
         counters.cells_ignored.insert("unknown_stream", 1);
         counters.stream_ends.insert("done", 1);
         publish(ShardIndex(3), &counters, &IoCounters::default());

@@ -75,6 +75,8 @@ table! {
         "TCP connections to the ORPort that the system failed to hand over, mostly for want of file descriptors.";
     CONNECTIONS_DIALED "onionring_connections_dialed_total" counter ["shard"]
         "Attempts to connect to another relay.";
+    CONNECTIONS_GIVEN_UP "onionring_connections_given_up_total" counter ["shard"]
+        "Attempts to connect to another relay that were given up because too many were under way.";
     TLS_HANDSHAKES "onionring_tls_handshakes_total" counter ["shard", "outcome"]
         "TLS handshakes of both directions, by outcome: success, shed, or why they failed (closed, timeout, tls, \
          connection).";
@@ -108,6 +110,8 @@ table! {
         "Circuits open now.";
     CIRCUIT_HANDSHAKES "onionring_circuit_handshakes_total" counter ["shard", "handshake", "outcome"]
         "Circuit handshakes answered, by kind (fast, ntor, ntor_v3) and outcome (success, failed).";
+    CIRCUIT_HANDSHAKES_REFUSED "onionring_circuit_handshakes_refused_total" counter ["shard", "reason"]
+        "Circuits refused, by reason, those that were shed because too many handshakes waited included.";
     CIRCUIT_HANDSHAKES_SHED "onionring_circuit_handshakes_shed_total" counter ["shard"]
         "Circuit handshakes refused because too many waited.";
     CIRCUIT_HANDSHAKES_WAITING "onionring_circuit_handshakes_waiting" gauge ["shard"]

@@ -40,6 +40,7 @@ pub fn circuit_params(network: &ConsensusParams, options: CircuitOptions) -> Cir
             .refuse_unknown_exits
             .unwrap_or_else(|| network.is_on(&params::REFUSE_UNKNOWN_EXITS)),
         padding: PaddingParams { low_ms: low_ms as u32, high_ms: high_ms as u32 },
+        ..CircuitParams::default()
     }
 }
 

@@ -66,7 +66,9 @@ pub struct Counters {
     pub handshakes_done: BTreeMap<&'static str, u64>,
     /// Circuit handshakes refused, by kind.
     pub handshakes_failed: BTreeMap<&'static str, u64>,
-    /// CREATE cells refused because too many were waiting.
+    /// CREATE cells refused, by reason.
+    pub creates_refused: BTreeMap<&'static str, u64>,
+    /// Those of them that were refused because too many were waiting.
     pub creates_shed: u64,
     /// Cells that were ignored, by reason.
     pub cells_ignored: BTreeMap<&'static str, u64>,
@@ -114,6 +116,7 @@ impl Default for Counters {
             circuits_closed: BTreeMap::new(),
             handshakes_done: BTreeMap::new(),
             handshakes_failed: BTreeMap::new(),
+            creates_refused: BTreeMap::new(),
             creates_shed: 0,
             cells_ignored: BTreeMap::new(),
             circuits_shed: 0,

@@ -4,7 +4,7 @@
 //! queue is bounded; when it is full, the link that has most in it loses its oldest request, so that nobody who floods
 //! the relay takes the place of others.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use onionring_proto::cell::{BODY_LEN, Body, Command, DestroyReason};
@@ -13,17 +13,18 @@ use onionring_proto::time::Mono;
 
 use super::Engine;
 use super::cross::Message;
-use super::ids::{Leg, LinkId};
+use super::ids::{HomeRule, Leg, LinkId};
 use super::link::LinkFacts;
 use crate::limits;
 
-/// Requests that wait for their public-key work, in the order in which they came.
+/// Requests that wait for their public-key work, by number, in the order in which they came.
 ///
-/// Invariant: `per_link` counts the requests in `queue`, and has no zeros.
-#[derive(Default)]
+/// Invariant: `by_leg` and `by_link` name exactly the requests in `queue`; no link is there without any.
 pub(super) struct PendingCreates {
-    queue: VecDeque<Pending>,
-    per_link: BTreeMap<LinkId, usize>,
+    queue: BTreeMap<u64, Pending>,
+    by_leg: HashMap<Leg, u64, HomeRule>,
+    by_link: BTreeMap<LinkId, BTreeSet<u64>>,
+    next: u64,
 }
 
 struct Pending {
@@ -34,52 +35,61 @@ struct Pending {
 }
 
 impl PendingCreates {
+    pub(super) fn new(hasher: HomeRule) -> Self {
+        PendingCreates {
+            queue: BTreeMap::new(),
+            by_leg: HashMap::with_hasher(hasher),
+            by_link: BTreeMap::new(),
+            next: 0,
+        }
+    }
+
     pub(super) fn len(&self) -> usize {
         self.queue.len()
     }
 
-    /// Whether a request with this circuit id waits; the id is in use then.
-    fn contains(&self, leg: Leg) -> bool {
-        self.per_link.contains_key(&leg.link) && self.queue.iter().any(|pending| pending.leg == leg)
-    }
-
     fn push(&mut self, pending: Pending) {
-        *self.per_link.entry(pending.leg.link).or_default() += 1;
-        self.queue.push_back(pending);
+        self.by_leg.insert(pending.leg, self.next);
+        self.by_link.entry(pending.leg.link).or_default().insert(self.next);
+        self.queue.insert(self.next, pending);
+        self.next += 1;
     }
 
-    fn take(&mut self, index: usize) -> Option<Pending> {
-        let pending = self.queue.remove(index)?;
+    fn take(&mut self, number: u64) -> Option<Pending> {
+        let pending = self.queue.remove(&number)?;
+        self.by_leg.remove(&pending.leg);
         let link = pending.leg.link;
-        if let Some(count) = self.per_link.get_mut(&link) {
-            *count -= 1;
-            if *count == 0 {
-                self.per_link.remove(&link);
+        if let Some(numbers) = self.by_link.get_mut(&link) {
+            numbers.remove(&number);
+            if numbers.is_empty() {
+                self.by_link.remove(&link);
             }
         }
         Some(pending)
     }
 
+    fn take_oldest(&mut self) -> Option<Pending> {
+        let (&oldest, _) = self.queue.first_key_value()?;
+        self.take(oldest)
+    }
+
     /// Takes the oldest request of the link that has most.
     fn take_from_greediest(&mut self) -> Option<Pending> {
-        let (&link, _) = self.per_link.iter().max_by_key(|(_, count)| **count)?;
-        let oldest = self.queue.iter().position(|pending| pending.leg.link == link)?;
-        self.take(oldest)
+        let numbers = self.by_link.values().max_by_key(|numbers| numbers.len())?;
+        self.take(*numbers.first()?)
     }
 
     /// Drops the request on this leg, if one waits.
     pub(super) fn cancel(&mut self, leg: Leg) {
-        if self.per_link.contains_key(&leg.link)
-            && let Some(index) = self.queue.iter().position(|pending| pending.leg == leg)
-        {
-            self.take(index);
+        if let Some(&number) = self.by_leg.get(&leg) {
+            self.take(number);
         }
     }
 
     /// Drops all requests that came on this link.
     pub(super) fn cancel_link(&mut self, link: LinkId) {
-        if self.per_link.remove(&link).is_some() {
-            self.queue.retain(|pending| pending.leg.link != link);
+        for number in self.by_link.remove(&link).unwrap_or_default() {
+            self.take(number);
         }
     }
 }
@@ -94,28 +104,35 @@ impl Engine {
         command: Command,
         body: &Body,
         facts: Arc<LinkFacts>,
+        link_full: bool,
     ) {
-        if self.circuits.find(leg).is_some() || self.creates.contains(leg) {
+        // An id in use: a request that waits has it too.
+        if self.circuits.find(leg).is_some() || self.creates.by_leg.contains_key(&leg) {
             self.counters.ignored("circuit_id_in_use");
             return;
         }
         if !facts.circ_ids.peer_may_use(leg.circ) {
-            self.counters.ignored("circuit_id_of_wrong_half");
-            return self.refuse_create(now, leg, DestroyReason::Protocol);
+            return self.refuse_create(now, leg, "circuit_id_of_wrong_half", DestroyReason::Protocol);
         }
         // The TAP handshake is not offered: nobody answers it any more.
         if command == Command::CREATE {
             self.counters.handshake("tap", false);
-            return self.refuse_create(now, leg, DestroyReason::Protocol);
+            return self.refuse_create(now, leg, "tap", DestroyReason::Protocol);
         }
         if self.draining {
-            return self.refuse_create(now, leg, DestroyReason::Hibernating);
+            return self.refuse_create(now, leg, "draining", DestroyReason::Hibernating);
+        }
+        if link_full {
+            return self.refuse_create(now, leg, "circuits_of_link", DestroyReason::ResourceLimit);
+        }
+        if self.circuits.len() + self.creates.len() >= self.snapshot.params.circuits_per_shard {
+            return self.refuse_create(now, leg, "circuits_of_shard", DestroyReason::ResourceLimit);
         }
         if self.creates.len() >= limits::PENDING_CREATES
             && let Some(shed) = self.creates.take_from_greediest()
         {
             self.counters.creates_shed += 1;
-            self.refuse_create(now, shed.leg, DestroyReason::ResourceLimit);
+            self.refuse_create(now, shed.leg, "shed", DestroyReason::ResourceLimit);
         }
         self.creates.push(Pending { leg, command, body: Box::new(*body), facts });
     }
@@ -128,7 +145,7 @@ impl Engine {
     /// Does up to `budget` pieces of public-key work. Returns whether more is waiting.
     pub fn run_background(&mut self, now: Mono, budget: usize) -> bool {
         for _ in 0..budget {
-            let Some(pending) = self.creates.take(0) else { return false };
+            let Some(pending) = self.creates.take_oldest() else { return false };
             self.create_circuit(now, pending);
         }
         !self.creates.queue.is_empty()
@@ -163,12 +180,13 @@ impl Engine {
                 self.add_circuit(now, leg, facts, command == Command::CREATE_FAST, &keys);
                 self.send_cell(now, leg, reply_command, &reply);
             }
-            Err(_) => self.refuse_create(now, leg, DestroyReason::Protocol),
+            Err(error) => self.refuse_create(now, leg, error.label(), DestroyReason::Protocol),
         }
     }
 
-    fn refuse_create(&mut self, now: Mono, leg: Leg, reason: DestroyReason) {
-        self.tell(now, leg.link.shard(), Message::Destroy(leg, reason));
+    fn refuse_create(&mut self, now: Mono, leg: Leg, label: &'static str, reason: DestroyReason) {
+        *self.counters.creates_refused.entry(label).or_default() += 1;
+        self.tell(now, leg.link.shard(), Message::Refuse(leg, reason));
     }
 }
 

@@ -50,6 +50,8 @@ pub enum Message {
         body: Body,
         /// The link it came on.
         facts: Arc<LinkFacts>,
+        /// The peer has all the circuits there that it may have.
+        link_full: bool,
     },
     /// Link to home: the peer destroyed the circuit.
     Destroyed(Leg),
@@ -57,6 +59,8 @@ pub enum Message {
     Overrun(Leg),
     /// Home to link: destroy the circuit at the peer and drop what still waits for it.
     Destroy(Leg, DestroyReason),
+    /// Home to link: the peer does not get the circuit that it asked for.
+    Refuse(Leg, DestroyReason),
     /// Home to link: a circuit runs over this leg now.
     Joined(Leg),
     /// Home to link: no circuit runs over this leg any more; what still waits for it is dropped.
@@ -144,7 +148,8 @@ impl Outgoing {
         fits
     }
 
-    /// Appends a message; there are no more of them than circuits and links.
+    /// Appends a message. What peers can cause at will, CREATE and DESTROY and the answers, is no more than the cells
+    /// read, and so stops with the reading; of other messages there are no more than circuits and links.
     pub(super) fn push(&mut self, to: ShardIndex, item: Cross) {
         let lane = &mut self.lanes[usize::from(to.0)];
         if lane.back().is_none_or(|batch| batch.len() >= limits::CROSSING_BATCH) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use onionring_proto::cell::{
-    Body, CircId, Command, DestroyReason, Frame, LinkVersion, next_frame, write_zero_filled,
+    Body, CircId, Command, DestroyReason, Frame, FrameError, LinkVersion, next_frame, write_zero_filled,
 };
 use onionring_proto::link::{
     CircIds, Established, ExpectedPeer, Handshake, LinkError, LinkIdentity, LinkParams, PaddingTimer,
@@ -72,6 +72,10 @@ pub(super) struct Link {
     padding: Option<PaddingTimer>,
     /// Circuits of all shards that run over it.
     circuits: usize,
+    /// Those of them that the peer created.
+    created_by_peer: usize,
+    /// Bytes still to come of a cell that is dropped unseen, because it is too long to be held.
+    skip: usize,
     /// When the last circuit went, or the link opened.
     idle_since: Mono,
     idle_limit: Duration,
@@ -80,13 +84,25 @@ pub(super) struct Link {
     /// The end of the handshake, then of idleness.
     deadline: Option<TimerKey>,
     padding_timer: Option<TimerKey>,
+    /// Set when the link is to be closed as soon as what goes on now is over.
+    overrun_timer: Option<TimerKey>,
 }
+
+/// Stands for the link protocol of a link that never had one, and so no cell that depends on it.
+const NO_CIRCUITS: LinkVersion = LinkVersion::V4;
 
 enum State {
     Handshake(Box<Handshake>),
     Open(Arc<LinkFacts>),
-    /// Only what is queued is still sent.
-    Closing,
+    /// Only what is queued is still sent, framed as before.
+    Closing(LinkVersion),
+}
+
+impl Link {
+    /// Whether the peer chose this circuit id; of no account once the link is closing.
+    fn is_peers(&self, circ: CircId) -> bool {
+        matches!(&self.state, State::Open(facts) if facts.circ_ids.peer_may_use(circ))
+    }
 }
 
 /// Why a link ends.
@@ -153,11 +169,14 @@ impl Engine {
             dial,
             padding: None,
             circuits: 0,
+            created_by_peer: 0,
+            skip: 0,
             idle_since: now,
             idle_limit: Duration::MAX,
             writable: false,
             deadline: None,
             padding_timer: None,
+            overrun_timer: None,
         };
         self.timers.set(&mut link.deadline, now + limits::LINK_HANDSHAKE_TIMEOUT, Timer::Handshake(id));
         self.links.insert(id, link);
@@ -187,11 +206,14 @@ impl Engine {
         let mut used = 0;
         loop {
             let result = match self.links.get(&id).map(|link| &link.state) {
-                None | Some(State::Closing) => return buf.len(),
+                None | Some(State::Closing(_)) => return buf.len(),
                 Some(State::Handshake(_)) => self.handshake_data(now, unix, id, &mut buf[used..], exporter),
                 Some(State::Open(facts)) => {
                     let facts = facts.clone();
-                    self.cells(now, id, &facts, &mut buf[used..])
+                    match self.skip(id, buf.len() - used) {
+                        0 => self.cells(now, id, &facts, &mut buf[used..]),
+                        skipped => Ok(skipped),
+                    }
                 }
             };
             match result {
@@ -267,6 +289,14 @@ impl Engine {
         }
     }
 
+    /// Takes what has come, up to `len` bytes, of a cell that is dropped unseen.
+    fn skip(&mut self, id: LinkId, len: usize) -> usize {
+        let Some(link) = self.links.get_mut(&id) else { return 0 };
+        let skipped = link.skip.min(len);
+        link.skip -= skipped;
+        skipped
+    }
+
     /// Takes all whole cells off an open link.
     fn cells(
         &mut self,
@@ -276,7 +306,22 @@ impl Engine {
         buf: &mut [u8],
     ) -> Result<usize, LinkError> {
         let mut used = 0;
-        while let Some((len, frame)) = next_frame(facts.version.into(), &mut buf[used..])? {
+        loop {
+            let (len, frame) = match next_frame(facts.version.into(), &mut buf[used..]) {
+                Ok(Some(next)) => next,
+                Ok(None) => return Ok(used),
+                // C tor drops what it does not know at any length.
+                Err(FrameError::TooLong { command, length }) => {
+                    let frame = Frame::Variable { circ_id: CircId::LINK, command, body: &mut [] };
+                    judge(facts.version, &frame)?;
+                    self.counters.ignored("link_cell");
+                    if let Some(link) = self.links.get_mut(&id) {
+                        link.skip = facts.version.circ_id_len() + 1 + 2 + length;
+                    }
+                    return Ok(used + self.skip(id, buf.len() - used));
+                }
+                Err(error) => return Err(error.into()),
+            };
             used += len;
             self.counters.cells_in[usize::from(frame.command().0)] += 1;
             self.counters.link_bytes_in += len as u64;
@@ -294,7 +339,6 @@ impl Engine {
                 _ => self.counters.ignored("link_cell"),
             }
         }
-        Ok(used)
     }
 
     /// Sends a circuit's cell to the circuit's home.
@@ -302,7 +346,8 @@ impl Engine {
         let home = self.homes.home(leg);
         match command {
             Command::CREATE2 | Command::CREATE_FAST | Command::CREATE => {
-                let message = Message::Create { leg, command, body: *body, facts: facts.clone() };
+                let link_full = self.link_is_full(leg.link);
+                let message = Message::Create { leg, command, body: *body, facts: facts.clone(), link_full };
                 self.tell(now, home, message);
             }
             Command::DESTROY => {
@@ -321,7 +366,7 @@ impl Engine {
     /// Queues a cell on a link of this shard.
     pub(super) fn queue_cell(&mut self, now: Mono, leg: Leg, command: Command, body: &Body) {
         let link = match self.links.get_mut(&leg.link) {
-            Some(link) if !matches!(link.state, State::Closing) => link,
+            Some(link) if !matches!(link.state, State::Closing(_)) => link,
             // The home chose the link before it heard that it is gone.
             _ => {
                 let home = self.homes.home(leg);
@@ -368,17 +413,34 @@ impl Engine {
         }
     }
 
+    /// Whether the peer has all the circuits it may have. Those of which it has yet to read that they are gone count
+    /// too, so that a peer which reads nothing cannot have ever more of them. Those whose public-key work is still to be
+    /// done do not: their number has its own limit.
+    fn link_is_full(&self, id: LinkId) -> bool {
+        let Some(Link { state: State::Open(facts), created_by_peer, queue, .. }) = self.links.get(&id) else {
+            return false;
+        };
+        let params = &self.snapshot.params;
+        let limit = if facts.is_client() { params.circuits_per_client } else { params.circuits_per_link };
+        created_by_peer + queue.destroys() >= limit
+    }
+
     /// Sends a DESTROY on a link of this shard, ahead of all data, and drops what the circuit had waiting.
-    pub(super) fn send_destroy(&mut self, now: Mono, leg: Leg, reason: DestroyReason) {
-        let Some(link) = self.links.get_mut(&leg.link) else { return };
-        if !matches!(link.state, State::Open(_)) {
-            return;
+    pub(super) fn send_destroy(&mut self, leg: Leg, reason: DestroyReason) {
+        if let Some(link @ Link { state: State::Open(_), .. }) = self.links.get_mut(&leg.link) {
+            link.queue.push_destroy(&mut self.pool, leg.circ, reason);
+            self.tell_writable(leg.link);
         }
-        if link.queue.push_destroy(&mut self.pool, leg.circ, reason) {
+    }
+
+    /// Sends a DESTROY for a circuit that the peer asked for in vain.
+    pub(super) fn send_refusal(&mut self, now: Mono, leg: Leg, reason: DestroyReason) {
+        let Some(link @ Link { state: State::Open(_), .. }) = self.links.get_mut(&leg.link) else { return };
+        if link.queue.push_refusal(leg.circ, reason) {
             self.tell_writable(leg.link);
         } else {
             // Not here: this call may be deep in the closing of many circuits.
-            self.timers.set(&mut link.deadline, now, Timer::Overrun(leg.link));
+            self.timers.set(&mut link.overrun_timer, now, Timer::Overrun(leg.link));
         }
     }
 
@@ -398,8 +460,8 @@ impl Engine {
         let Some(link) = self.links.get_mut(&id) else { return false };
         let version = match &link.state {
             State::Open(facts) => facts.version,
-            // No circuit cell can be waiting.
-            State::Handshake(_) | State::Closing => LinkVersion::V4,
+            State::Closing(version) => *version,
+            State::Handshake(_) => NO_CIRCUITS,
         };
         let before = out.len();
         let cells = link.queue.fill(&mut self.pool, now, version, out, until);
@@ -425,14 +487,16 @@ impl Engine {
     /// Closes a link: its circuits end now, what is queued for it is still sent. [`LinkEvent::Close`] follows.
     pub fn close_link(&mut self, now: Mono, id: LinkId, end: LinkEnd) {
         let Some(link) = self.links.get_mut(&id) else { return };
-        let (facts, dial) = match std::mem::replace(&mut link.state, State::Closing) {
-            State::Closing => return,
-            State::Handshake(_) => (None, link.dial.take()),
-            State::Open(facts) => (Some(facts), None),
+        let (version, facts, dial) = match &link.state {
+            State::Closing(_) => return,
+            State::Handshake(_) => (NO_CIRCUITS, None, link.dial.take()),
+            State::Open(facts) => (facts.version, Some(facts.clone()), None),
         };
+        link.state = State::Closing(version);
         link.queue.drop_circuits(&mut self.pool);
         link.padding = None;
         self.timers.cancel(&mut link.deadline);
+        self.timers.cancel(&mut link.overrun_timer);
         self.timers.cancel(&mut link.padding_timer);
         *self.counters.links_closed.entry(end.label()).or_default() += 1;
         self.events.push_back(Event::Link(LinkEvent::Close(id)));
@@ -458,7 +522,9 @@ impl Engine {
 
     /// Whether the link has been closed and has nothing more to send.
     pub fn link_finished(&self, id: LinkId) -> bool {
-        self.links.get(&id).is_none_or(|link| matches!(link.state, State::Closing) && link.queue.is_empty())
+        self.links
+            .get(&id)
+            .is_none_or(|link| matches!(link.state, State::Closing(_)) && link.queue.is_empty())
     }
 
     /// The links of this shard.
@@ -469,6 +535,7 @@ impl Engine {
     pub(super) fn leg_joined(&mut self, leg: Leg) {
         if let Some(link) = self.links.get_mut(&leg.link) {
             link.circuits += 1;
+            link.created_by_peer += usize::from(link.is_peers(leg.circ));
         }
     }
 
@@ -478,6 +545,7 @@ impl Engine {
         self.forget_queued(leg);
         let Some(link) = self.links.get_mut(&leg.link) else { return };
         link.circuits = link.circuits.saturating_sub(1);
+        link.created_by_peer = link.created_by_peer.saturating_sub(usize::from(link.is_peers(leg.circ)));
         if link.circuits == 0 && matches!(link.state, State::Open(_)) {
             link.idle_since = now;
             self.timers.set(&mut link.deadline, now + link.idle_limit, Timer::Idle(leg.link));

@@ -157,6 +157,11 @@ impl CellPool {
         Some(taken)
     }
 
+    /// The command of the oldest waiting cell.
+    fn first(&self, fifo: &CellFifo) -> Option<Command> {
+        (fifo.head != NONE).then(|| self.slots[fifo.head as usize].command)
+    }
+
     /// When the oldest waiting cell was queued.
     pub fn oldest(&self, fifo: &CellFifo) -> Option<Mono> {
         (fifo.head != NONE).then(|| self.slots[fifo.head as usize].queued_at)
@@ -215,7 +220,10 @@ struct CircuitQueue {
 pub struct LinkQueue {
     /// Handshake and padding.
     urgent: Vec<u8>,
-    destroys: VecDeque<(CircId, DestroyReason)>,
+    /// Circuits that are over, or (`true`) were refused.
+    destroys: VecDeque<(CircId, DestroyReason, bool)>,
+    /// How many of those were refused.
+    refusals: usize,
     circuits: Slab<CircuitQueue>,
     by_circ: HashMap<CircId, u32, HomeRule>,
     ready: BinaryHeap<Ready>,
@@ -244,6 +252,7 @@ impl LinkQueue {
         LinkQueue {
             urgent: Vec::new(),
             destroys: VecDeque::new(),
+            refusals: 0,
             circuits: Slab::new(),
             by_circ: HashMap::with_hasher(hasher),
             ready: BinaryHeap::new(),
@@ -274,16 +283,32 @@ impl LinkQueue {
         self.urgent.extend_from_slice(bytes);
     }
 
-    /// Tells the peer that a circuit is over, before any circuit's cells, and forgets the circuit. `false` if too many
-    /// such messages wait: the peer makes work and reads nothing.
-    #[must_use]
-    pub fn push_destroy(&mut self, pool: &mut CellPool, circ: CircId, reason: DestroyReason) -> bool {
+    /// Tells the peer that a circuit is over, before any circuit's cells, and forgets the circuit. A peer that has not
+    /// been told of the circuit, because CREATE2 still waits, need not be told. So there are never more such messages
+    /// than there were circuits at once, however long the peer reads nothing.
+    pub fn push_destroy(&mut self, pool: &mut CellPool, circ: CircId, reason: DestroyReason) {
+        let first = self.by_circ.get(&circ).and_then(|&slot| pool.first(&self.circuits[slot as usize].cells));
         self.remove(pool, circ);
-        let fits = self.destroys.len() < limits::DESTROYS_PER_LINK;
+        if first != Some(Command::CREATE2) {
+            self.destroys.push_back((circ, reason, false));
+        }
+    }
+
+    /// Tells the peer that it does not get a circuit. `false` if too many such messages wait: the peer makes work and
+    /// reads nothing.
+    #[must_use]
+    pub fn push_refusal(&mut self, circ: CircId, reason: DestroyReason) -> bool {
+        let fits = self.refusals < limits::REFUSALS_PER_LINK;
         if fits {
-            self.destroys.push_back((circ, reason));
+            self.refusals += 1;
+            self.destroys.push_back((circ, reason, true));
         }
         fits
+    }
+
+    /// Circuits of whose end the peer has still to be told.
+    pub fn destroys(&self) -> usize {
+        self.destroys.len() - self.refusals
     }
 
     /// Queues a cell for a circuit, which has at most `limit` waiting.
@@ -361,6 +386,7 @@ impl LinkQueue {
         self.drop_circuits(pool);
         self.urgent.clear();
         self.destroys.clear();
+        self.refusals = 0;
     }
 
     /// The circuits that have cells waiting, and since when their first one waits.
@@ -380,8 +406,9 @@ impl LinkQueue {
     ) -> usize {
         out.append(&mut self.urgent);
         while out.len() < until
-            && let Some((circ, reason)) = self.destroys.pop_front()
+            && let Some((circ, reason, refused)) = self.destroys.pop_front()
         {
+            self.refusals -= usize::from(refused);
             write_destroy(version, circ, reason, out);
         }
         let weight = self.weight(now);

@@ -33,6 +33,12 @@ pub struct Snapshot {
 pub struct CircuitParams {
     /// Cells of one circuit that may wait on one link (`circ_max_cell_queue_size`).
     pub cells_per_circuit: usize,
+    /// Circuits that a relay may have on one link.
+    pub circuits_per_link: usize,
+    /// Circuits that a client may have on one link.
+    pub circuits_per_client: usize,
+    /// Circuits of one shard.
+    pub circuits_per_shard: usize,
     /// Start of a circuit's sending window in cells (`circwindow`).
     pub circuit_window: u16,
     /// Whether SENDMEs without a tag are accepted (`sendme_accept_min_version` is 0).
@@ -51,6 +57,9 @@ impl Default for CircuitParams {
     fn default() -> Self {
         CircuitParams {
             cells_per_circuit: limits::CELLS_PER_CIRCUIT,
+            circuits_per_link: limits::CIRCUITS_PER_LINK,
+            circuits_per_client: limits::CIRCUITS_PER_CLIENT,
+            circuits_per_shard: limits::CIRCUITS_PER_SHARD,
             circuit_window: 1000,
             accept_sendme_v0: true,
             extend_to_private: false,

@@ -5,7 +5,7 @@ use onionring_proto::limits::STREAMS_PER_CIRCUIT;
 use onionring_proto::relay_msg::{EndReason, RelayCmd, StreamId};
 use onionring_relay::engine::queue::CellPool;
 use onionring_relay::limits::{
-    CELLS_PER_CIRCUIT, CROSSING_BACKLOG, CROSSING_BATCH, DESTROYS_PER_LINK, PENDING_CREATES,
+    CELLS_PER_CIRCUIT, CROSSING_BACKLOG, CROSSING_BATCH, PENDING_CREATES, REFUSALS_PER_LINK,
 };
 
 use super::by_hand::{ByHand, Heard, create2, small};
@@ -154,7 +154,7 @@ fn a_peer_that_makes_work_and_reads_nothing_loses_its_link() {
     let id = net.build(client, &[0, 1], &[]);
     net.peers[flooder].deaf = true;
     let mut cells = Vec::new();
-    for n in 0..DESTROYS_PER_LINK as u32 + 200 {
+    for n in 0..REFUSALS_PER_LINK as u32 + 200 {
         net.peers[flooder].send(CircId(1 + n), Command::CREATE, &[0; 509]);
         cells.append(&mut net.peers[flooder].out);
     }
@@ -187,5 +187,160 @@ fn a_shard_that_is_far_behind_stops_the_reading_of_others() {
     net.settle();
     assert!(!net.relays[0].engines[shard].congested());
     assert!(!net.peers[client].is_closed());
+    net.assert_nothing_left();
+}
+
+/// How often relay number `relay` refused a circuit for this reason.
+fn refused(net: &mut Net, relay: usize, label: &'static str) -> usize {
+    net.count(relay, |c| c.creates_refused.get(label).copied().unwrap_or(0) as usize)
+}
+
+#[test]
+fn links_and_shards_carry_only_so_many_circuits() {
+    for (client_is_relay, label) in
+        [(false, "circuits_of_link"), (true, "circuits_of_link"), (true, "circuits_of_shard")]
+    {
+        let mut config = NetConfig::new(&[1, 1]);
+        let params = &mut config.params;
+        match (label, client_is_relay) {
+            ("circuits_of_shard", _) => params.circuits_per_shard = 3,
+            (_, true) => params.circuits_per_link = 3,
+            (_, false) => params.circuits_per_client = 3,
+        }
+        let mut net = Net::new(8, config);
+        let peer = net.connect(0, client_is_relay.then_some(7));
+        net.settle();
+        let circuits: Vec<_> = (0..3).map(|_| ByHand::create(&mut net, peer)).collect();
+        let id = net.peers[peer].free_circ_id(&mut net.rng);
+        assert!(ByHand::create_as(&mut net, peer, id).is_none());
+        let (last, command, body) = net.peers[peer].stray.pop().unwrap();
+        let told = (id, Command::DESTROY, DestroyReason::ResourceLimit.to_wire());
+        assert_eq!((last, command, body[0]), told);
+        assert_eq!(refused(&mut net, 0, label), 1);
+        assert_eq!(net.count(0, |c| c.handshakes_done["fast"] as usize), 3, "before the public-key work");
+        // An id in use stays what it was, also on a full link.
+        let create = create2(&mut net, 0);
+        net.peers[peer].send(circuits[0].id, Command::CREATE2, &create);
+        net.settle();
+        assert_eq!((refused(&mut net, 0, label), net.count(0, |c| c.circuits)), (1, 3));
+        // Others have room, except in a full shard.
+        let other = net.client(0);
+        let id = net.peers[other].free_circ_id(&mut net.rng);
+        assert_eq!(ByHand::create_as(&mut net, other, id).is_some(), label == "circuits_of_link");
+        net.peers[peer].send(circuits[0].id, Command::DESTROY, &[0; 509]);
+        net.hang_up(other);
+        ByHand::create(&mut net, peer);
+        net.assert_nothing_left();
+    }
+}
+
+#[test]
+fn a_peer_that_does_not_read_that_its_circuits_are_gone_gets_no_more_of_them() {
+    let mut config = NetConfig::new(&[1]);
+    config.params.circuits_per_client = 5;
+    let mut net = Net::new(9, config);
+    let client = net.client(0);
+    net.peers[client].deaf = true;
+    for n in 0..50 {
+        let id = CircId(0x8000_0001 + n);
+        net.peers[client].send(id, Command::CREATE_FAST, &[0; 509]);
+        // Not for relays: closes the circuit.
+        net.settle();
+        net.peers[client].send(id, Command::CREATED_FAST, &[0; 509]);
+        net.settle();
+    }
+    // What the kernel would take is not counted.
+    let created = net.count(0, |c| c.circuits_created as usize);
+    assert!(created < 50 && refused(&mut net, 0, "circuits_of_link") == 50 - created, "{created}");
+    net.assert_nothing_left();
+}
+
+#[test]
+fn what_clients_do_does_not_close_a_link_between_relays() {
+    let (mut net, flooder) = small(10, 1);
+    let client = net.client(0);
+    net.rogues.insert(7, Vec::new());
+    let mut honest = ByHand::create(&mut net, client);
+    honest.ask_extend(&mut net, 7);
+    net.settle();
+    let deaf = net.rogues[&7][0];
+    net.peers[deaf].deaf = true;
+    // Circuits that are extended and cut again, more often than a link takes refusals.
+    let mut circuits: Vec<_> = (0..100).map(|_| ByHand::create(&mut net, flooder)).collect();
+    for _ in 0..REFUSALS_PER_LINK / 100 + 2 {
+        for circuit in &mut circuits {
+            circuit.ask_extend(&mut net, 7);
+            circuit.say(&mut net, 0, RelayCmd::TRUNCATE, 0, &[0]);
+        }
+        net.settle();
+        for circuit in &mut circuits {
+            // RELAY_EARLY is rationed.
+            net.peers[flooder].send(circuit.id, Command::DESTROY, &[0; 509]);
+            *circuit = ByHand { peer: flooder, ..ByHand::create(&mut net, flooder) };
+        }
+        net.peers[flooder].stray.clear();
+    }
+    assert!(net.peers[deaf].link().is_some());
+    assert_eq!(net.count(0, |c| c.links_closed.len()), 0);
+    net.assert_nothing_left();
+}
+
+#[test]
+fn a_link_that_is_to_be_closed_for_overrun_is_not_spared_by_a_circuit_that_leaves_it() {
+    let (mut net, flooder) = small(11, 1);
+    let circuit = ByHand::create(&mut net, flooder);
+    net.peers[flooder].deaf = true;
+    let mut cells = Vec::new();
+    for n in 0..REFUSALS_PER_LINK as u32 + 1 {
+        net.peers[flooder].send(CircId(1 + n), Command::CREATE, &[0; 509]);
+        cells.append(&mut net.peers[flooder].out);
+    }
+    net.peers[flooder].send(circuit.id, Command::DESTROY, &[0; 509]);
+    cells.append(&mut net.peers[flooder].out);
+    net.inject(flooder, &mut cells);
+    net.settle();
+    assert_eq!(net.count(0, |c| c.links_closed.get("overrun").copied().unwrap_or(0) as usize), 1);
+    net.assert_nothing_left();
+}
+
+#[test]
+fn circuits_that_are_refused_are_counted_by_reason() {
+    let (mut net, client) = small(12, 1);
+    let mut wrong_length = create2(&mut net, 0);
+    wrong_length[3] = 83;
+    let mut wrong_type = create2(&mut net, 0);
+    wrong_type[1] = 9;
+    let good = create2(&mut net, 0);
+    let creates = [
+        (0x8000_0001, Command::CREATE, good, "tap"),
+        (5, Command::CREATE2, good, "circuit_id_of_wrong_half"),
+        (0x8000_0001, Command::CREATE2, wrong_length, "length"),
+        (0x8000_0001, Command::CREATE2, wrong_type, "unknown_type"),
+        (0x8000_0001, Command::CREATE2, good, "draining"),
+    ];
+    for (id, command, body, label) in creates {
+        if label == "draining" {
+            net.relays[0].engines[0].drain();
+        }
+        net.peers[client].send(CircId(id), command, &body);
+        net.settle();
+        assert_eq!(refused(&mut net, 0, label), 1, "{label}");
+    }
+    assert_eq!(net.count(0, |c| c.cells_ignored.len()), 0);
+    net.assert_nothing_left();
+}
+
+#[test]
+fn a_circuit_may_be_closed_by_what_is_written_to_it() {
+    let mut config = NetConfig::new(&[1]);
+    // Two cells, where the directory's answer takes seven.
+    config.queue_bytes = 2 * CellPool::BYTES_PER_CELL;
+    let mut net = Net::new(13, config);
+    let client = net.client(0);
+    let mut circuit = ByHand::create(&mut net, client);
+    circuit.say(&mut net, 0, RelayCmd::BEGIN_DIR, 5, b"");
+    let heard = circuit.heard(&mut net);
+    assert_eq!(heard.last(), Some(&Heard::Cell(Command::DESTROY, DestroyReason::ResourceLimit.to_wire())));
+    assert!(net.relays[0].sinks.is_empty());
     net.assert_nothing_left();
 }

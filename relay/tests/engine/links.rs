@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use onionring_proto::cell::{Command, DestroyReason, LinkVersion};
+use onionring_proto::cell::{CircId, Command, DestroyReason, LinkVersion};
 use onionring_proto::origin::CloseReason;
 
 use super::by_hand::{ByHand, small};
@@ -15,20 +15,58 @@ fn relay_links(net: &mut Net, relay: usize) -> usize {
 
 #[test]
 fn every_link_protocol_carries_circuits() {
-    let all = LinkVersion::ALL.to_vec();
-    for versions in
-        [[LinkVersion::V3; 3], [LinkVersion::V4; 3], [LinkVersion::V3, LinkVersion::V5, LinkVersion::V4]]
-    {
+    use LinkVersion::{V3, V4, V5};
+    // What each relay offers, and what client and relays come to agree on.
+    for (offers, agreed) in [
+        ([vec![V3], vec![V3], vec![V3]], [V3, V3, V3]),
+        ([vec![V4], vec![V4], vec![V4]], [V4, V4, V4]),
+        ([vec![V3], vec![V3, V4, V5], vec![V5]], [V3, V3, V5]),
+        ([vec![V3, V4], vec![V3, V4, V5], vec![V3]], [V4, V4, V3]),
+    ] {
         for shards in [1, 3] {
             let mut config = NetConfig::new(&[shards; 3]);
-            // The last relay speaks all, so that neighbours have one in common.
-            config.versions =
-                vec![vec![versions[0], LinkVersion::V4], all.clone(), vec![versions[2], LinkVersion::V4]];
+            config.versions = offers.to_vec();
             let mut net = Net::new(1, config);
             let client = net.client(0);
+            assert_eq!(net.peers[client].link().map(|link| link.version), Some(agreed[0]));
             net.build(client, &[0, 1, 2], &[Exchange::new(1, 5000, 5000)]);
+            // Back over the same links, whose other half of the circuit ids serves then.
+            let back = net.client(2);
+            net.build(back, &[2, 1, 0], &[Exchange::new(1, 5000, 5000)]);
+            assert_eq!(net.wires_between(0, 1).len() + net.wires_between(1, 2).len(), 2);
+            // Relays tell what they agreed on by the size of their cells.
+            for (relay, version) in [(1, agreed[1]), (2, agreed[2])] {
+                if relay == 2 || agreed[1] == agreed[2] {
+                    let cells = net.count(relay, |c| c.cells_in[1..=11].iter().sum::<u64>() as usize);
+                    let bytes = net.count(relay, |c| c.link_bytes_in as usize);
+                    assert_eq!(bytes, cells * version.cell_len(), "relay {relay}");
+                }
+            }
             net.assert_nothing_left();
         }
+    }
+}
+
+#[test]
+fn destroys_of_a_closing_link_keep_its_framing() {
+    for version in LinkVersion::ALL {
+        let mut config = NetConfig::new(&[1]);
+        config.versions = vec![vec![version]];
+        let mut net = Net::new(11, config);
+        let client = net.client(0);
+        let (refused, bad) = (CircId(0x8001), ByHand::create(&mut net, client));
+        net.peers[client].deaf = true;
+        net.peers[client].send(refused, Command::CREATE, &[0; 509]);
+        net.peers[client].send(bad.id, Command::CREATED_FAST, &[0; 509]);
+        let mut cells = std::mem::take(&mut net.peers[client].out);
+        net.inject(client, &mut cells);
+        net.close_links(0);
+        net.peers[client].deaf = false;
+        net.settle();
+        let destroyed = net.peers[client].stray.iter().map(|(id, command, _)| (*id, *command));
+        let told: Vec<_> = [refused, bad.id].map(|id| (id, Command::DESTROY)).into();
+        assert_eq!(destroyed.collect::<Vec<_>>(), told);
+        net.assert_nothing_left();
     }
 }
 

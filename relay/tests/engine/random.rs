@@ -290,6 +290,8 @@ impl World {
         let used: Vec<usize> = path[..=cut].iter().rev().take(2).copied().collect();
         if let Some(next) = (0..3).find(|next| !used.contains(next)) {
             let _ = circuit.origin.extend(now, &mut rng, &target(next, HandshakeKind::NtorV3));
+            self.made[at].path.truncate(cut + 1);
+            self.made[at].path.push(next);
         }
     }
 

@@ -4,6 +4,8 @@ use onionring_proto::cell::{CircId, Command, DestroyReason};
 use onionring_proto::handshake::Created2;
 use onionring_proto::relay_msg::{EndReason, Extend2, LinkSpecs, RelayCmd, StreamId};
 
+use onionring_relay::engine::snapshot::KnownRelay;
+
 use super::by_hand::{ByHand, Heard, body, create2, small};
 use super::keys::keys;
 use super::net::{Net, NetConfig, address, target};
@@ -425,12 +427,58 @@ fn windows_that_are_overrun_close_the_circuit() {
 }
 
 #[test]
-fn second_authentication_or_a_broken_frame_closes_the_link() {
+fn empty_data_is_acknowledged_like_any_other() {
+    let (mut net, client) = small(21, 2);
+    let mut circuit = ByHand::create(&mut net, client);
+    circuit.extend(&mut net, 1);
+    circuit.say(&mut net, 1, RelayCmd::BEGIN, 5, b"x-1-9-0.test:80\0");
+    circuit.heard(&mut net);
+    for _ in 0..600 {
+        circuit.say(&mut net, 1, RelayCmd::DATA, 5, b"");
+        net.settle();
+    }
+    let heard = circuit.heard(&mut net);
+    let sendmes = |on| {
+        heard.iter().filter(
+            move |h| matches!(h, Heard::Message { cmd: RelayCmd::SENDME, stream, .. } if stream.0 == on),
+        )
+    };
+    assert_eq!((sendmes(5).count(), sendmes(0).count(), heard.len()), (12, 6, 18));
+    net.assert_nothing_left();
+}
+
+#[test]
+fn the_id_of_a_stream_that_the_client_ended_can_be_used_at_once() {
+    let (mut net, client) = small(22, 2);
+    let mut circuit = ByHand::create(&mut net, client);
+    circuit.extend(&mut net, 1);
+    net.sinks_stuck = true;
+    circuit.say(&mut net, 1, RelayCmd::BEGIN, 5, b"x-1-9-0.test:80\0");
+    circuit.say(&mut net, 1, RelayCmd::DATA, 5, b"not yet taken");
+    net.settle();
+    // The driver does nothing about the old one meanwhile.
+    circuit.say(&mut net, 1, RelayCmd::END, 5, &[6]);
+    net.sinks_stuck = false;
+    circuit.say(&mut net, 1, RelayCmd::BEGIN, 5, b"x-2-0-4.test:80\0");
+    let heard = circuit.heard(&mut net);
+    let of = |h: &Heard| match h {
+        Heard::Message { cmd, stream: StreamId(5), data, .. } => (*cmd, data.len()),
+        other => panic!("{other:?}"),
+    };
+    let commands: Vec<_> = heard.iter().map(of).collect();
+    assert_eq!(commands, [(RelayCmd::CONNECTED, 0), (RelayCmd::DATA, 4), (RelayCmd::END, 1)]);
+    // The old one's bytes are the driver's until it is done with them, and never the new one's.
+    assert_eq!((net.count(1, |c| c.streams), net.count(1, |c| c.inbox_bytes)), (1, 13));
+    net.assert_nothing_left();
+}
+
+#[test]
+fn second_authentication_closes_the_link() {
     for bytes in [
         &[0, 0, 0, 0, 129, 0, 0][..],
         &[0, 0, 0, 0, 131, 0, 1, 5],
-        &[0, 0, 0, 0, 128, 0xff, 0xff],
-        &[0, 0, 0, 0, 250, 0x40, 0x01],
+        // Too long to be held as well.
+        &[0, 0, 0, 0, 129, 0xff, 0xff],
     ] {
         let (mut net, client) = small(18, 2);
         let other = net.client(0);
@@ -446,26 +494,49 @@ fn second_authentication_or_a_broken_frame_closes_the_link() {
 }
 
 #[test]
+fn unknown_cells_of_any_length_are_dropped() {
+    let (mut net, client) = small(20, 1);
+    let mut circuit = ByHand::create(&mut net, client);
+    for len in [0, 1, 3000, 0x4000, 0x4001, 0xffff] {
+        for command in [128, 132, 250] {
+            let [high, low] = u16::to_be_bytes(len);
+            net.peers[client].out.extend([0, 0, 0, 0, command, high, low]);
+            net.peers[client].out.extend(vec![command; usize::from(len)]);
+        }
+        circuit.assert_silent(&mut net);
+    }
+    // Nothing of it is held: what has been taken of a long one is gone.
+    let mut start = [vec![0, 0, 0, 0, 250, 0xff, 0xff], vec![0; 40_000]].concat();
+    let len = start.len();
+    assert_eq!(net.inject(client, &mut start), len);
+    net.peers[client].out.extend(vec![0; 0xffff - 40_000]);
+    circuit.assert_silent(&mut net);
+    net.assert_nothing_left();
+}
+
+#[test]
 fn extend2_fills_in_what_the_consensus_knows() {
     let mut net = Net::new(19, NetConfig::new(&[1, 1, 1]));
     let client = net.client(0);
-    // By RSA identity only, and without a usable address: both come from the consensus.
-    let specs = LinkSpecs { ed_id: None, ..target(1, onionring_proto::origin::HandshakeKind::Ntor).specs };
+    // By RSA identity only, and without an address that we can reach: both come from the consensus.
+    let ipv6 = Some(std::net::SocketAddrV6::new("2001:db8::1".parse().unwrap(), 9001, 0, 0));
+    let kind = onionring_proto::origin::HandshakeKind::Ntor;
+    let specs = LinkSpecs { ed_id: None, ipv4: None, ipv6, ..target(1, kind).specs };
     let mut circuit = ByHand::create(&mut net, client);
-    let (handshake, hdata) = onionring_proto::handshake::ntor::Client::start(
-        &mut net.rng,
-        &keys(1).server.rsa_id,
-        keys(1).onion_key().public(),
-    );
-    let mut data = Vec::new();
-    Extend2 { specs, htype: 2, hdata: &hdata }.write(&mut data);
-    circuit.say_in(&mut net, Command::RELAY_EARLY, 0, RelayCmd::EXTEND2, 0, &data);
+    let handshake = circuit.ask_extend_by(&mut net, 1, specs);
     net.settle();
     circuit.finish_extend(&mut net, handshake);
-    // A wrong Ed25519 identity leads to nobody, although a link to the RSA identity is open.
-    let mut specs = target(1, onionring_proto::origin::HandshakeKind::Ntor).specs;
-    specs.ed_id = Some([3; 32]);
+    // The identity that the consensus names is demanded.
+    let mut snapshot = net.snapshot(0);
+    let known = KnownRelay { ed_id: Some([4; 32]), addresses: vec![address(2)] };
+    snapshot.relays = std::sync::Arc::new([(keys(2).server.rsa_id, known)].into_iter().collect());
+    net.set_snapshot(0, snapshot);
+    let specs = LinkSpecs { ed_id: None, ..target(2, kind).specs };
     assert_eq!(extend_to(&mut net, client, specs), destroy(DestroyReason::ChannelClosed.to_wire()));
-    assert_eq!(address(1).port(), 9001);
+    let snapshot = net.snapshot(0);
+    net.set_snapshot(0, snapshot);
+    // A wrong Ed25519 identity leads to nobody, although a link to the RSA identity is open.
+    let specs = LinkSpecs { ed_id: Some([3; 32]), ..target(1, kind).specs };
+    assert_eq!(extend_to(&mut net, client, specs), destroy(DestroyReason::ChannelClosed.to_wire()));
     net.assert_nothing_left();
 }
