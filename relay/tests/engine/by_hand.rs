@@ -118,19 +118,21 @@ impl ByHand {
         net.settle();
         let mine = |(id, _, _): &mut (CircId, Command, Body)| *id == self.id;
         let cells: Vec<_> = net.peers[self.peer].stray.extract_if(.., mine).collect();
-        cells
-            .into_iter()
-            .map(|(_, command, mut body)| match command {
-                Command::RELAY => match self.onion.decrypt_inbound(&mut body) {
-                    Some((hop, _)) => {
-                        let msg = relay_msg::decode(&body).unwrap();
-                        Heard::Message { hop, cmd: msg.cmd, stream: msg.stream, data: msg.data.to_vec() }
-                    }
-                    None => Heard::Noise,
-                },
-                _ => Heard::Cell(command, body[0]),
-            })
-            .collect()
+        cells.into_iter().map(|(_, command, body)| self.understand(command, body)).collect()
+    }
+
+    /// Takes the layers off a cell that came back on this circuit.
+    pub fn understand(&mut self, command: Command, mut body: Body) -> Heard {
+        if command != Command::RELAY {
+            return Heard::Cell(command, body[0]);
+        }
+        match self.onion.decrypt_inbound(&mut body) {
+            Some((hop, _)) => {
+                let msg = relay_msg::decode(&body).unwrap();
+                Heard::Message { hop, cmd: msg.cmd, stream: msg.stream, data: msg.data.to_vec() }
+            }
+            None => Heard::Noise,
+        }
     }
 
     /// Asserts that the relay destroyed the circuit with this reason, and says nothing else.

@@ -2,6 +2,7 @@
 //! peers, in virtual time. Whose turn it is, and how much of what waits arrives, is drawn from a seed.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use onionring_relay::engine::event::{DialId, Event, LinkEvent, StreamEvent, Stre
 use onionring_relay::engine::ids::{HomeRule, LinkId, ShardIndex};
 use onionring_relay::engine::link::{LinkEnd, NewLink, Origin};
 use onionring_relay::engine::snapshot::{CircuitParams, KnownRelay, KnownRelays, Snapshot};
+use onionring_relay::limits::CROSSING_RING;
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
 
@@ -32,7 +34,7 @@ const WIRE_CAPACITY: usize = 32 * 1024;
 const OR_PORT: u16 = 9001;
 
 /// A connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WireId(u64);
 
 /// Stands in for the TLS session of a connection: both ends export the same bytes, every connection others.
@@ -108,6 +110,8 @@ pub struct NetConfig {
     pub versions: Vec<Vec<LinkVersion>>,
     /// Memory of each shard for what waits.
     pub queue_bytes: usize,
+    /// Batches that may be under way from one shard to another.
+    pub ring: usize,
     pub params: CircuitParams,
 }
 
@@ -117,6 +121,7 @@ impl NetConfig {
             shards: shards.to_vec(),
             versions: vec![LinkVersion::ALL.to_vec()],
             queue_bytes: 64 << 20,
+            ring: CROSSING_RING,
             params: CircuitParams { extend_to_private: true, ..CircuitParams::default() },
         }
     }
@@ -131,6 +136,12 @@ pub struct Net {
     pub rogues: BTreeMap<usize, Vec<usize>>,
     /// While set, streams that are opened are neither answered nor read.
     pub sinks_stuck: bool,
+    /// Shards, by relay and number, that have no turn.
+    pub stalled: BTreeSet<(usize, usize)>,
+    /// Whether those who answer dials as rogues may spoil their handshake.
+    pub spoil: bool,
+    /// What has happened so far, in short.
+    pub trace: DefaultHasher,
     /// Addresses at which a dial waits for an answer that does not come.
     pub tarpits: BTreeSet<SocketAddr>,
     config: NetConfig,
@@ -168,6 +179,9 @@ impl Net {
             peers: Vec::new(),
             rogues: BTreeMap::new(),
             sinks_stuck: false,
+            stalled: BTreeSet::new(),
+            spoil: false,
+            trace: DefaultHasher::new(),
             tarpits: BTreeSet::new(),
             known: Arc::new(known),
             wires: BTreeMap::new(),
@@ -304,7 +318,9 @@ impl Net {
                 };
                 let handshake = Handshake::responder(keys(peer).link.clone(), params);
                 let number = self.peers.len();
+                let spoil = self.spoil && self.below(2) == 0;
                 self.peers.push(Peer::new(handshake, (wire, 1)));
+                self.peers[number].spoil = spoil;
                 self.rogues.get_mut(&peer).expect("just seen").push(number);
                 End::Peer(number)
             };
@@ -404,8 +420,13 @@ impl Net {
         let relay = &mut self.relays[index];
         let engine = &mut relay.engines[shard];
         for to in 0..relay.rings.len() {
-            while let Some(batch) = engine.take_batch(ShardIndex(to as u16)) {
-                relay.rings[shard][to].push_back(batch);
+            let (ring, to) = (&mut relay.rings[shard][to], ShardIndex(to as u16));
+            while let Some(batch) = engine.take_batch(to) {
+                if ring.len() >= self.config.ring {
+                    engine.put_back_batch(to, batch);
+                    break;
+                }
+                ring.push_back(batch);
             }
         }
         while let Some(event) = engine.poll_event() {
@@ -443,7 +464,12 @@ impl Net {
                         }
                     }
                 },
-                Event::Stream(StreamEvent::Readable(_) | StreamEvent::Writable(_)) => {}
+                Event::Stream(StreamEvent::Readable(at)) => {
+                    relay.sinks.entry((shard, at)).and_modify(|sink| sink.readable = true);
+                }
+                Event::Stream(StreamEvent::Writable(at)) => {
+                    relay.sinks.entry((shard, at)).and_modify(|sink| sink.writable = true);
+                }
             }
         }
     }
@@ -501,6 +527,9 @@ impl Net {
 
     /// Timers, then a batch, public-key work and streams.
     fn shard_turn(&mut self, index: usize, shard: usize) -> bool {
+        if self.stalled.contains(&(index, shard)) {
+            return false;
+        }
         let now = self.now;
         let from = self.below(self.relays[index].rings.len());
         let relay = &mut self.relays[index];
@@ -513,7 +542,8 @@ impl Net {
             busy = true;
         }
         let engine = &mut relay.engines[shard];
-        let pending = engine.counters().pending_creates;
+        let Counters { pending_creates: pending, batches_waiting, .. } = *engine.counters();
+        busy |= batches_waiting > 0;
         engine.run_background(now, 1 + (self.rng.next_u32() % 3) as usize);
         busy |= pending > 0;
         let rng = &mut self.rng;
@@ -526,6 +556,7 @@ impl Net {
             !over
         });
         busy |= relay.rings.iter().any(|row| !row[shard].is_empty());
+        (self.now.0, index, shard, busy).hash(&mut self.trace);
         self.serve(index, shard);
         busy
     }
@@ -582,6 +613,7 @@ impl Net {
         // Often all, otherwise any part.
         let all = flow.under_way.len();
         let n = if draw.is_multiple_of(2) { all } else { 1 + draw / 2 % all };
+        (id, side, n, flow.under_way[n - 1]).hash(&mut self.trace);
         flow.arrived.extend(flow.under_way.drain(..n));
         let mut arrived = std::mem::take(&mut flow.arrived);
         let tls = FakeTls(id);
@@ -619,8 +651,16 @@ impl Net {
         if peer.out.is_empty() || flow.under_way.len() >= WIRE_CAPACITY {
             return false;
         }
+        if peer.spoil && peer.link().is_none() {
+            spoil(&mut peer.out, &mut self.rng);
+        }
         flow.under_way.extend(peer.out.drain(..));
         true
+    }
+
+    /// What has happened so far, as a number.
+    pub fn trace(&self) -> u64 {
+        self.trace.finish()
     }
 
     /// Rounds until nothing is left to do, but for what time brings.
@@ -773,6 +813,19 @@ impl Net {
             }
             self.serve(index, shard);
         }
+    }
+}
+
+/// Changes what is to be sent: a bit, the end, or something more.
+fn spoil(bytes: &mut Vec<u8>, rng: &mut ChaCha20Rng) {
+    let draw = rng.next_u32() as usize;
+    let at = draw / 8 % bytes.len().max(1);
+    match draw % 8 {
+        0 => bytes.truncate(at),
+        1 => bytes.extend_from_within(at..),
+        2 => bytes.extend([at as u8; 40]),
+        3..6 if !bytes.is_empty() => bytes[at] ^= 1 << (draw % 7),
+        _ => {}
     }
 }
 

@@ -31,6 +31,8 @@ pub struct Peer {
     pub stray: Vec<(CircId, Command, Body)>,
     /// While set, nothing is read from the connection.
     pub deaf: bool,
+    /// What it sends in the link handshake is changed at random.
+    pub spoil: bool,
 }
 
 enum State {
@@ -157,6 +159,7 @@ impl Peer {
             circuits: BTreeMap::new(),
             stray: Vec::new(),
             deaf: false,
+            spoil: false,
         };
         if let State::Handshake(handshake) = &mut peer.state {
             handshake.poll_transmit(&mut peer.out);

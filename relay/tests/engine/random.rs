@@ -13,12 +13,15 @@ use onionring_proto::cell::{CircId, LinkVersion};
 use onionring_proto::origin::{HandshakeKind, OriginConfig};
 use onionring_proto::relay_msg::EndReason;
 use onionring_proto::time::Mono;
-use onionring_relay::limits::CROSSING_BACKLOG;
+use onionring_relay::engine::queue::CellPool;
+use onionring_relay::limits::{
+    CROSSING_BACKLOG, CROSSING_RING, DIALS_PER_SHARD, PENDING_CREATES, WAITERS_PER_DIAL,
+};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
 
 use super::net::{End, Net, NetConfig, target};
-use super::rogue::{ROGUE_RELAY, Rogue};
+use super::rogue::{ROGUE_RELAY, Rogue, tarpit};
 use super::sink::{Exchange, WRONG_BYTES};
 
 /// Seeds in every test run.
@@ -46,7 +49,8 @@ fn whatever_the_seed_soak() {
 
 fn run_seeds(seeds: u64) {
     if let Ok(seed) = env::var(REPLAY) {
-        return run(seed.parse().expect("a number"));
+        run(seed.parse().expect("a number"));
+        return;
     }
     let next = AtomicU64::new(0);
     thread::scope(|scope| {
@@ -75,12 +79,22 @@ impl Drop for Announce {
     }
 }
 
-fn run(seed: u64) {
+/// Returns what happened, in short.
+fn run(seed: u64) -> u64 {
     let _announce = Announce(seed);
     let mut world = World::new(seed);
     world.run();
     world.check();
     world.net.assert_nothing_left();
+    world.net.trace()
+}
+
+#[test]
+fn one_seed_is_one_course_of_things() {
+    for seed in 0..6 {
+        assert_eq!(run(seed), run(seed));
+    }
+    assert_ne!(run(0), run(1));
 }
 
 /// A circuit that will be made.
@@ -103,6 +117,10 @@ struct World {
     net: Net,
     /// Faults happen in this one.
     faulty: bool,
+    /// Memory is so scarce that circuits may be closed for it.
+    scarce: bool,
+    queue_bytes: usize,
+    clients: Vec<usize>,
     plans: Vec<Plan>,
     made: Vec<Made>,
     rogues: Vec<Rogue>,
@@ -120,15 +138,28 @@ impl World {
         let relays = 3 + below(3);
         let shards: Vec<u16> = (0..relays).map(|_| 1 + below(4) as u16).collect();
         let mut config = NetConfig::new(&shards);
-        // All have version 4 in common.
+        // All have version 4 in common, or they speak nothing but version 3.
         let versions =
             [&LinkVersion::ALL[..], &LinkVersion::ALL[..2], &LinkVersion::ALL[1..2], &LinkVersion::ALL[1..]];
-        config.versions = (0..relays).map(|_| versions[below(4)].to_vec()).collect();
+        config.versions = match below(5) {
+            0 => vec![vec![LinkVersion::V3]],
+            _ => (0..relays).map(|_| versions[below(4)].to_vec()).collect(),
+        };
+        config.ring = [1, 2, CROSSING_RING][below(3)];
+        let scarce = below(6) == 0;
+        if scarce {
+            config.queue_bytes = CellPool::BYTES_PER_CELL * (5 + below(200));
+        }
+        config.params.refuse_unknown_exits = below(2) == 0;
+        let queue_bytes = config.queue_bytes;
         let mut net = Net::new(seed, config);
-        let mut plans = Vec::new();
+        net.tarpits.extend((0..9).map(tarpit));
+        net.spoil = below(2) == 0;
+        let (mut plans, mut clients) = (Vec::new(), Vec::new());
         for _ in 0..1 + below(4) {
             let entry = below(relays);
             let client = net.connect(entry, None);
+            clients.push(client);
             for _ in 0..1 + below(4) {
                 let path = draw_path(&mut below, entry, relays);
                 let exchanges = (0..below(4)).map(|_| draw_exchange(&mut below, path.len())).collect();
@@ -142,13 +173,32 @@ impl World {
             let entry = below(relays);
             rogues.push(Rogue::new(net.connect(entry, identity), entry, budget));
         }
+        // Link handshakes that mostly come to nothing.
+        for _ in 0..below(4) {
+            let identity = (below(2) == 0).then_some(ROGUE_RELAY - 1);
+            let peer = net.connect(below(relays), identity);
+            net.peers[peer].spoil = true;
+        }
         if below(2) == 0 {
             net.rogues.insert(ROGUE_RELAY, Vec::new());
         }
         let faulty = below(2) == 0;
         let faults_left = if faulty { 1 + below(6) } else { 0 };
         let (aftermath, started) = (vec![0; relays], net.now);
-        World { net, faulty, plans, made: Vec::new(), rogues, round: 0, aftermath, faults_left, started }
+        World {
+            net,
+            faulty,
+            scarce,
+            queue_bytes,
+            clients,
+            plans,
+            made: Vec::new(),
+            rogues,
+            round: 0,
+            aftermath,
+            faults_left,
+            started,
+        }
     }
 
     fn run(&mut self) {
@@ -166,6 +216,15 @@ impl World {
                 busy = true;
             }
             busy |= self.mischief();
+            if self.net.below(30) == 0 {
+                let client = self.clients[self.net.below(self.clients.len())];
+                self.net.peers[client].deaf ^= true;
+            } else if !busy {
+                // Slow clients, not dead ones.
+                for &client in &self.clients {
+                    busy |= std::mem::take(&mut self.net.peers[client].deaf);
+                }
+            }
             if self.round.is_multiple_of(16) {
                 self.check_memory();
             }
@@ -194,7 +253,8 @@ impl World {
             return;
         }
         let id = self.net.start_with(client, &path, &exchanges, OriginConfig::default());
-        let disturbed = path.iter().any(|&hop| !self.net.relays[hop].up || self.aftermath[hop] > self.round);
+        let disturbed = self.scarce
+            || path.iter().any(|&hop| !self.net.relays[hop].up || self.aftermath[hop] > self.round);
         self.made.push(Made { client, id, path, disturbed });
     }
 
@@ -316,6 +376,11 @@ impl World {
         for relay in 0..self.net.relays.len() {
             for engine in &mut self.net.relays[relay].engines {
                 let counters = engine.counters();
+                let waiting = counters.queued_cells * CellPool::BYTES_PER_CELL + counters.inbox_bytes;
+                assert!(waiting <= self.queue_bytes + CellPool::BYTES_PER_CELL, "{waiting} bytes wait");
+                assert!(counters.pending_creates <= PENDING_CREATES, "handshakes pile up");
+                assert!(counters.dials_pending <= DIALS_PER_SHARD, "dials pile up");
+                assert!(counters.seekers <= WAITERS_PER_DIAL * counters.dials_pending, "seekers pile up");
                 assert!(counters.batches_waiting <= CROSSING_BACKLOG, "batches pile up");
                 assert!(counters.timers <= 3 * counters.links + counters.circuits, "timers pile up");
                 assert!(counters.legs <= 2 * counters.circuits, "legs without circuits");

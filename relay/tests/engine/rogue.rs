@@ -1,15 +1,18 @@
 //! Peers that send what they like.
 
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+
 use onionring_proto::cell::{BODY_LEN, Body, CircId, Command, write_fixed, write_variable};
 use onionring_proto::crypto::tor1::ClientOnion;
-use onionring_proto::handshake::{CreateFast, CreatedFast, fast};
+use onionring_proto::handshake::{CreateFast, CreatedFast, fast, ntor};
 use onionring_proto::origin::HandshakeKind;
-use onionring_proto::relay_msg::{Extend2, RelayCmd};
+use onionring_proto::relay_msg::{Extend2, Extended2, LinkSpecs, RelayCmd};
 use rand_core::Rng;
 
-use super::by_hand::{ByHand, create2};
+use super::by_hand::{ByHand, Heard, create2};
 use super::keys::RELAYS;
-use super::net::{Net, target};
+use super::net::{Net, address, target};
 
 /// The number under which rogues answer dials; no honest circuit goes there.
 pub const ROGUE_RELAY: usize = RELAYS - 1;
@@ -24,9 +27,13 @@ pub struct Rogue {
     entry: usize,
     /// Things it may still do.
     budget: usize,
+    /// It builds circuits and misuses them, and does nothing that ends them at once.
+    patient: bool,
     /// CREATE_FASTs that are not answered yet.
     asked: Vec<(CircId, fast::Client)>,
     circuits: Vec<ByHand>,
+    /// Extensions that are not answered yet, one to a circuit.
+    extends: BTreeMap<CircId, ntor::Client>,
     /// Circuit ids that were used by either side.
     ids: Vec<CircId>,
     sent: Vec<Vec<u8>>,
@@ -38,8 +45,10 @@ impl Rogue {
             peer,
             entry,
             budget,
+            patient: budget.is_multiple_of(2),
             asked: Vec::new(),
             circuits: Vec::new(),
+            extends: BTreeMap::new(),
             ids: Vec::new(),
             sent: Vec::new(),
         }
@@ -54,6 +63,9 @@ impl Rogue {
             return !net.peers[self.peer].is_closed();
         }
         self.budget -= 1;
+        // Slow, or for some time not there at all.
+        let deaf = net.peers[self.peer].deaf;
+        net.peers[self.peer].deaf = net.below(if deaf { 4 } else { 16 }) == 0 && self.budget > 0;
         self.read(net);
         let before = net.peers[self.peer].out.len();
         self.misbehave(net);
@@ -77,6 +89,14 @@ impl Rogue {
                 let mut onion = ClientOnion::new();
                 onion.push_hop(&keys);
                 self.circuits.push(ByHand { peer: self.peer, id, onion });
+            } else if let Some(circuit) = self.circuits.iter_mut().find(|circuit| circuit.id == id)
+                && let Heard::Message { cmd: RelayCmd::EXTENDED2, data, .. } =
+                    circuit.understand(command, body)
+                && let Some(client) = self.extends.remove(&id)
+                && let Ok(extended) = Extended2::parse(&data)
+                && let Ok(keys) = client.finish(extended.hdata)
+            {
+                circuit.onion.push_hop(&keys);
             }
         }
     }
@@ -92,7 +112,8 @@ impl Rogue {
 
     fn misbehave(&mut self, net: &mut Net) {
         let peer = self.peer;
-        match net.below(16) {
+        let what = if self.patient { 3 + net.below(7) } else { net.below(16) };
+        match what {
             0 if net.below(8) == 0 => {
                 let bytes = noise(net, 600);
                 net.peers[peer].out.extend(bytes);
@@ -170,25 +191,60 @@ impl Rogue {
     fn speak(&mut self, net: &mut Net) {
         let at = net.below(self.circuits.len());
         let stream = net.below(4) as u16;
-        let (cmd, data) = match net.below(8) {
-            0 => (RelayCmd::BEGIN, b"x-3-5000-70000.test:80\0".to_vec()),
+        let hop = net.below(self.circuits[at].onion.hops());
+        let (cmd, data) = match net.below(if self.patient { 7 } else { 8 }) {
+            0 => (RelayCmd::BEGIN, b"x-3-5000-700000.test:80\0".to_vec()),
             1 => (RelayCmd::BEGIN_DIR, Vec::new()),
             2 => (RelayCmd::DATA, noise(net, 498)),
             3 => (RelayCmd::SENDME, Vec::new()),
             4 => (RelayCmd::TRUNCATE, vec![0]),
-            5 => {
-                let specs = target(net.below(RELAYS), HandshakeKind::Ntor).specs;
-                let mut data = Vec::new();
-                Extend2 { specs, htype: 2, hdata: &noise(net, 90) }.write(&mut data);
-                (RelayCmd::EXTEND2, data)
-            }
+            5 => return self.extend(net, at),
+            6 => (RelayCmd::BEGIN, b"x-7-100-700000.test:80\0".to_vec()),
             _ => (RelayCmd(net.below(45) as u8), noise(net, 498)),
         };
-        let stream = if matches!(cmd, RelayCmd::EXTEND2 | RelayCmd::TRUNCATE) { 0 } else { stream };
-        let command =
-            if cmd == RelayCmd::EXTEND2 || net.below(8) == 0 { Command::RELAY_EARLY } else { Command::RELAY };
-        self.circuits[at].say_in(net, command, 0, cmd, stream, &data);
+        let stream = if cmd == RelayCmd::TRUNCATE { 0 } else { stream };
+        if cmd == RelayCmd::TRUNCATE {
+            self.circuits[at].onion.truncate_hops(hop + 1);
+        }
+        let command = if net.below(8) == 0 { Command::RELAY_EARLY } else { Command::RELAY };
+        self.circuits[at].say_in(net, command, hop, cmd, stream, &data);
     }
+
+    /// Extends a circuit, or says so: not everything that EXTEND2 says is right.
+    fn extend(&mut self, net: &mut Net, at: usize) {
+        let to = net.below(RELAYS);
+        let mut specs = target(to, HandshakeKind::Ntor).specs;
+        match net.below(8) {
+            0 => specs.ed_id = Some([9; 32]),
+            1 => specs.ed_id = None,
+            2 => net.rng.fill_bytes(&mut specs.rsa_id),
+            3 | 4 => {
+                let SocketAddr::V4(wrong) = tarpit(net.below(9)) else { unreachable!() };
+                specs.ipv4 = Some(wrong);
+            }
+            5 => {
+                let SocketAddr::V4(wrong) = address(net.below(RELAYS)) else { unreachable!() };
+                specs.ipv4 = Some(wrong);
+            }
+            _ => {}
+        }
+        let circuit = &mut self.circuits[at];
+        if net.below(4) == 0 {
+            let specs = LinkSpecs { ipv6: Some("[2001:db8::1]:9001".parse().unwrap()), ..specs };
+            let hop = net.below(circuit.onion.hops());
+            let mut data = Vec::new();
+            Extend2 { specs, htype: 2, hdata: &noise(net, 90) }.write(&mut data);
+            circuit.say_in(net, Command::RELAY_EARLY, hop, RelayCmd::EXTEND2, 0, &data);
+        } else {
+            let client = circuit.ask_extend_by(net, to, specs);
+            self.extends.insert(circuit.id, client);
+        }
+    }
+}
+
+/// Addresses at which nobody answers, ever.
+pub fn tarpit(n: usize) -> SocketAddr {
+    (Ipv4Addr::new(127, 9, 9, n as u8), 9001).into()
 }
 
 /// Up to `max` random bytes.

@@ -84,6 +84,10 @@ pub struct Sink {
     sent: usize,
     /// The client ended the stream.
     pub ended: bool,
+    /// There may be bytes to take, as events say.
+    pub readable: bool,
+    /// There may be room to send, as events say.
+    pub writable: bool,
     /// While set, nothing is read or written.
     pub stuck: bool,
 }
@@ -98,10 +102,12 @@ impl Sink {
     }
 
     fn with(at: StreamRef, plan: Option<Exchange>, stuck: bool) -> Sink {
-        Sink { at, plan, answered: false, received: 0, sent: 0, ended: false, stuck }
+        let (readable, writable) = (false, true);
+        Sink { at, plan, answered: false, received: 0, sent: 0, ended: false, readable, writable, stuck }
     }
 
-    /// Gives the stream a turn. Returns whether it is over, and whether anything happened.
+    /// Gives the stream a turn, in which it does what events have called for. Returns whether it is over, and whether
+    /// anything happened.
     pub fn work(&mut self, engine: &mut Engine, now: Mono, rng: &mut ChaCha20Rng) -> (bool, bool) {
         if self.stuck {
             return (false, false);
@@ -116,9 +122,10 @@ impl Sink {
             busy = true;
             engine.stream_connected(now, self.at, &Connected { addr: None });
         }
-        loop {
+        while self.readable {
             let bytes = engine.stream_read(self.at);
             if bytes.is_empty() {
+                self.readable = false;
                 break;
             }
             let n = bytes.len().min(1 + rng.next_u32() as usize % 4000);
@@ -130,8 +137,9 @@ impl Sink {
             engine.stream_consume(now, self.at, n);
             busy = true;
         }
-        while !self.ended && self.sent < plan.down {
+        while self.writable && !self.ended && self.sent < plan.down && !engine.congested() {
             let room = engine.stream_writable(self.at);
+            self.writable = room > 0;
             let mut buf = vec![0; room.min(1 + rng.next_u32() as usize % 6000)];
             let n = fill(plan.seed, self.sent, plan.down, &mut buf);
             if n == 0 {
