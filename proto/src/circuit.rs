@@ -135,10 +135,10 @@ impl RelayCircuit {
     }
 
     /// Reads a recognised cell, by the rules that concern the circuit as a whole: what deployed relays ignore is
-    /// [`Received::Nothing`].
+    /// [`Received::Nothing`]. `may_extend`: it came in RELAY_EARLY, or consensus parameter `AllowNonearlyExtend` is on.
     pub fn receive<'a>(
         &mut self,
-        command: Command,
+        may_extend: bool,
         tag: SendmeTag,
         body: &'a Body,
     ) -> Result<Received<'a>, CircuitError> {
@@ -163,9 +163,7 @@ impl RelayCircuit {
             }
             RelayCmd::EXTEND => return Err(CircuitError::OldExtend),
             // Outside RELAY_EARLY an EXTEND2 is ignored, which bounds the length of circuits (tor-spec 5.6).
-            RelayCmd::EXTEND2 if command == Command::RELAY_EARLY => {
-                Received::Extend(Extend2::parse(msg.data)?)
-            }
+            RelayCmd::EXTEND2 if may_extend => Received::Extend(Extend2::parse(msg.data)?),
             RelayCmd::TRUNCATE => match Truncate::parse(msg.data) {
                 Ok(truncate) => Received::Truncate(truncate),
                 Err(_) if self.joined => return Err(CircuitError::EmptyTruncate),

@@ -30,7 +30,8 @@ pub const MAX_UNPREDICTABLE_DATA_LEN: usize = MAX_DATA_LEN - RANDOM_TAIL;
 /// A violation of flow control by the peer; each closes the circuit with `DestroyReason::Protocol`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum FlowError {
-    /// More DATA on the circuit than its window allows.
+    /// More DATA on the circuit than its window allows; does not happen while SENDMEs are sent at once, see
+    /// [`CircuitRecv::on_data`].
     #[error("DATA beyond the circuit's window of {CIRCUIT_WINDOW} cells")]
     CircuitOverrun,
     /// More DATA on a stream than its window allows.
@@ -138,6 +139,10 @@ impl Default for CircuitRecv {
 
 impl CircuitRecv {
     /// A DATA cell with this tag arrived, for whatever stream. `Some`: acknowledge it at once, with this tag.
+    ///
+    /// As acknowledging opens the window again at once, a receiver that does so never sees it run out, and no peer can
+    /// cause [`FlowError::CircuitOverrun`]. What bounds a sender is each stream's window, whose SENDMEs wait for the
+    /// application, and the memory for what waits.
     pub fn on_data(&mut self, tag: SendmeTag) -> Result<Option<SendmeTag>, FlowError> {
         self.window = self.window.checked_sub(1).ok_or(FlowError::CircuitOverrun)?;
         if self.window > CIRCUIT_WINDOW - CIRCUIT_INCREMENT {

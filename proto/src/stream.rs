@@ -1,4 +1,5 @@
-//! The streams of one circuit (at a client: of one hop of it), seen from either end (tor-spec 6.2, 6.3).
+//! The streams of one hop of a circuit, seen by the client that opens them (tor-spec 6.2, 6.3). A relay has no use for
+//! records of what it has closed, and keeps its streams where their bytes are.
 //!
 //! The table keeps each stream's windows and state and judges what the peer sends for it. A stream that our side has
 //! closed leaves a record behind, because the peer may have sent more before it learnt of it: that is tolerated, but
@@ -62,20 +63,14 @@ pub enum Target<T> {
     Live(T),
     /// To a stream that we have closed: to be ignored.
     HalfClosed,
-    /// To no stream that we remember. Relays ignore it, clients that are strict close the circuit.
+    /// To no stream that we remember.
     Unknown,
 }
 
 /// A stream that cannot be opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum OpenError {
-    /// The peer wants to open a stream with ID 0, which means the circuit; to be dropped.
-    #[error("stream ID 0 belongs to the circuit")]
-    Zero,
-    /// The peer wants to open a stream with an ID in use; to be dropped, as deployed relays do.
-    #[error("stream ID {0} is in use")]
-    InUse(StreamId),
-    /// The circuit has as many streams as we allow; refused with `EndReason::ResourceLimit`.
+    /// The circuit has as many streams as we allow.
     #[error("the circuit has {0} streams, as many as allowed")]
     Full(usize),
 }
@@ -94,7 +89,7 @@ pub enum StreamError {
     UnexpectedResolved(StreamId),
 }
 
-/// The streams of one circuit and hop. `T` is what the owner keeps with each.
+/// The streams of one hop. `T` is what the owner keeps with each.
 #[derive(Debug)]
 pub struct StreamTable<T> {
     slots: BTreeMap<StreamId, Slot<T>>,
@@ -155,24 +150,7 @@ impl<T> StreamTable<T> {
         })
     }
 
-    /// Adds a stream under an ID that the peer chose: relay side, on BEGIN, BEGIN_DIR or RESOLVE.
-    ///
-    /// An ID that we have closed but the peer has not may be used again: the peer's messages come in order, so all that
-    /// it sent for the old stream has arrived.
-    pub fn accept(&mut self, id: StreamId, state: StreamState, data: T) -> Result<&mut Stream<T>, OpenError> {
-        if id == StreamId::CIRCUIT {
-            return Err(OpenError::Zero);
-        }
-        if self.get(id).is_some() {
-            return Err(OpenError::InUse(id));
-        }
-        if self.live >= STREAMS_PER_CIRCUIT {
-            return Err(OpenError::Full(self.live));
-        }
-        Ok(self.insert(id, state, data))
-    }
-
-    /// Adds a stream under a random free ID: client side, before BEGIN, BEGIN_DIR or RESOLVE is sent.
+    /// Adds a stream under a random free ID, before BEGIN, BEGIN_DIR or RESOLVE is sent.
     pub fn open<R: CryptoRng + ?Sized>(
         &mut self,
         rng: &mut R,
@@ -233,7 +211,7 @@ impl<T> StreamTable<T> {
         })
     }
 
-    /// CONNECTED arrived (client side); the stream is open now.
+    /// CONNECTED arrived; the stream is open now.
     pub fn on_connected(&mut self, id: StreamId) -> Result<Target<&mut Stream<T>>, StreamError> {
         let (state, target) = match self.slots.get_mut(&id) {
             Some(Slot::Live(stream)) => (stream.state, Some(stream)),
@@ -256,7 +234,7 @@ impl<T> StreamTable<T> {
         })
     }
 
-    /// RESOLVED arrived (client side); the stream ends without END.
+    /// RESOLVED arrived; the stream ends without END.
     pub fn on_resolved(&mut self, id: StreamId) -> Result<Target<T>, StreamError> {
         let state = match self.slots.get(&id) {
             Some(Slot::Live(stream)) => stream.state,

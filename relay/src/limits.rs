@@ -115,6 +115,10 @@ pub const CIRCUITS_PER_SHARD: usize = 1 << 20;
 /// oldest, which is refused with RESOURCELIMIT.
 pub const PENDING_CREATES: usize = 2048;
 
+/// Time that a CREATE cell may wait for its public-key work (default of C tor's `onion_queue_wait_cutoff`); an older one
+/// is refused with RESOURCELIMIT, because its client has given up.
+pub const CREATE_WAIT: Duration = Duration::from_secs(5);
+
 /// Circuits waiting for one dial; one more is closed with RESOURCELIMIT.
 pub const WAITERS_PER_DIAL: usize = 1024;
 
@@ -140,9 +144,8 @@ pub const LINK_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(60);
 /// link draws a point in the range, so that they do not all end at once (as C tor does).
 pub const IDLE_LINK: std::ops::Range<Duration> = Duration::from_secs(180)..Duration::from_secs(270);
 
-/// The same for canonical links with relays.
-pub const IDLE_CANONICAL_LINK: std::ops::Range<Duration> =
-    Duration::from_secs(45 * 60)..Duration::from_secs(75 * 60);
+/// The same for canonical links with relays, a quarter more or less (default of C tor's `nf_conntimeout_relays`).
+pub const IDLE_CANONICAL_LINK: Duration = Duration::from_secs(3600);
 
 /// Bytes of a stream that wait to be packed are never taken: a driver may offer at most this many at a time.
 pub const STREAM_WRITE_CHUNK: usize = 498 * 128;

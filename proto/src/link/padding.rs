@@ -21,12 +21,12 @@ pub struct PaddingParams {
 /// The padding of one link.
 ///
 /// A relay pads a client's link on link protocol 5 once a circuit on it goes on beyond the relay, until the client says
-/// stop. No other link is padded.
+/// stop. Links between relays are padded likewise if consensus parameter `nf_pad_relays` says so; no others are.
 #[derive(Clone, Debug)]
 pub struct PaddingTimer {
     /// Whether this is a link that may be padded at all.
     eligible: bool,
-    /// Whether the link has carried a circuit that was extended.
+    /// Whether the link has carried a circuit that goes on beyond us.
     used: bool,
     /// What the client asked for last.
     asked: Option<PaddingNegotiate>,
@@ -36,9 +36,10 @@ pub struct PaddingTimer {
 }
 
 impl PaddingTimer {
-    /// A timer for a link that has just opened. `peer_is_client` is true for an initiator that did not authenticate.
-    pub fn new(version: LinkVersion, peer_is_client: bool, now: Mono) -> PaddingTimer {
-        let eligible = peer_is_client && version >= LinkVersion::V5;
+    /// A timer for a link that has just opened. `pad`: the peer is a client, that is, an initiator that did not
+    /// authenticate; or links with relays are padded too.
+    pub fn new(version: LinkVersion, pad: bool, now: Mono) -> PaddingTimer {
+        let eligible = pad && version >= LinkVersion::V5;
         PaddingTimer { eligible, used: false, asked: None, last_sent: now, pending: None }
     }
 
@@ -54,7 +55,8 @@ impl PaddingTimer {
         self.rearm(params, now, rng);
     }
 
-    /// A circuit on this link was extended beyond us.
+    /// A circuit on this link was extended beyond us, or is used there, if consensus parameter `nf_pad_before_usage` is
+    /// off. Once is enough.
     pub fn circuit_extended(&mut self, params: &PaddingParams, now: Mono, rng: &mut impl CryptoRng) {
         if !self.used {
             self.used = true;

@@ -251,7 +251,7 @@ fn relay_circuit(mut data: &[u8]) {
         match relay.outbound(command, &mut body) {
             Ok(Outbound::Forward) => {}
             Ok(Outbound::Recognised(tag)) => {
-                if relay.receive(command, tag, &body).is_err() {
+                if relay.receive(command == Command::RELAY_EARLY, tag, &body).is_err() {
                     return;
                 }
             }
@@ -305,15 +305,20 @@ fn consensus_diff(data: &[u8]) {
     }
 }
 
-/// A configuration file; what it comes to is written and read again.
+/// A configuration file; what it comes to is written, and comes to the same when it is read again.
 fn torrc(data: &[u8]) {
+    let dump = configured(data).dump(None);
+    assert_eq!(configured(dump.as_bytes()).dump(None), dump);
+}
+
+fn configured(torrc: &[u8]) -> Settings {
     let (mut problems, mut notes) = (Vec::new(), Vec::new());
-    let read = lines::parse(data, &"torrc".into(), &mut problems);
+    let read = lines::parse(torrc, &"torrc".into(), &mut problems);
     let items = read.into_iter().filter_map(|line| match line {
         lines::Line::Item(item) => Some(item),
         _ => None,
     });
     let mut settings = Settings::default();
     settings.assign(items.collect(), &mut problems, &mut notes);
-    let _ = settings.dump(None);
+    settings
 }

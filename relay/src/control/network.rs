@@ -29,9 +29,19 @@ pub struct CircuitOptions {
 /// What bounds and permits circuits, from consensus and configuration. Every parameter is clamped to its legal range.
 pub fn circuit_params(network: &ConsensusParams, options: CircuitOptions) -> CircuitParams {
     let size = |value: i32| usize::try_from(value).unwrap_or(0);
+    let number = |param| u64::try_from(network.get(param)).unwrap_or(0);
     let (low_ms, high_ms) = network.padding_interval_ms(false);
     CircuitParams {
-        cells_per_circuit: size(network.get(&params::CIRC_MAX_CELL_QUEUE_SIZE)),
+        cells_per_circuit: [
+            size(network.get(&params::CIRC_MAX_CELL_QUEUE_SIZE)),
+            size(network.circ_max_cell_queue_size_out()),
+        ],
+        priority_half_life: Duration::from_millis(number(&params::CIRCUIT_PRIORITY_HALFLIFE_MSEC)),
+        create_wait: Duration::from_secs(number(&params::ONION_QUEUE_WAIT_CUTOFF)),
+        allow_nonearly_extend: network.is_on(&params::ALLOW_NONEARLY_EXTEND),
+        idle_canonical_link: Duration::from_secs(number(&params::NF_CONNTIMEOUT_RELAYS)),
+        pad_relays: network.is_on(&params::NF_PAD_RELAYS),
+        pad_before_usage: network.is_on(&params::NF_PAD_BEFORE_USAGE),
         circuit_window: network.get(&params::CIRCWINDOW) as u16,
         accept_sendme_v0: network.get(&params::SENDME_ACCEPT_MIN_VERSION) == 0,
         extend_to_private: options.extend_to_private,

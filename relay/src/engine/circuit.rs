@@ -24,6 +24,8 @@ pub(super) struct Circuit {
     pub(super) prev: Leg,
     pub(super) prev_facts: Arc<LinkFacts>,
     pub(super) next: Next,
+    /// The link towards the client has been told, which may want padding from then on.
+    pub(super) goes_on: bool,
     /// Extensions begun so far.
     pub(super) extends: u32,
     /// When an extension that is under way has taken too long.
@@ -202,6 +204,7 @@ impl Engine {
             prev: leg,
             prev_facts: facts,
             next: Next::None,
+            goes_on: false,
             extends: 0,
             extend_timer: None,
             streams: Streams::default(),
@@ -229,6 +232,10 @@ impl Engine {
             Ok(Outbound::Forward) => match circuit.next.leg() {
                 Some(leg) => {
                     self.counters.relayed[0] += 1;
+                    // A client that is still building its circuit sends RELAY_EARLY.
+                    if !circuit.goes_on && command == Command::RELAY {
+                        self.circuit_goes_on(now, id);
+                    }
                     self.send_cell(now, leg, command, body);
                 }
                 // There is no leg to send on while the search for a link goes on.
@@ -236,7 +243,9 @@ impl Engine {
             },
             Ok(Outbound::Recognised(tag)) => {
                 self.counters.recognised += 1;
-                match circuit.relay.receive(command, tag, body) {
+                let may_extend =
+                    command == Command::RELAY_EARLY || self.snapshot.params.allow_nonearly_extend;
+                match circuit.relay.receive(may_extend, tag, body) {
                     Ok(received) => self.received(now, id, received),
                     Err(error) => self.close_circuit(now, id, error.label(), DestroyReason::Protocol),
                 }

@@ -28,6 +28,7 @@ pub(super) struct PendingCreates {
 }
 
 struct Pending {
+    since: Mono,
     leg: Leg,
     command: Command,
     body: Box<Body>,
@@ -134,7 +135,7 @@ impl Engine {
             self.counters.creates_shed += 1;
             self.refuse_create(now, shed.leg, "shed", DestroyReason::ResourceLimit);
         }
-        self.creates.push(Pending { leg, command, body: Box::new(*body), facts });
+        self.creates.push(Pending { since: now, leg, command, body: Box::new(*body), facts });
     }
 
     /// Whether [`Engine::run_background`] has anything to do.
@@ -152,7 +153,10 @@ impl Engine {
     }
 
     fn create_circuit(&mut self, now: Mono, pending: Pending) {
-        let Pending { leg, command, body, facts } = pending;
+        let Pending { since, leg, command, body, facts } = pending;
+        if now.since(since) > self.snapshot.params.create_wait {
+            return self.refuse_create(now, leg, "waited_too_long", DestroyReason::ResourceLimit);
+        }
         let snapshot = self.snapshot.clone();
         let mut reply: Body = [0; BODY_LEN];
         let (kind, result) = if command == Command::CREATE_FAST {

@@ -141,15 +141,24 @@ impl Engine {
             Ok(created) if created.fits_extended2() => created.hdata,
             _ => return self.close_circuit(now, id, "created_malformed", DestroyReason::Protocol),
         };
-        let prev = circuit.prev.link;
         if let Next::Creating(leg) = circuit.next {
             circuit.next = Next::Open(leg);
             self.timers.cancel(&mut circuit.extend_timer);
-            self.tell(now, prev.shard(), Message::Extended(prev));
+            if self.snapshot.params.pad_before_usage {
+                self.circuit_goes_on(now, id);
+            }
         }
         let mut data = Vec::with_capacity(hdata.len() + 2);
         Extended2 { hdata }.write(&mut data);
         self.originate(now, id, RelayCmd::EXTENDED2, StreamId::CIRCUIT, &data);
+    }
+
+    /// The link towards the client carries a circuit that goes on beyond this relay, or is used there.
+    pub(super) fn circuit_goes_on(&mut self, now: Mono, id: CircuitId) {
+        let Some(circuit) = self.circuits.get_mut(id) else { return };
+        circuit.goes_on = true;
+        let prev = circuit.prev.link;
+        self.tell(now, prev.shard(), Message::Extended(prev));
     }
 
     pub(super) fn extend_timeout(&mut self, now: Mono, id: CircuitId) {

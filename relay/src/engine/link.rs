@@ -164,7 +164,7 @@ impl Engine {
         };
         let mut link = Link {
             state: State::Handshake(Box::new(handshake)),
-            queue: LinkQueue::new(self.homes.clone(), limits::CIRCUIT_PRIORITY_HALF_LIFE, now),
+            queue: LinkQueue::new(self.homes.clone(), self.snapshot.params.priority_half_life, now),
             address: new.peer.ip().to_canonical(),
             dial,
             padding: None,
@@ -266,11 +266,14 @@ impl Engine {
             address: link.address,
             opened_at: now,
         });
-        let range = if facts.canonical { limits::IDLE_CANONICAL_LINK } else { limits::IDLE_LINK };
+        let params = &self.snapshot.params;
+        let canonical = params.idle_canonical_link;
+        let range = if facts.canonical { canonical * 3 / 4..canonical * 5 / 4 } else { limits::IDLE_LINK };
         let spread = (range.end - range.start).as_millis() as u64;
         link.idle_limit = range.start + Duration::from_millis(self.rng.next_u64() % spread);
         link.idle_since = now;
-        link.padding = Some(PaddingTimer::new(facts.version, facts.is_client(), now));
+        let pad = facts.is_client() || params.pad_relays;
+        link.padding = Some(PaddingTimer::new(facts.version, pad, now));
         link.state = State::Open(facts.clone());
         self.timers.set(&mut link.deadline, now + link.idle_limit, Timer::Idle(id));
         let dial = link.dial.take();
@@ -373,7 +376,8 @@ impl Engine {
                 return self.tell(now, home, Message::LinkClosed(leg.link));
             }
         };
-        let limit = self.snapshot.params.cells_per_circuit;
+        // What the peer created leads to the client.
+        let limit = self.snapshot.params.cells_per_circuit[usize::from(!link.is_peers(leg.circ))];
         match link.queue.push(&mut self.pool, now, leg.circ, command, body, limit) {
             Ok(()) => self.tell_writable(leg.link),
             Err(QueueFull::Circuit) => self.overrun(now, leg),

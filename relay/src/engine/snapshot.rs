@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use onionring_proto::cell::LinkVersion;
 use onionring_proto::handshake::{OnionKeyRing, ServerIdentity};
@@ -31,8 +32,23 @@ pub struct Snapshot {
 /// What bounds and permits circuits.
 #[derive(Clone, Debug)]
 pub struct CircuitParams {
-    /// Cells of one circuit that may wait on one link (`circ_max_cell_queue_size`).
-    pub cells_per_circuit: usize,
+    /// Cells of one circuit that may wait on the link towards the client, and on the one away from it
+    /// (`circ_max_cell_queue_size`, `circ_max_cell_queue_size_out`).
+    pub cells_per_circuit: [usize; 2],
+    /// Half-life of the activity by which links choose whom to serve (`CircuitPriorityHalflifeMsec`); holds for links
+    /// that open from now on.
+    pub priority_half_life: Duration,
+    /// Time that a CREATE cell may wait for its turn (`onion_queue_wait_cutoff`).
+    pub create_wait: Duration,
+    /// Whether EXTEND2 is obeyed outside RELAY_EARLY as well (`AllowNonearlyExtend`).
+    pub allow_nonearly_extend: bool,
+    /// Time after which a canonical link with a relay is closed when it carries no circuit, a quarter more or less
+    /// (`nf_conntimeout_relays`); holds for links that open from now on.
+    pub idle_canonical_link: Duration,
+    /// Whether links with relays are padded (`nf_pad_relays`); holds for links that open from now on.
+    pub pad_relays: bool,
+    /// Whether padding begins once a circuit is extended, and not only when it is used (`nf_pad_before_usage`).
+    pub pad_before_usage: bool,
     /// Circuits that a relay may have on one link.
     pub circuits_per_link: usize,
     /// Circuits that a client may have on one link.
@@ -56,7 +72,13 @@ pub struct CircuitParams {
 impl Default for CircuitParams {
     fn default() -> Self {
         CircuitParams {
-            cells_per_circuit: limits::CELLS_PER_CIRCUIT,
+            cells_per_circuit: [limits::CELLS_PER_CIRCUIT; 2],
+            priority_half_life: limits::CIRCUIT_PRIORITY_HALF_LIFE,
+            create_wait: limits::CREATE_WAIT,
+            allow_nonearly_extend: false,
+            idle_canonical_link: limits::IDLE_CANONICAL_LINK,
+            pad_relays: false,
+            pad_before_usage: true,
             circuits_per_link: limits::CIRCUITS_PER_LINK,
             circuits_per_client: limits::CIRCUITS_PER_CLIENT,
             circuits_per_shard: limits::CIRCUITS_PER_SHARD,
