@@ -132,6 +132,7 @@ impl Engine {
         self.counters.links = self.links.len();
         self.counters.circuits = self.circuits.len();
         self.counters.legs = self.circuits.legs();
+        self.counters.ids_leaving = self.circuits.ids_leaving();
         self.counters.peers = self.registry.peers();
         self.counters.queued_cells = self.pool.used();
         self.counters.pending_creates = self.creates.len();
@@ -210,11 +211,12 @@ impl Engine {
     fn handle_message(&mut self, now: Mono, message: Message) {
         match message {
             Message::Create { leg, command, body, facts, link_full } => {
-                self.queue_create(now, leg, command, &body, facts, link_full)
+                self.queue_create(now, leg, command, body, facts, link_full)
             }
             Message::Destroyed(leg) => self.leg_destroyed(now, leg),
             Message::Overrun(leg) => self.leg_overrun(now, leg),
-            Message::Destroy(leg, reason) => self.send_destroy(leg, reason),
+            Message::Destroy(leg, reason) => self.send_destroy(now, leg, reason),
+            Message::Free(leg) => self.circuits.free_leg(leg),
             Message::Refuse(leg, reason) => self.send_refusal(now, leg, reason),
             Message::Joined(leg) => self.leg_joined(leg),
             Message::Left(leg) => self.leg_left(now, leg),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use onionring_proto::cell::{Body, Command, DestroyReason};
+use onionring_proto::cell::{Body, CircId, Command, DestroyReason};
 use onionring_proto::circuit::{Outbound, Received, RelayCircuit};
 use onionring_proto::crypto::tor1::KeyMaterial;
 use onionring_proto::relay_msg::{RelayCmd, Sendme, StreamId};
@@ -71,6 +71,9 @@ pub(super) struct Circuits {
     free: Vec<u32>,
     legs: HashMap<Leg, (CircuitId, Side), HomeRule>,
     by_link: HashMap<LinkId, BTreeSet<CircuitId>, HomeRule>,
+    /// Second legs of circuits that are over, of which the next relay has not been told: their ids are still in use
+    /// (tor-spec 5.1.1).
+    leaving: BTreeSet<Leg>,
     len: usize,
 }
 
@@ -81,6 +84,7 @@ impl Circuits {
             free: Vec::new(),
             legs: HashMap::with_hasher(hasher.clone()),
             by_link: HashMap::with_hasher(hasher),
+            leaving: BTreeSet::new(),
             len: 0,
         }
     }
@@ -94,8 +98,23 @@ impl Circuits {
         self.legs.len()
     }
 
+    /// Ids of ours that are in use after their circuits.
+    pub(super) fn ids_leaving(&self) -> usize {
+        self.leaving.len()
+    }
+
     pub(super) fn find(&self, leg: Leg) -> Option<(CircuitId, Side)> {
         self.legs.get(&leg).copied()
+    }
+
+    /// Whether an id of ours may be given to a new circuit.
+    pub(super) fn is_free(&self, leg: Leg) -> bool {
+        !self.legs.contains_key(&leg) && !self.leaving.contains(&leg)
+    }
+
+    /// The next relay knows that the circuit on this leg is over.
+    pub(super) fn free_leg(&mut self, leg: Leg) {
+        self.leaving.remove(&leg);
     }
 
     pub(super) fn get_mut(&mut self, id: CircuitId) -> Option<&mut Circuit> {
@@ -329,19 +348,26 @@ impl Engine {
         *self.counters.circuits_closed.entry(label).or_default() += 1;
         self.close_streams(id, &circuit.streams);
         self.stop_seeking(now, id, &circuit.next);
-        for (leg, reason) in [(Some(circuit.prev), to_prev), (circuit.next.leg(), to_next)] {
-            let Some(leg) = leg else { continue };
-            match reason {
-                Some(reason) => self.drop_leg(now, leg, reason),
-                None => self.tell(now, leg.link.shard(), Message::Left(leg)),
-            }
+        self.drop_leg(now, circuit.prev, to_prev);
+        if let Some(leg) = circuit.next.leg() {
+            self.drop_next_leg(now, leg, to_next);
         }
     }
 
-    /// Destroys a circuit at the neighbour on a leg that is no longer in the table.
-    pub(super) fn drop_leg(&mut self, now: Mono, leg: Leg, reason: DestroyReason) {
-        self.tell(now, leg.link.shard(), Message::Destroy(leg, reason));
+    /// Parts with a leg that is no longer in the table; with a reason, its circuit is destroyed at the neighbour.
+    fn drop_leg(&mut self, now: Mono, leg: Leg, reason: Option<DestroyReason>) {
+        if let Some(reason) = reason {
+            self.tell(now, leg.link.shard(), Message::Destroy(leg, reason));
+        }
         self.tell(now, leg.link.shard(), Message::Left(leg));
+    }
+
+    /// The same for a second leg, whose id we chose.
+    pub(super) fn drop_next_leg(&mut self, now: Mono, leg: Leg, reason: Option<DestroyReason>) {
+        if reason.is_some() {
+            self.circuits.leaving.insert(leg);
+        }
+        self.drop_leg(now, leg, reason);
     }
 
     /// The neighbour on this leg destroyed the circuit. Its reason stays here (tor-spec 5.4).
@@ -373,6 +399,10 @@ impl Engine {
     /// A link is gone: so are the circuits that ran over it.
     pub(super) fn link_lost(&mut self, now: Mono, link: LinkId) {
         self.creates.cancel_link(link);
+        let all = Leg { link, circ: CircId(0) }..=Leg { link, circ: CircId(u32::MAX) };
+        while let Some(&leg) = self.circuits.leaving.range(all.clone()).next() {
+            self.circuits.leaving.remove(&leg);
+        }
         for id in self.circuits.on_link(link) {
             let Some(circuit) = self.circuits.get(id) else { continue };
             let gone = Some(DestroyReason::ChannelClosed);

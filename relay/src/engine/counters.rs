@@ -14,6 +14,8 @@ pub struct Counters {
     pub circuits: usize,
     /// Gauge: legs of those circuits.
     pub legs: usize,
+    /// Gauge: circuit ids of ours still in use after their circuits.
+    pub ids_leaving: usize,
     /// Gauge: peers in this shard's part of the registry.
     pub peers: usize,
     /// Gauge: streams of circuits at home here.
@@ -90,6 +92,7 @@ impl Default for Counters {
             links: 0,
             circuits: 0,
             legs: 0,
+            ids_leaving: 0,
             peers: 0,
             streams: 0,
             queued_cells: 0,

@@ -103,7 +103,7 @@ impl Engine {
         now: Mono,
         leg: Leg,
         command: Command,
-        body: &Body,
+        body: Box<Body>,
         facts: Arc<LinkFacts>,
         link_full: bool,
     ) {
@@ -135,7 +135,7 @@ impl Engine {
             self.counters.creates_shed += 1;
             self.refuse_create(now, shed.leg, "shed", DestroyReason::ResourceLimit);
         }
-        self.creates.push(Pending { since: now, leg, command, body: Box::new(*body), facts });
+        self.creates.push(Pending { since: now, leg, command, body, facts });
     }
 
     /// Whether [`Engine::run_background`] has anything to do.

@@ -47,7 +47,7 @@ pub enum Message {
         /// CREATE2 or CREATE_FAST.
         command: Command,
         /// Its body.
-        body: Body,
+        body: Box<Body>,
         /// The link it came on.
         facts: Arc<LinkFacts>,
         /// The peer has all the circuits there that it may have.
@@ -59,6 +59,8 @@ pub enum Message {
     Overrun(Leg),
     /// Home to link: destroy the circuit at the peer and drop what still waits for it.
     Destroy(Leg, DestroyReason),
+    /// Link to home: the peer has been told that the circuit is over, or need not be told; the id may be used again.
+    Free(Leg),
     /// Home to link: the peer does not get the circuit that it asked for.
     Refuse(Leg, DestroyReason),
     /// Home to link: a circuit runs over this leg now.

@@ -97,7 +97,7 @@ impl Engine {
         let tries = CIRC_ID_TRIES * u32::from(homes.shards());
         let drawn = facts.circ_ids.allocate(tries, &mut self.rng, |circ| {
             let leg = Leg { link, circ };
-            homes.home(leg) == me && circuits.find(leg).is_none()
+            homes.home(leg) == me && circuits.is_free(leg)
         });
         let Ok(circ) = drawn else {
             return self.close_circuit(now, id, "circuit_ids_exhausted", DestroyReason::ResourceLimit);
@@ -177,7 +177,7 @@ impl Engine {
         let next = self.circuits.part(id);
         self.stop_seeking(now, id, &next);
         if let Some(leg) = next.leg() {
-            self.drop_leg(now, leg, reason);
+            self.drop_next_leg(now, leg, Some(reason));
         }
         let body = [DestroyReason::Requested.to_wire()];
         self.originate(now, id, RelayCmd::TRUNCATED, StreamId::CIRCUIT, &body);

@@ -350,7 +350,8 @@ impl Engine {
         match command {
             Command::CREATE2 | Command::CREATE_FAST | Command::CREATE => {
                 let link_full = self.link_is_full(leg.link);
-                let message = Message::Create { leg, command, body: *body, facts: facts.clone(), link_full };
+                let message =
+                    Message::Create { leg, command, body: Box::new(*body), facts: facts.clone(), link_full };
                 self.tell(now, home, message);
             }
             Command::DESTROY => {
@@ -430,10 +431,12 @@ impl Engine {
     }
 
     /// Sends a DESTROY on a link of this shard, ahead of all data, and drops what the circuit had waiting.
-    pub(super) fn send_destroy(&mut self, leg: Leg, reason: DestroyReason) {
-        if let Some(link @ Link { state: State::Open(_), .. }) = self.links.get_mut(&leg.link) {
-            link.queue.push_destroy(&mut self.pool, leg.circ, reason);
+    pub(super) fn send_destroy(&mut self, now: Mono, leg: Leg, reason: DestroyReason) {
+        let Some(link @ Link { state: State::Open(_), .. }) = self.links.get_mut(&leg.link) else { return };
+        if link.queue.push_destroy(&mut self.pool, leg.circ, reason) {
             self.tell_writable(leg.link);
+        } else {
+            self.tell(now, self.homes.home(leg), Message::Free(leg));
         }
     }
 
@@ -478,6 +481,10 @@ impl Engine {
         }
         if link.queue.is_empty() {
             link.writable = false;
+        }
+        while let Some(circ) = self.links.get_mut(&id).and_then(|link| link.queue.take_told()) {
+            let leg = Leg { link: id, circ };
+            self.tell(now, self.homes.home(leg), Message::Free(leg));
         }
         out.len() > before
     }

@@ -224,6 +224,8 @@ pub struct LinkQueue {
     destroys: VecDeque<(CircId, DestroyReason, bool)>,
     /// How many of those were refused.
     refusals: usize,
+    /// Circuits that are over and of which `fill` has told the peer, until [`LinkQueue::take_told`].
+    told: Vec<CircId>,
     circuits: Slab<CircuitQueue>,
     by_circ: HashMap<CircId, u32, HomeRule>,
     ready: BinaryHeap<Ready>,
@@ -253,6 +255,7 @@ impl LinkQueue {
             urgent: Vec::new(),
             destroys: VecDeque::new(),
             refusals: 0,
+            told: Vec::new(),
             circuits: Slab::new(),
             by_circ: HashMap::with_hasher(hasher),
             ready: BinaryHeap::new(),
@@ -285,13 +288,20 @@ impl LinkQueue {
 
     /// Tells the peer that a circuit is over, before any circuit's cells, and forgets the circuit. A peer that has not
     /// been told of the circuit, because CREATE2 still waits, need not be told. So there are never more such messages
-    /// than there were circuits at once, however long the peer reads nothing.
-    pub fn push_destroy(&mut self, pool: &mut CellPool, circ: CircId, reason: DestroyReason) {
+    /// than there were circuits at once, however long the peer reads nothing. Returns whether the peer is told.
+    pub fn push_destroy(&mut self, pool: &mut CellPool, circ: CircId, reason: DestroyReason) -> bool {
         let first = self.by_circ.get(&circ).and_then(|&slot| pool.first(&self.circuits[slot as usize].cells));
         self.remove(pool, circ);
-        if first != Some(Command::CREATE2) {
+        let tell = first != Some(Command::CREATE2);
+        if tell {
             self.destroys.push_back((circ, reason, false));
         }
+        tell
+    }
+
+    /// A circuit of whose end the peer has been told since it was last asked for.
+    pub fn take_told(&mut self) -> Option<CircId> {
+        self.told.pop()
     }
 
     /// Tells the peer that it does not get a circuit. `false` if too many such messages wait: the peer makes work and
@@ -409,6 +419,9 @@ impl LinkQueue {
             && let Some((circ, reason, refused)) = self.destroys.pop_front()
         {
             self.refusals -= usize::from(refused);
+            if !refused {
+                self.told.push(circ);
+            }
             write_destroy(version, circ, reason, out);
         }
         let weight = self.weight(now);

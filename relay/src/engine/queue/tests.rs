@@ -112,9 +112,10 @@ fn destroys_overtake_cells_and_are_bounded() {
     let (mut pool, mut q) = queue();
     push(&mut pool, &mut q, 1, 0);
     push(&mut pool, &mut q, 2, 0);
-    q.push_destroy(&mut pool, CircId(2), DestroyReason::Finished);
+    assert!(q.push_destroy(&mut pool, CircId(2), DestroyReason::Finished));
     assert_eq!(q.destroys(), 1);
     assert_eq!(sent(&mut pool, &mut q, Mono(0), 10), [2, 1]);
+    assert_eq!((q.take_told(), q.take_told()), (Some(CircId(2)), None));
     for circ in 0..limits::REFUSALS_PER_LINK as u32 {
         assert!(q.push_refusal(CircId(circ), DestroyReason::None));
     }
@@ -136,13 +137,13 @@ fn a_peer_that_was_not_told_of_a_circuit_is_not_told_of_its_end() {
     };
     created(&mut q, &mut pool);
     push(&mut pool, &mut q, 5, 0);
-    q.push_destroy(&mut pool, CircId(5), DestroyReason::None);
+    assert!(!q.push_destroy(&mut pool, CircId(5), DestroyReason::None));
     assert!(q.is_empty());
     created(&mut q, &mut pool);
     push(&mut pool, &mut q, 5, 0);
     let mut out = Vec::new();
     q.fill(&mut pool, Mono(0), LinkVersion::V4, &mut out, 1);
-    q.push_destroy(&mut pool, CircId(5), DestroyReason::None);
+    assert!(q.push_destroy(&mut pool, CircId(5), DestroyReason::None));
     assert_eq!(q.destroys(), 1);
 }
 
