@@ -1,5 +1,7 @@
 //! Circuits whose every cell a test decides on.
 
+use std::collections::BTreeMap;
+
 use onionring_proto::cell::{BODY_LEN, Body, CircId, Command};
 use onionring_proto::crypto::tor1::ClientOnion;
 use onionring_proto::handshake::{Create2, CreateFast, CreatedFast, fast, htype, ntor};
@@ -55,6 +57,36 @@ impl ByHand {
         let mut onion = ClientOnion::new();
         onion.push_hop(&client.finish(&CreatedFast::parse(&created).reply).unwrap());
         Some(ByHand { peer, id, onion })
+    }
+
+    /// Creates many circuits at once.
+    pub fn create_many(net: &mut Net, peer: usize, n: usize) -> Vec<ByHand> {
+        let mut asked = BTreeMap::new();
+        while asked.len() < n {
+            let id = net.peers[peer].free_circ_id(&mut net.rng);
+            if asked.contains_key(&id) {
+                continue;
+            }
+            let (client, x) = fast::Client::start(&mut net.rng);
+            let mut create = [0; BODY_LEN];
+            CreateFast { x }.write(&mut create);
+            net.peers[peer].send(id, Command::CREATE_FAST, &create);
+            asked.insert(id, client);
+        }
+        net.settle();
+        let mut circuits = Vec::new();
+        // An id that is in use already gets no answer.
+        for (id, command, body) in std::mem::take(&mut net.peers[peer].stray) {
+            match asked.remove(&id) {
+                Some(client) if command == Command::CREATED_FAST => {
+                    let mut onion = ClientOnion::new();
+                    onion.push_hop(&client.finish(&CreatedFast::parse(&body).reply).unwrap());
+                    circuits.push(ByHand { peer, id, onion });
+                }
+                _ => net.peers[peer].stray.push((id, command, body)),
+            }
+        }
+        circuits
     }
 
     /// A cell body with a message for a hop, encrypted.
@@ -156,6 +188,16 @@ pub fn small(seed: u64, relays: usize) -> (Net, usize) {
     let mut net = Net::new(seed, super::net::NetConfig::new(&vec![1; relays]));
     let client = net.client(0);
     (net, client)
+}
+
+/// Extends a one-hop circuit of relay 0 to a relay that is played by hand: its peer number, with CREATE2 in `stray`.
+pub fn rogue_hop(net: &mut Net, circuit: &mut ByHand, number: usize) -> usize {
+    net.rogues.entry(number).or_default();
+    circuit.ask_extend(net, number);
+    net.settle();
+    let rogue = *net.rogues[&number].last().expect("relay 0 has dialed");
+    assert_eq!(net.peers[rogue].stray.last().unwrap().1, Command::CREATE2);
+    rogue
 }
 
 /// CREATE2 as it goes over a link.

@@ -1,11 +1,11 @@
 //! What happens at every limit that a peer can reach.
 
-use onionring_proto::cell::{CircId, Command, DestroyReason};
+use onionring_proto::cell::{CircId, Command, DestroyReason, LinkVersion};
 use onionring_proto::limits::STREAMS_PER_CIRCUIT;
 use onionring_proto::relay_msg::{EndReason, RelayCmd, StreamId};
 use onionring_relay::engine::queue::CellPool;
 use onionring_relay::limits::{
-    CELLS_PER_CIRCUIT, CROSSING_BACKLOG, CROSSING_BATCH, PENDING_CREATES, REFUSALS_PER_LINK,
+    CELLS_PER_CIRCUIT, CREATE_WAIT, CROSSING_BACKLOG, CROSSING_BATCH, PENDING_CREATES, REFUSALS_PER_LINK,
 };
 
 use super::by_hand::{ByHand, Heard, create2, small};
@@ -343,4 +343,127 @@ fn a_circuit_may_be_closed_by_what_is_written_to_it() {
     assert_eq!(heard.last(), Some(&Heard::Cell(Command::DESTROY, DestroyReason::ResourceLimit.to_wire())));
     assert!(net.relays[0].sinks.is_empty());
     net.assert_nothing_left();
+}
+
+#[test]
+fn full_rings_between_shards_lose_nothing() {
+    for ring in [1, 3] {
+        let mut config = NetConfig::new(&[3, 2]);
+        config.ring = ring;
+        let mut net = Net::new(14, config);
+        let client = net.client(0);
+        let ids: Vec<_> = (0..6).map(|_| net.build(client, &[0, 1], &[])).collect();
+        for (n, &id) in ids.iter().enumerate() {
+            let mut rng = rand_chacha::ChaCha20Rng::from_seed([n as u8; 32]);
+            net.circuit(client, id).plans.push(Exchange::new(n as u8, 300_000, 300_000));
+            net.circuit(client, id).begin_plans(&mut rng);
+        }
+        // One shard after the other does nothing for a while, and the others go on.
+        let mut waited = 0;
+        for shard in [0, 1, 2] {
+            net.stalled.insert((0, shard));
+            for _ in 0..300 {
+                net.round();
+                waited = waited.max(net.count(0, |c| c.batches_waiting));
+            }
+            net.stalled.clear();
+            (0..20).for_each(|_| _ = net.round());
+        }
+        assert!(waited > ring, "{waited}");
+        net.settle();
+        for id in ids {
+            let circuit = net.circuit(client, id);
+            assert!(circuit.closed.is_none() && circuit.exchanges.values().all(|running| running.complete()));
+        }
+        net.assert_nothing_left();
+    }
+}
+
+#[test]
+fn a_link_has_only_so_many_circuit_ids() {
+    let mut config = NetConfig::new(&[1]);
+    config.versions = vec![vec![LinkVersion::V3]];
+    config.params.circuits_per_client = usize::MAX;
+    let mut net = Net::new(15, config);
+    // One client has no more ids than the link to the next hop has.
+    let clients = [net.client(0), net.client(0)];
+    net.rogues.insert(7, Vec::new());
+    let closed = |net: &mut Net| {
+        net.count(0, |c| c.circuits_closed.get("circuit_ids_exhausted").copied().unwrap_or(0) as usize)
+    };
+    // Half of 16 bits; 64 random tries find a free one until hardly any is.
+    let mut circuits = Vec::new();
+    while closed(&mut net) < 1000 {
+        assert!(circuits.len() < 2 << 15);
+        let client = clients[circuits.len() / 1000 % 2];
+        let mut more = ByHand::create_many(&mut net, client, 1000);
+        more.iter_mut().for_each(|circuit| drop(circuit.ask_extend(&mut net, 7)));
+        net.settle();
+        circuits.append(&mut more);
+    }
+    let refused = Heard::Cell(Command::DESTROY, DestroyReason::ResourceLimit.to_wire());
+    let exhausted = closed(&mut net);
+    let told = clients.iter().flat_map(|&client| &net.peers[client].stray);
+    let told = told.filter(|(_, command, body)| Heard::Cell(*command, body[0]) == refused).count();
+    assert_eq!(told, exhausted);
+    // Ids of circuits that are over are in use until the peer can know.
+    let rogue = net.rogues[&7][0];
+    net.peers[rogue].deaf = true;
+    circuits.iter_mut().for_each(|circuit| circuit.say(&mut net, 0, RelayCmd::TRUNCATE, 0, &[0]));
+    net.settle();
+    let mut again = ByHand::create_many(&mut net, clients[0], 200);
+    again.iter_mut().for_each(|circuit| drop(circuit.ask_extend(&mut net, 7)));
+    net.settle();
+    assert!(closed(&mut net) > exhausted + 20, "{}", closed(&mut net) - exhausted);
+    net.peers[rogue].deaf = false;
+    net.settle();
+    let before = closed(&mut net);
+    let mut again = ByHand::create_many(&mut net, clients[0], 200);
+    again.iter_mut().for_each(|circuit| drop(circuit.ask_extend(&mut net, 7)));
+    net.settle();
+    assert_eq!(closed(&mut net), before);
+    net.assert_nothing_left();
+}
+
+#[test]
+fn handshakes_that_have_waited_too_long_are_refused() {
+    let (mut net, client) = small(16, 1);
+    let create = create2(&mut net, 0);
+    net.peers[client].send(CircId(0x8000_0001), Command::CREATE2, &create);
+    let mut cells = std::mem::take(&mut net.peers[client].out);
+    net.inject(client, &mut cells);
+    net.now = net.now + CREATE_WAIT + std::time::Duration::from_secs(1);
+    net.settle();
+    assert_eq!(refused(&mut net, 0, "waited_too_long"), 1);
+    assert_eq!(net.count(0, |c| c.handshakes_done.len()), 0);
+    net.assert_nothing_left();
+}
+
+#[test]
+fn queues_have_their_own_limit_in_each_direction() {
+    for limits in [[20, 2000], [2000, 20]] {
+        let mut config = NetConfig::new(&[1, 1]);
+        config.params.cells_per_circuit = limits;
+        let mut net = Net::new(17, config);
+        let client = net.client(0);
+        let mut circuit = ByHand::create(&mut net, client);
+        net.rogues.insert(7, Vec::new());
+        let rogue = super::by_hand::rogue_hop(&mut net, &mut circuit, 7);
+        let (id, _, _) = net.peers[rogue].stray.pop().unwrap();
+        net.peers[client].deaf = true;
+        net.peers[rogue].deaf = true;
+        // More than the connection takes, either way.
+        for n in 0..200 {
+            let (peer, circ) = if limits[0] == 20 { (rogue, id) } else { (client, circuit.id) };
+            net.peers[peer].send(circ, Command::RELAY, &[n; 509]);
+            net.settle();
+        }
+        assert_eq!(
+            net.count(0, |c| c.circuits_closed.get("queue_overrun").copied().unwrap_or(0) as usize),
+            1
+        );
+        let (mut net, client) = (net, client);
+        net.peers[client].deaf = false;
+        net.assert_nothing_left();
+    }
 }

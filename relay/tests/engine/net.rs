@@ -140,6 +140,10 @@ pub struct Net {
     pub stalled: BTreeSet<(usize, usize)>,
     /// Whether those who answer dials as rogues may spoil their handshake.
     pub spoil: bool,
+    /// What rogues who answer dials do to their part of the link handshake.
+    pub tamper: Option<fn(&mut Vec<u8>)>,
+    /// The TLS certificate that all who are dialed show, instead of their own.
+    pub tls_leaf: Option<Vec<u8>>,
     /// What has happened so far, in short.
     pub trace: DefaultHasher,
     /// Addresses at which a dial waits for an answer that does not come.
@@ -181,6 +185,8 @@ impl Net {
             sinks_stuck: false,
             stalled: BTreeSet::new(),
             spoil: false,
+            tamper: None,
+            tls_leaf: None,
             trace: DefaultHasher::new(),
             tarpits: BTreeSet::new(),
             known: Arc::new(known),
@@ -304,7 +310,8 @@ impl Net {
             if !up && !self.rogues.contains_key(&peer) {
                 continue;
             }
-            let origin = Origin::Dialed(dial, keys(peer).tls_leaf.clone());
+            let leaf = self.tls_leaf.as_ref().unwrap_or(&keys(peer).tls_leaf);
+            let origin = Origin::Dialed(dial, leaf.clone());
             let link = self.relays[index].engines[shard].open_link(self.now, NewLink { peer: to, origin });
             let wire = self.add_wire([End::Relay { relay: index, shard, link }, End::Gone]);
             self.relays[index].links.insert(link, (wire, 0));
@@ -321,6 +328,7 @@ impl Net {
                 let spoil = self.spoil && self.below(2) == 0;
                 self.peers.push(Peer::new(handshake, (wire, 1)));
                 self.peers[number].spoil = spoil;
+                self.peers[number].tamper = self.tamper;
                 self.rogues.get_mut(&peer).expect("just seen").push(number);
                 End::Peer(number)
             };
@@ -449,6 +457,7 @@ impl Net {
                 Event::Stream(StreamEvent::BeginDir { at }) => {
                     relay.sinks.insert((shard, at), Sink::directory(at, self.sinks_stuck));
                 }
+                Event::Stream(StreamEvent::Resolve { .. }) if self.sinks_stuck => {}
                 Event::Stream(StreamEvent::Resolve { at, .. }) => {
                     let failed = (onionring_proto::relay_msg::ResolvedValue::TransientError, 60);
                     let answer = onionring_proto::relay_msg::Resolved { answers: vec![failed] };
@@ -651,9 +660,13 @@ impl Net {
         if peer.out.is_empty() || flow.under_way.len() >= WIRE_CAPACITY {
             return false;
         }
-        if peer.spoil && peer.link().is_none() {
+        if peer.spoil && !peer.spoke {
             spoil(&mut peer.out, &mut self.rng);
         }
+        if let Some(tamper) = peer.tamper.filter(|_| !peer.spoke) {
+            tamper(&mut peer.out);
+        }
+        peer.spoke = peer.link().is_some();
         flow.under_way.extend(peer.out.drain(..));
         true
     }
@@ -796,6 +809,7 @@ impl Net {
                 ("seekers", self.count(relay, |c| c.seekers)),
                 ("timers", self.count(relay, |c| c.timers)),
                 ("batches", self.count(relay, |c| c.batches_waiting)),
+                ("ids leaving", self.count(relay, |c| c.ids_leaving)),
                 ("legs", self.count(relay, |c| c.legs)),
                 ("sinks", self.relays[relay].sinks.len()),
             ];

@@ -33,6 +33,10 @@ pub struct Peer {
     pub deaf: bool,
     /// What it sends in the link handshake is changed at random.
     pub spoil: bool,
+    /// What is done to what it sends in the link handshake.
+    pub tamper: Option<fn(&mut Vec<u8>)>,
+    /// All of its part of the handshake has been sent.
+    pub spoke: bool,
 }
 
 enum State {
@@ -160,6 +164,8 @@ impl Peer {
             stray: Vec::new(),
             deaf: false,
             spoil: false,
+            tamper: None,
+            spoke: false,
         };
         if let State::Handshake(handshake) = &mut peer.state {
             handshake.poll_transmit(&mut peer.out);

@@ -219,6 +219,7 @@ impl World {
             if self.net.below(30) == 0 {
                 let client = self.clients[self.net.below(self.clients.len())];
                 self.net.peers[client].deaf ^= true;
+                busy = true;
             } else if !busy {
                 // Slow clients, not dead ones.
                 for &client in &self.clients {

@@ -6,7 +6,7 @@ use onionring_proto::relay_msg::{EndReason, Extend2, LinkSpecs, RelayCmd, Stream
 
 use onionring_relay::engine::snapshot::KnownRelay;
 
-use super::by_hand::{ByHand, Heard, body, create2, small};
+use super::by_hand::{ByHand, Heard, body, create2, rogue_hop, small};
 use super::keys::keys;
 use super::net::{Net, NetConfig, address, target};
 use super::sink::Exchange;
@@ -290,16 +290,6 @@ fn truncate_is_answered_also_at_the_end_and_needs_a_reason_before_it() {
     circuit.say(&mut net, 0, RelayCmd::TRUNCATE, 0, &[]);
     circuit.assert_destroyed(&mut net, PROTOCOL);
     net.assert_nothing_left();
-}
-
-/// Extends a one-hop circuit of relay 0 to a relay that is played by hand: its peer number, with CREATE2 in `stray`.
-fn rogue_hop(net: &mut Net, circuit: &mut ByHand, number: usize) -> usize {
-    net.rogues.entry(number).or_default();
-    circuit.ask_extend(net, number);
-    net.settle();
-    let rogue = *net.rogues[&number].last().expect("relay 0 has dialed");
-    assert_eq!(net.peers[rogue].stray.last().unwrap().1, Command::CREATE2);
-    rogue
 }
 
 #[test]
