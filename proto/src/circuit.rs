@@ -173,7 +173,7 @@ impl RelayCircuit {
         })
     }
 
-    /// Makes a message to the client into a cell body, ready to send. DATA must be within [`RelayCircuit::can_send`]
+    /// Makes a message to the client into a cell body, ready to send. DATA must be within [`RelayCircuit::window`]
     /// and [`RelayCircuit::data_limit`].
     pub fn originate<R: CryptoRng + ?Sized>(
         &mut self,

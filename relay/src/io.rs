@@ -3,9 +3,9 @@
 //! [`start`] makes one thread per shard, each with an executor, an engine, and a listener for every address. On a
 //! shard run
 //!
-//! - one task per link ([`link`]): ciphertext in, cells through the engine, and out again what the engine chooses;
+//! - one task per link (`link`): ciphertext in, cells through the engine, and out again what the engine chooses;
 //! - the pump ([`shard`]): whatever the engine asks for, batches from and to other shards, timers, control messages;
-//! - TLS handshakes ([`connect`]) and the engine's public-key work, in a task queue that gets little time while there
+//! - TLS handshakes (`connect`) and the engine's public-key work, in a task queue that gets little time while there
 //!   are cells to move;
 //! - what the [`shard::StreamHandler`] starts for streams that end here.
 //!

@@ -339,6 +339,9 @@ impl World {
         if circuit.origin.truncate(cut).is_err() {
             return;
         }
+        // What was still to be done with it is not done any more.
+        circuit.todo.clear();
+        circuit.plans.clear();
         self.made[at].disturbed = true;
         let mut rounds = 0;
         while self.net.circuit(client, id).events.is_empty() && rounds < 1000 {
