@@ -22,6 +22,8 @@ bench: release
 
 test: lint
 	cargo test --workspace --locked
+	ONIONRING_RELAY=$(abspath $(TARGET))/debug/onionring-relay \
+	    cargo test --manifest-path proto/oracle/Cargo.toml --target-dir $(TARGET)/oracle --locked
 
 # Tests marked `ignored` are those that take too long for every change.
 soak: setup

@@ -121,10 +121,15 @@ fn circuits_end_cleanly_and_leave_nothing_behind() {
     round();
     let before = held();
     (0..3).for_each(|_| round());
-    for ((rss_before, links_before), (rss, links)) in before.into_iter().zip(held()) {
-        assert!(rss <= rss_before + MEMORY_SLACK, "{rss_before} bytes before, {rss} now");
-        assert!(links <= links_before + 1.0, "{links_before} links before, {links} now");
-    }
+    // Compressing a consensus takes memory, too, for as long as it takes.
+    let within = |now: &[(u64, f64)]| {
+        let pairs = before.iter().zip(now);
+        let mut pairs =
+            pairs.map(|(before, now)| (now.0 <= before.0 + MEMORY_SLACK, now.1 <= before.1 + 1.0));
+        pairs.all(|pair| pair == (true, true))
+    };
+    let waited = network.wait("memory and links to be back", PATIENCE, || within(&held()));
+    assert!(waited.is_ok(), "before, and now, in bytes and links: {before:?} {:?}", held());
 }
 
 #[test]

@@ -7,7 +7,7 @@ use onionring_proto::origin::{HandshakeKind, HopTarget};
 use onionring_proto::relay_msg::{EndReason, Host};
 
 use super::client::{Client, hop};
-use super::{RELAYS, assert_no_warnings, boot, relay, wait_informed};
+use super::{RELAYS, assert_no_warnings, boot, relay, wait, wait_informed};
 
 /// A port that the exits of these networks refuse.
 const REFUSED_PORT: u16 = 9999;
@@ -34,9 +34,11 @@ fn truncated_circuits_go_on_elsewhere() {
     let speaks = |client: &mut Client, at: usize, who: &str| {
         let answer = client.ask_directory(at, "/tor/server/authority");
         assert!(answer.contains(&format!("\r\n\r\nrouter {who}")), "{at}: {answer}");
-        // Every relay knows the consensus.
-        let answer = client.ask_directory(at, "/tor/status-vote/current/consensus-microdesc");
-        assert!(answer.starts_with("HTTP/1.0 200 "), "{at}: {answer}");
+        // Every relay serves the consensus, a tor some time after it has it.
+        wait(&network, "the consensus", || {
+            let answer = client.ask_directory(at, "/tor/status-vote/current/consensus-microdesc");
+            answer.starts_with("HTTP/1.0 200 ")
+        });
     };
 
     // Ours cuts what leads to a tor, and what leads to one of ours.
