@@ -20,7 +20,7 @@ use tor_netdoc::types::family::RelayFamily;
 use tor_netdoc::types::policy::RuleKind;
 use tor_netdoc::types::{Ed25519IdentityCert, Ed25519NtorCrossCert};
 
-use crate::fields::{destinations, hex, ports, seconds};
+use crate::fields::{destinations, hex, ports, protocols, seconds};
 use crate::{Document, Fields, Kind};
 
 mod consensus;
@@ -116,7 +116,7 @@ fn descriptor(text: &str) -> Result<Fields, String> {
     let ipv6 = d.or_address.iter().find(|a| a.is_ipv6() && a.port() != 0);
     out.maybe("ipv6", ipv6.map(SocketAddr::to_string));
     out.maybe("platform", d.platform.as_ref());
-    out.put("protocols", &d.proto);
+    out.set("protocols", protocols(&d.proto));
     out.put("published", seconds(d.published()));
     out.maybe("uptime", d.uptime);
     out.put("bandwidth", format!("{} {} {}", d.bandwidth.average, d.bandwidth.burst, d.bandwidth.observed));

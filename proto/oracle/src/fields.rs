@@ -126,6 +126,12 @@ pub fn destinations(own: Ipv4Addr, permits: impl Fn(IpAddr, u16) -> bool) -> Str
     out
 }
 
+/// A list of protocols without those that have no version, which some leave out; each reader has an order of its own.
+pub fn protocols(list: impl Display) -> BTreeSet<String> {
+    let list = list.to_string();
+    list.split(' ').filter(|entry| !entry.is_empty() && !entry.ends_with('=')).map(str::to_owned).collect()
+}
+
 /// The names before the `=` signs of the first line of `text` with this keyword.
 pub fn argument_names<'a>(text: &'a str, keyword: &str) -> BTreeSet<&'a str> {
     let rest = text.lines().find_map(|line| line.strip_prefix(keyword)?.strip_prefix([' ', '\t']));

@@ -13,7 +13,7 @@ use onionring_proto::netdoc::routerdesc::{RouterDesc, split_documents};
 use onionring_proto::netdoc::text::{Fingerprint, split_at_lines};
 use onionring_proto::time::Unix;
 
-use crate::fields::{argument_names, destinations, hex, ports};
+use crate::fields::{argument_names, destinations, hex, ports, protocols};
 use crate::{Document, Fields, Kind};
 
 /// A time at which no certificate has expired: only form and signatures are compared.
@@ -78,7 +78,10 @@ fn descriptor(text: &str) -> Result<Fields, String> {
     out.put("dir port", d.dir_port);
     out.maybe("ipv6", d.ipv6.map(|(ip, port)| format!("[{ip}]:{port}")));
     out.maybe("platform", d.platform.as_deref());
-    out.put("protocols", d.protocols().map_or("unreadable".to_owned(), |p| p.to_string()));
+    match d.protocols() {
+        Ok(list) => out.set("protocols", protocols(list)),
+        Err(_) => out.put("protocols", "unreadable"),
+    }
     out.put("published", d.published.0);
     out.maybe("uptime", d.uptime);
     out.put("bandwidth", format!("{} {} {}", d.bandwidth.rate, d.bandwidth.burst, d.bandwidth.observed));
@@ -177,10 +180,10 @@ fn preamble(out: &mut Fields, c: &Consensus, text: &str) {
     out.set("client-versions", &c.client_versions);
     out.set("server-versions", &c.server_versions);
     out.set("known-flags", flags(c.known_flags));
-    out.put("recommended-client-protocols", &c.recommended_client_protocols);
-    out.put("recommended-relay-protocols", &c.recommended_relay_protocols);
-    out.put("required-client-protocols", &c.required_client_protocols);
-    out.put("required-relay-protocols", &c.required_relay_protocols);
+    out.set("recommended-client-protocols", protocols(&c.recommended_client_protocols));
+    out.set("recommended-relay-protocols", protocols(&c.recommended_relay_protocols));
+    out.set("required-client-protocols", protocols(&c.required_client_protocols));
+    out.set("required-relay-protocols", protocols(&c.required_relay_protocols));
     parameters(out, "params", &c.params, text);
     parameters(out, "bandwidth-weights", &c.weights, text);
     for (name, random) in
@@ -214,7 +217,7 @@ fn relay(out: &mut Fields, r: &RelayStatus, flavor: Flavor) {
     out.put(name("unmeasured"), r.unmeasured);
     out.maybe(name("guard fraction"), r.guard_fraction);
     out.maybe(name("version"), r.version.as_deref());
-    out.put(name("protocols"), &r.protocols);
+    out.set(name("protocols"), protocols(&r.protocols));
     match flavor {
         Flavor::Ns => {
             out.maybe(name("descriptor"), r.descriptor());

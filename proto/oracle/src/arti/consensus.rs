@@ -12,7 +12,7 @@ use tor_netdoc::types::relay_flags::DocRelayFlags;
 
 use super::{identities, parse, signed_sha3};
 use crate::Fields;
-use crate::fields::{argument_names, hex, ports, seconds};
+use crate::fields::{argument_names, hex, ports, protocols, seconds};
 
 /// Flags that onionring knows and Arti does not.
 const UNKNOWN_TO_ARTI: [&str; 1] = ["Sybil"];
@@ -38,7 +38,7 @@ macro_rules! reader {
             out.set("client-versions", c.preamble.client_versions.iter());
             out.set("server-versions", c.preamble.server_versions.iter());
             out.set("known-flags", flags(&c.preamble.known_flags));
-            protocols(&mut out, &c.preamble.proto_statuses);
+            statuses(&mut out, &c.preamble.proto_statuses);
             parameters(&mut out, "params", &c.preamble.params, text);
             parameters(&mut out, "bandwidth-weights", &c.footer.consensus.bandwidth_weights, text);
             random(&mut out, "previous random", &c.preamble.shared_rand.shared_rand_previous_value);
@@ -55,7 +55,7 @@ macro_rules! reader {
                 out.set(name("flags"), flags(&r.flags));
                 weight(&mut out, &name, &r.weight);
                 out.maybe(name("version"), r.version.as_ref());
-                out.put(name("protocols"), &r.protos);
+                out.set(name("protocols"), protocols(&r.protos));
                 $of_flavor(&mut out, &name, r);
             }
             out.put("relays", c.routers.len());
@@ -117,10 +117,10 @@ fn flags(flags: &DocRelayFlags) -> Vec<String> {
     names
 }
 
-fn protocols(out: &mut Fields, statuses: &ProtoStatuses) {
+fn statuses(out: &mut Fields, statuses: &ProtoStatuses) {
     for (who, status) in [("client", statuses.client()), ("relay", statuses.relay())] {
-        out.put(format!("recommended-{who}-protocols"), status.recommended_protocols());
-        out.put(format!("required-{who}-protocols"), status.required_protocols());
+        out.set(format!("recommended-{who}-protocols"), protocols(status.recommended_protocols()));
+        out.set(format!("required-{who}-protocols"), protocols(status.required_protocols()));
     }
 }
 

@@ -115,8 +115,11 @@ pub const DIFFERENCES: &[Difference] = &[
     },
     Difference {
         kinds: &[Kind::Descriptor],
-        when: &[Only(Side::Ours, &["family"], &["argument 0"])],
-        why: "family members may be nicknames; Arti takes fingerprints only",
+        when: &[
+            Only(Side::Ours, &["family"], &["argument 0"]),
+            Only(Side::Arti, &["family"], &["family member"]),
+        ],
+        why: "family members are nicknames or `$` and a fingerprint; Arti takes fingerprints only, also bare ones",
     },
     Difference {
         kinds: &[Kind::Descriptor],
@@ -162,8 +165,11 @@ pub const DIFFERENCES: &[Difference] = &[
     },
     Difference {
         kinds: &[Kind::Microdesc],
-        when: &[Only(Side::Ours, &["family", "family-ids"], &["argument 0"])],
-        why: "what is unknown in families is passed over; Arti refuses it",
+        when: &[
+            Only(Side::Ours, &["family", "family-ids"], &["argument 0"]),
+            Seen(|d, text| d.value() == Some("family") && text.lines().any(has_named_member)),
+        ],
+        why: "what is unknown in families is passed over; Arti refuses it, but for bad names behind fingerprints",
     },
     // The consensus.
     Difference {
@@ -195,8 +201,13 @@ pub const DIFFERENCES: &[Difference] = &[
     },
     Difference {
         kinds: &[Kind::Consensus],
-        when: &[Only(Side::Ours, PROTOCOLS, &["protocols"])],
-        why: "versions of protocols begin at 0; Arti refuses 0",
+        when: &[
+            Only(Side::Ours, PROTOCOLS, &["protocols"]),
+            Seen(|d, text| {
+                d.value().is_some_and(|field| field.ends_with("protocols")) && text.lines().any(has_version_0)
+            }),
+        ],
+        why: "versions of protocols begin at 0; Arti refuses 0, and passes it over in entries",
     },
     Difference {
         kinds: &[Kind::Consensus],
@@ -327,7 +338,21 @@ pub const FAULTS: &[Difference] = &[
         when: &[Only(Side::Ours, &["onion-key"], &["Object"])],
         why: "the TAP key of a microdescriptor is not looked at; C tor and Arti want a key, if anything",
     },
+    Difference {
+        kinds: &[Kind::Microdesc],
+        when: &[Seen(|d, text| {
+            let is_bare =
+                |word: &str| text::hex_array::<20>(word.split(['=', '~']).next().unwrap_or(word)).is_some();
+            let mut families = text.lines().filter(|line| line.starts_with("family "));
+            d.value() == Some("family") && families.any(|line| line.split_ascii_whitespace().any(is_bare))
+        })],
+        why: "a fingerprint without `$` in a microdescriptor's family is passed over; C tor and Arti take it",
+    },
 ];
+
+fn has_named_member(line: &str) -> bool {
+    line.starts_with("family ") && line.contains(['=', '~'])
+}
 
 fn is_before_1970(line: &str) -> bool {
     let year = line.split([' ', '-']).filter_map(|word| word.parse::<u16>().ok()).next();
@@ -386,7 +411,7 @@ fn is_odd_summary(line: &str) -> bool {
     let (action, list) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     let rises = |list: &str| {
         let ports: Option<Vec<u16>> = list.split([',', '-']).map(|port| port.parse().ok()).collect();
-        ports.is_some_and(|ports| ports.is_sorted())
+        !list.contains('+') && ports.is_some_and(|ports| ports.is_sorted())
     };
     is_summary && (!matches!(action, "accept" | "reject") || !rises(list) || words.next().is_some())
 }
@@ -396,6 +421,10 @@ fn is_odd_entry(line: &str) -> bool {
     let words: Vec<&str> = line.split_ascii_whitespace().collect();
     let has_time = words.windows(2).any(|pair| text::time(pair[0], pair[1]).is_some());
     (words.first() == Some(&"r") && !has_time) || is_odd_summary(line)
+}
+
+fn has_version_0(line: &str) -> bool {
+    line.starts_with("pr ") && line.split(['=', ',', '-', ' ']).any(|version| version == "0")
 }
 
 /// A `pr` line with a protocol twice, or a version of more than two digits.
