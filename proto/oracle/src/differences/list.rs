@@ -296,15 +296,6 @@ pub const DIFFERENCES: &[Difference] = &[
 /// fault; a test has a document for each.
 pub const FAULTS: &[Difference] = &[
     Difference {
-        kinds: &[Kind::Consensus],
-        when: &[Seen(|d, text| {
-            let signatures = text.split_once("\ndirectory-signature ").map(|(_, signatures)| signatures);
-            d.value().is_some_and(|field| field.starts_with("bandwidth-weights "))
-                && signatures.is_some_and(|signatures| signatures.contains("\nbandwidth-weights "))
-        })],
-        why: "bandwidth weights are read between signatures, where they are not signed; C tor refuses the consensus",
-    },
-    Difference {
         kinds: &[],
         when: &[Only(Side::Ours, &[], &["too many arguments"])],
         why: "lines without arguments, and ntor-onion-key-crosscert, are accepted with more of them; C tor and Arti \

@@ -97,7 +97,8 @@ impl UnverifiedConsensus {
             return Err(line.fault(Fault::Misplaced(FOOTER)));
         }
         let first_signature = *footer.need(SIGNATURE)?;
-        if footer.iter().last().is_some_and(|i| i.keyword != SIGNATURE) {
+        // What stands between signatures is signed by none of them.
+        if footer.iter().skip_while(|i| i.keyword != SIGNATURE).any(|i| i.keyword != SIGNATURE) {
             return Err(first_signature.fault(Fault::Misplaced(SIGNATURE)));
         }
         // The blank after the first `directory-signature` is the last byte that is signed.

@@ -248,6 +248,16 @@ fn fields_that_the_captured_network_does_not_have() {
 }
 
 #[test]
+fn nothing_stands_between_signatures() {
+    let at = CONSENSUS_NS.find("bandwidth-weights ").unwrap();
+    let (body, rest) = CONSENSUS_NS.split_at(at);
+    let (weights, signatures) = rest.split_once('\n').unwrap();
+    let (first, others) = signatures.split_once("-----END SIGNATURE-----\n").unwrap();
+    let moved = format!("{body}{first}-----END SIGNATURE-----\n{weights}\n{others}");
+    assert!(matches!(parse(&moved), Err(Fault::Misplaced("directory-signature"))));
+}
+
+#[test]
 fn too_many_signatures_or_authorities_are_refused() {
     let signature = CONSENSUS_NS[CONSENSUS_NS.find("directory-signature").unwrap()..].to_owned();
     assert!(matches!(parse(&format!("{CONSENSUS_NS}{}", signature.repeat(30))), Err(Fault::TooLarge { .. })));
