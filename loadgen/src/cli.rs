@@ -3,6 +3,7 @@
 mod bench;
 mod demo;
 mod net;
+mod relay;
 mod ui;
 
 use std::process::ExitCode;
@@ -10,6 +11,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use thiserror::Error;
 
+use crate::load::LoadError;
 use crate::net::control::ControlError;
 use crate::net::{BootError, SpecError, netns};
 use crate::traffic::TrafficError;
@@ -40,6 +42,8 @@ enum Command {
     /// Boot a network, look at networks, end them
     #[command(subcommand)]
     Net(net::Command),
+    /// Drive one relay of any implementation to its limit
+    Relay(Box<relay::Arguments>),
     /// Boot a network with onionring in every position, download a file through it and report
     Demo(demo::Arguments),
     /// Compare implementations side by side
@@ -58,6 +62,14 @@ pub(crate) enum CliError {
     Traffic(#[from] TrafficError),
     #[error(transparent)]
     Control(#[from] ControlError),
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The options do not go together.
+    #[error("{0}")]
+    Usage(String),
+    /// The results say what went wrong.
+    #[error("the measurement is not complete: {0}")]
+    Incomplete(String),
     #[error("{0}")]
     NoNetwork(String),
     #[error("interrupted")]
@@ -69,8 +81,10 @@ pub(crate) enum CliError {
 impl CliError {
     fn exit_status(&self) -> u8 {
         match self {
-            CliError::Interrupted | CliError::Boot(BootError::Interrupted) => EXIT_INTERRUPTED,
-            CliError::Spec(_) | CliError::Boot(BootError::Spec(_)) => EXIT_USAGE,
+            CliError::Interrupted
+            | CliError::Boot(BootError::Interrupted)
+            | CliError::Load(LoadError::Interrupted) => EXIT_INTERRUPTED,
+            CliError::Usage(_) | CliError::Spec(_) | CliError::Boot(BootError::Spec(_)) => EXIT_USAGE,
             CliError::NoNetwork(_) => EXIT_NO_NETWORK,
             _ => EXIT_FAILED,
         }
@@ -82,6 +96,7 @@ pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match arguments.command {
         Command::Net(command) => command.run(),
+        Command::Relay(arguments) => arguments.run(),
         Command::Demo(arguments) => arguments.run(),
         Command::Bench(command) => command.run(),
     };

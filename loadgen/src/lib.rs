@@ -2,7 +2,8 @@
 //!
 //! [`net`] boots a complete network on loopback: directory authorities, relays, exits and clients, each a process of
 //! its own with an address of its own, together with the resolver and the server that tests talk to. [`traffic`]
-//! moves bytes through it and checks every one of them. The program `onionring-loadgen` is a thin layer over both.
+//! moves bytes through it and checks every one of them. [`load`] drives a single relay to its limit. The program
+//! `onionring-loadgen` is a thin layer over all three.
 //!
 //! ```no_run
 //! use onionring_loadgen::net::{Kind, NetworkSpec, Role};
@@ -20,5 +21,6 @@
 #![forbid(unsafe_code)]
 
 pub mod cli;
+pub mod load;
 pub mod net;
 pub mod traffic;

@@ -6,7 +6,7 @@
 //!
 //! Nothing leaves the machine: nodes have addresses on loopback, and names are resolved by the network's own [`dns`].
 
-mod block;
+pub(crate) mod block;
 pub mod control;
 pub mod directory;
 pub mod dns;

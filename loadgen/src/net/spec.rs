@@ -391,7 +391,7 @@ impl NetworkSpec {
     }
 
     /// The program a node of this kind and role runs.
-    pub(super) fn program_of(&self, kind: &Kind, role: Role) -> Result<PathBuf, SpecError> {
+    pub(crate) fn program_of(&self, kind: &Kind, role: Role) -> Result<PathBuf, SpecError> {
         if let Some(path) = self.programs.get(&*kind.0) {
             return Ok(path.clone());
         }

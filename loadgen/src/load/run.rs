@@ -1,0 +1,260 @@
+//! One measurement: lanes are started, taken to their traffic, and read at the edges of every repetition.
+
+mod figures;
+mod work;
+
+use std::net::IpAddr;
+use std::ops::ControlFlow;
+use std::sync::{Arc, mpsc};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+
+use self::figures::{Edge, repetition};
+use super::board::{Board, Count, Counts, Stage};
+use super::error::{LoadError, own};
+use super::report::{Repetition, Report};
+use super::settings::{Scenario, Settings};
+use super::subject::Subject;
+
+/// How often lanes are looked after.
+const POLL: Duration = Duration::from_millis(20);
+/// How often the relay's process is looked for, and progress told.
+const LOOK: Duration = Duration::from_millis(200);
+/// How long a lane may take to hand in its latencies.
+const HAND_IN: Duration = Duration::from_secs(5);
+/// How long memory is left to settle before it is read.
+const SETTLE_SECONDS: f64 = 1.0;
+/// When a link breaks, how often the relay's process is looked for: its end may be seen a little later.
+const DEATH_LOOKS: u32 = 25;
+
+/// How far a measurement is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Progress {
+    /// Links are being opened, circuits being built: how many are there.
+    Preparing {
+        /// Open links.
+        links: u64,
+        /// Finished circuits.
+        circuits: u64,
+    },
+    /// The load runs; it is not measured yet.
+    WarmUp,
+    /// Measuring.
+    Measuring {
+        /// Which repetition, from 1.
+        repetition: u32,
+        /// What has been done per second since it began: cells, handshakes, links or probes.
+        per_second: f64,
+    },
+}
+
+/// Is called several times a second, and may break the measurement off.
+type Tell<'a> = dyn FnMut(Progress) -> ControlFlow<()> + 'a;
+
+/// Measures `subject`. Whatever goes wrong is in the report, with the repetitions that were made until then. `listen`
+/// is where the relay under test finds us, by default the address that faces it.
+pub fn measure(
+    subject: &Subject,
+    settings: &Settings,
+    listen: Option<IpAddr>,
+    tell: &mut Tell<'_>,
+) -> Report {
+    let mut report = Report::new(settings.clone(), subject.info().clone());
+    let outcome =
+        Fleet::start(subject, settings, listen, tell).and_then(|mut fleet| match settings.scenario {
+            Scenario::Idle => fleet.idle(&mut report.repetitions),
+            _ => fleet.traffic(&mut report.repetitions),
+        });
+    let failure = outcome.err().map(|error| match error {
+        LoadError::Interrupted => error,
+        // What broke the lanes may be that the relay has died, which is the better thing to say.
+        error => died(subject).unwrap_or(error),
+    });
+    report.finish(failure.as_ref())
+}
+
+/// Whether the process of the relay has ended, perhaps this very moment.
+fn died(subject: &Subject) -> Option<LoadError> {
+    (0..DEATH_LOOKS).find_map(|_| {
+        thread::sleep(POLL);
+        subject.check().err()
+    })
+}
+
+/// The lanes of a measurement. Dropping it ends them.
+struct Fleet<'a, 'b> {
+    subject: &'a Subject,
+    settings: &'a Settings,
+    tell: &'a mut Tell<'b>,
+    boards: Vec<Arc<Board>>,
+    lanes: Vec<JoinHandle<Result<(), LoadError>>>,
+    latencies: mpsc::Receiver<Histogram<u64>>,
+    /// When something last moved, and what was counted then.
+    moved: (Instant, Counts),
+    looked: Instant,
+}
+
+impl<'a, 'b> Fleet<'a, 'b> {
+    fn start(
+        subject: &'a Subject,
+        settings: &'a Settings,
+        listen: Option<IpAddr>,
+        tell: &'a mut Tell<'b>,
+    ) -> Result<Fleet<'a, 'b>, LoadError> {
+        let (sender, latencies) = mpsc::channel();
+        let moved = (Instant::now(), Counts::default());
+        let (boards, lanes) = (Vec::new(), Vec::new());
+        let looked = Instant::now();
+        let mut fleet = Fleet { subject, settings, tell, boards, lanes, latencies, moved, looked };
+        for (work, number) in work::split(subject, settings, listen)?.into_iter().zip(0..) {
+            let (board, sender) = (Arc::new(Board::default()), sender.clone());
+            fleet.boards.push(board.clone());
+            let thread = thread::Builder::new().name(format!("lane {number}"));
+            let lane = thread.spawn(move || work.run(&board, &sender)).map_err(own("starting a thread"))?;
+            fleet.lanes.push(lane);
+        }
+        Ok(fleet)
+    }
+
+    /// Load, measured in repetitions.
+    fn traffic(&mut self, done: &mut Vec<Repetition>) -> Result<(), LoadError> {
+        for stage in [Stage::Links, Stage::Circuits, Stage::Traffic] {
+            self.reach(stage)?;
+        }
+        self.hold(self.settings.warm_up, |_, _| Progress::WarmUp)?;
+        let main = match self.settings.scenario {
+            Scenario::Bulk | Scenario::Idle => Count::Cells,
+            Scenario::Interactive => Count::Echoes,
+            Scenario::Handshake => Count::Handshakes,
+            Scenario::Connect => Count::Connects,
+        };
+        let mut before = self.edge()?;
+        for n in 1..=self.settings.repetitions {
+            self.hold(self.settings.seconds, |since, counts: Counts| {
+                let per_second = counts.since(&before.counts).get(main) as f64 / since.as_secs_f64();
+                Progress::Measuring { repetition: n, per_second }
+            })?;
+            let after = self.edge()?;
+            done.push(repetition(self.settings.scenario, &before, &after));
+            before = after;
+        }
+        Ok(())
+    }
+
+    /// Links and circuits that do nothing, and the memory they take.
+    fn idle(&mut self, done: &mut Vec<Repetition>) -> Result<(), LoadError> {
+        let before = self.edge()?;
+        self.reach(Stage::Links)?;
+        self.hold(SETTLE_SECONDS, |_, _| Progress::WarmUp)?;
+        let links = self.edge()?;
+        self.reach(Stage::Circuits)?;
+        self.hold(SETTLE_SECONDS, |_, _| Progress::WarmUp)?;
+        let circuits = self.edge()?;
+        done.push(figures::idle(&before, &links, &circuits));
+        Ok(())
+    }
+
+    /// Reads everything, and begins a new epoch.
+    fn edge(&mut self) -> Result<Edge, LoadError> {
+        self.boards.iter().for_each(|board| board.next_epoch());
+        let mut edge = Edge::of(self.subject, self.boards.iter().map(|board| board.counts()).collect())?;
+        for _ in 0..self.boards.len() {
+            match self.latencies.recv_timeout(HAND_IN) {
+                Ok(latencies) => edge.add(&latencies),
+                Err(_) => return Err(self.failed().unwrap_or(own("reading latencies")("a lane is stuck"))),
+            }
+        }
+        Ok(edge)
+    }
+
+    /// Waits until all lanes have come so far.
+    fn reach(&mut self, stage: Stage) -> Result<(), LoadError> {
+        self.boards.iter().for_each(|board| board.set_goal(stage));
+        while self.boards.iter().any(|board| board.reached() < stage) {
+            self.look_after(|counts| Progress::Preparing {
+                links: counts.get(Count::Links),
+                circuits: counts.get(Count::Circuits),
+            })?;
+            thread::sleep(POLL);
+        }
+        Ok(())
+    }
+
+    /// Lets the load run for some time.
+    fn hold(
+        &mut self,
+        seconds: f64,
+        mut progress: impl FnMut(Duration, Counts) -> Progress,
+    ) -> Result<(), LoadError> {
+        let start = Instant::now();
+        let end = start + Duration::from_secs_f64(seconds);
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            thread::sleep(left.min(POLL));
+            self.look_after(|counts| progress(start.elapsed(), counts))?;
+        }
+    }
+
+    /// Fails if a lane has failed, the relay has ended, nothing moves, or the caller wants to stop.
+    fn look_after(&mut self, progress: impl FnOnce(Counts) -> Progress) -> Result<(), LoadError> {
+        if let Some(error) = self.failed() {
+            return Err(error);
+        }
+        let per_lane: Vec<Counts> = self.boards.iter().map(|board| board.counts()).collect();
+        let shown = Counts::sum(&per_lane);
+        // Time that lanes spend is no progress, nor is what they could not send or the relay refused.
+        let mut counts = shown;
+        for no_progress in [Count::CpuNs, Count::Missed, Count::Late, Count::Refused] {
+            counts.set(no_progress, 0);
+        }
+        let rests = self.settings.scenario == Scenario::Idle
+            && self.boards.iter().all(|board| board.reached() == board.goal());
+        if counts != self.moved.1 || rests {
+            self.moved = (Instant::now(), counts);
+        }
+        let after = Duration::from_secs_f64(self.settings.stall);
+        if self.moved.0.elapsed() >= after {
+            let doing = match self.boards.iter().map(|board| board.reached()).min() {
+                Some(Stage::Traffic) => format!("carrying {}", self.settings.scenario.word()),
+                Some(Stage::Links) => {
+                    format!("building circuits ({} are there)", counts.get(Count::Circuits))
+                }
+                _ => format!("opening links ({} are open)", counts.get(Count::Links)),
+            };
+            return Err(LoadError::Stalled { after, doing });
+        }
+        if self.looked.elapsed() >= LOOK {
+            self.looked = Instant::now();
+            self.subject.check()?;
+            if (self.tell)(progress(shown)).is_break() {
+                return Err(LoadError::Interrupted);
+            }
+        }
+        Ok(())
+    }
+
+    /// The error of a lane that has ended.
+    fn failed(&mut self) -> Option<LoadError> {
+        let ended = self.lanes.iter().position(JoinHandle::is_finished)?;
+        match self.lanes.swap_remove(ended).join() {
+            Ok(Err(e)) => Some(e),
+            Ok(Ok(())) => Some(own("running a lane")("it ended by itself")),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    }
+}
+
+impl Drop for Fleet<'_, '_> {
+    fn drop(&mut self) {
+        self.boards.iter().for_each(|board| board.stop());
+        for lane in self.lanes.drain(..) {
+            // It has been asked to end; an error now is one of ending.
+            let _ = lane.join();
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! From what was counted between two edges to the figures of a repetition.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use hdrhistogram::Histogram;
+use onionring_proto::relay_msg::MAX_DATA_LEN;
+
+use crate::load::board::{Count, Counts};
+use crate::load::error::LoadError;
+use crate::load::gauge::Reading;
+use crate::load::lane::histogram;
+use crate::load::report::Repetition;
+use crate::load::settings::Scenario;
+use crate::load::subject::Subject;
+
+const GIB: f64 = 1_073_741_824.0;
+/// A lane whose thread runs for more than this share of the time is at its limit.
+const LANE_BUSY: f64 = 0.9;
+
+/// Everything that is known at one moment.
+pub(super) struct Edge {
+    at: Instant,
+    pub(super) counts: Counts,
+    per_lane: Vec<Counts>,
+    reading: Option<Reading>,
+    /// Of the epoch that ended at this moment.
+    latencies: Histogram<u64>,
+}
+
+impl Edge {
+    /// Reads the relay's process; latencies are to be added.
+    pub(super) fn of(subject: &Subject, per_lane: Vec<Counts>) -> Result<Edge, LoadError> {
+        let at = Instant::now();
+        let reading = subject.gauge.as_ref().map(|gauge| gauge.read()).transpose()?;
+        Ok(Edge { at, counts: Counts::sum(&per_lane), per_lane, reading, latencies: histogram() })
+    }
+
+    pub(super) fn add(&mut self, latencies: &Histogram<u64>) {
+        self.latencies.add(latencies).expect("histograms of the same bounds");
+    }
+}
+
+#[derive(Default)]
+struct Measures(BTreeMap<String, f64>);
+
+impl Measures {
+    /// A figure that cannot be computed, for want of what it is divided by, is left out.
+    fn put(&mut self, name: &str, value: f64) {
+        if value.is_finite() {
+            self.0.insert(name.to_owned(), value);
+        }
+    }
+}
+
+/// The figures between two edges.
+pub(super) fn repetition(scenario: Scenario, before: &Edge, after: &Edge) -> Repetition {
+    let seconds = (after.at - before.at).as_secs_f64();
+    let counts = after.counts.since(&before.counts);
+    let count = |which| counts.get(which) as f64;
+    let used = before.reading.zip(after.reading);
+    // Without the relay's process, what is divided by its CPU time is left out.
+    let cpu = used.map_or(f64::NAN, |(before, after)| (after.cpu_ns - before.cpu_ns) as f64 / 1e9);
+    let mut m = Measures::default();
+    match scenario {
+        Scenario::Handshake => {
+            let (answered, refused) = (count(Count::Handshakes), count(Count::Refused));
+            m.put("handshakes_per_second", answered / seconds);
+            m.put("handshakes_per_cpu_second", answered / cpu);
+            m.put("refused_ratio", refused / (answered + refused));
+        }
+        Scenario::Connect => {
+            m.put("links_per_second", count(Count::Connects) / seconds);
+            m.put("links_per_cpu_second", count(Count::Connects) / cpu);
+        }
+        Scenario::Interactive => latencies(&mut m, after, &counts, seconds),
+        Scenario::Bulk | Scenario::Idle => {}
+    }
+    let cells = count(Count::Cells);
+    if scenario == Scenario::Bulk || cells > 0.0 {
+        let bytes = cells * MAX_DATA_LEN as f64;
+        m.put("goodput_bytes_per_second", bytes / seconds);
+        m.put("cells_per_second", cells / seconds);
+        m.put("verified_cells", count(Count::Verified));
+        m.put("cpu_seconds_per_gib", cpu / (bytes / GIB));
+        m.put("cpu_ns_per_cell", cpu * 1e9 / cells);
+    }
+    m.put("cpu_cores", cpu / seconds);
+    if let Some((before, after)) = used {
+        m.put("rss_bytes", after.rss_bytes as f64);
+        let switches = after.context_switches.saturating_sub(before.context_switches);
+        m.put("context_switches_per_second", switches as f64 / seconds);
+    }
+    m.put("loadgen_cpu_cores", count(Count::CpuNs) / 1e9 / seconds);
+    let busy = |(before, after): (&Counts, &Counts)| {
+        after.since(before).get(Count::CpuNs) as f64 / 1e9 / seconds > LANE_BUSY
+    };
+    let loadgen_at_limit = before.per_lane.iter().zip(&after.per_lane).any(busy);
+    Repetition { seconds, measures: m.0, loadgen_at_limit }
+}
+
+fn latencies(m: &mut Measures, after: &Edge, counts: &Counts, seconds: f64) {
+    let count = |which| counts.get(which) as f64;
+    let (echoes, missed) = (count(Count::Echoes), count(Count::Missed));
+    m.put("probes_per_second", echoes / seconds);
+    m.put("missed_ratio", missed / (echoes + missed));
+    m.put("late_ratio", count(Count::Late) / (echoes + missed));
+    if after.latencies.is_empty() {
+        return;
+    }
+    for (name, quantile) in [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p999", 0.999)] {
+        let value = after.latencies.value_at_quantile(quantile) as f64 / 1e9;
+        m.put(&format!("latency_{name}_seconds"), value);
+    }
+    m.put("latency_max_seconds", after.latencies.max() as f64 / 1e9);
+}
+
+/// Memory before anything, with links, and with links and circuits.
+pub(super) fn idle(before: &Edge, links: &Edge, circuits: &Edge) -> Repetition {
+    let rss = |edge: &Edge| edge.reading.map_or(f64::NAN, |r| r.rss_bytes as f64);
+    let count = |which| circuits.counts.get(which) as f64;
+    let mut m = Measures::default();
+    m.put("rss_bytes_per_1000_links", (rss(links) - rss(before)) / count(Count::Links) * 1_000.0);
+    m.put("rss_bytes_per_10000_circuits", (rss(circuits) - rss(links)) / count(Count::Circuits) * 10_000.0);
+    m.put("rss_bytes", rss(circuits));
+    let seconds = (circuits.at - before.at).as_secs_f64();
+    Repetition { seconds, measures: m.0, loadgen_at_limit: false }
+}

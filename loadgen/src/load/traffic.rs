@@ -1,0 +1,300 @@
+//! The job behind bulk, interactive and idle: links, circuits through the relay, and cells over them.
+
+mod build;
+mod probe;
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
+use std::time::Instant;
+
+use onionring_proto::cell::{BODY_LEN, Body, CircId, Command, DestroyReason};
+
+use self::probe::Probes;
+use super::board::{Count, Stage};
+use super::circuit::{Check, Setup, pattern};
+use super::error::LoadError;
+use super::lane::{Core, Job};
+use super::settings::Direction;
+
+/// Bytes of a cell on links of ours.
+const CELL_LEN: usize = 5 + BODY_LEN;
+/// Cells sealed at once: four full TLS records.
+const BATCH: usize = 124;
+/// Cells that one circuit sends before others of its link have their turn.
+const QUANTUM: u32 = 8;
+/// One cell in so many is compared byte by byte.
+const SAMPLE: u64 = 64;
+/// Circuit IDs of a client carry this bit.
+const CLIENT_BIT: u32 = 1 << 31;
+
+/// What one lane does.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    pub(super) links: usize,
+    /// Bulk circuits on each link.
+    pub(super) circuits: usize,
+    /// Circuits for probes on each link.
+    pub(super) probe_circuits: usize,
+    /// Probes per second over all of them.
+    pub(super) probe_rate: f64,
+    /// Relays of ours that bulk circuits are extended to; probes have one more for themselves, so that on their way
+    /// back they share nothing with bulk but the relay under test and its link to the client.
+    pub(super) hops: usize,
+    /// Whether bulk flows, and which way.
+    pub(super) bulk: Option<Direction>,
+    /// Cells in flight per bulk circuit.
+    pub(super) window: u32,
+}
+
+struct Circuit {
+    client: usize,
+    hop: usize,
+    /// Our leg of it at the hop, once it is there.
+    far: Option<(usize, CircId)>,
+    probe: bool,
+    setup: Option<Setup>,
+    in_flight: u32,
+    /// Whether it is among those that may send.
+    queued: bool,
+    /// Cells received in the direction of the bulk; the extension was the first of either direction.
+    received: u64,
+    check: Option<Check>,
+}
+
+/// Circuit IDs are as good as random already.
+#[derive(Default)]
+struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|b| self.0 = self.0.rotate_left(8) ^ u64::from(*b));
+    }
+
+    fn write_u32(&mut self, id: u32) {
+        // The table takes its bucket from the low bits and its tag from the high ones.
+        self.0 = u64::from(id).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+}
+
+/// See the [module](self).
+pub(super) struct Traffic {
+    plan: Plan,
+    pattern: Body,
+    /// Cells ready to be sent but for their circuit IDs.
+    batch: Vec<u8>,
+    client_links: Vec<usize>,
+    links_begun: usize,
+    circuits: Vec<Circuit>,
+    built: usize,
+    /// By link, whichever end it is: circuits that have room in their window.
+    ready: Vec<VecDeque<u32>>,
+    /// By link: the circuits of hop links, by the IDs that the relay chose.
+    legs: Vec<HashMap<u32, u32, BuildHasherDefault<IdHasher>>>,
+    probes: Probes,
+}
+
+impl Traffic {
+    pub(super) fn new(plan: Plan) -> Traffic {
+        let pattern = pattern();
+        let mut cell = vec![0; 4];
+        cell.push(Command::RELAY.0);
+        cell.extend_from_slice(&pattern);
+        Traffic {
+            pattern,
+            batch: cell.repeat(BATCH),
+            client_links: Vec::new(),
+            links_begun: 0,
+            circuits: Vec::new(),
+            built: 0,
+            ready: Vec::new(),
+            legs: Vec::new(),
+            probes: Probes::new(plan.probe_rate),
+            plan,
+        }
+    }
+
+    fn start_traffic(&mut self, core: &mut Core, now: Instant) -> Result<(), LoadError> {
+        core.reached = Stage::Traffic;
+        for n in 0..self.circuits.len() {
+            match self.circuits[n].probe {
+                true => self.probes.add(n),
+                false if self.plan.bulk.is_some() => self.mark_ready(core, n),
+                false => {}
+            }
+        }
+        self.probes.start(core, now)
+    }
+
+    /// The circuit may send bulk.
+    fn mark_ready(&mut self, core: &mut Core, n: usize) {
+        let circuit = &mut self.circuits[n];
+        let sender = match (self.plan.bulk, circuit.far) {
+            (Some(Direction::Down), Some((link, _))) => link,
+            _ => circuit.client,
+        };
+        circuit.queued = true;
+        self.ready[sender].push_back(n as u32);
+        core.touch(sender);
+    }
+
+    /// A bulk cell has come out of the relay.
+    #[inline]
+    fn delivered(&mut self, core: &mut Core, n: usize, body: &mut Body) -> Result<(), LoadError> {
+        let circuit = &mut self.circuits[n];
+        let index = circuit.received;
+        circuit.received += 1;
+        if circuit.in_flight == 0 {
+            return Err(unexpected(Command::RELAY, "that nobody had sent"));
+        }
+        circuit.in_flight -= 1;
+        core.counts.add(Count::Cells, 1);
+        if index.is_multiple_of(SAMPLE)
+            && let Some(check) = &mut circuit.check
+        {
+            check.check(index, body, &self.pattern)?;
+            core.counts.add(Count::Verified, 1);
+        }
+        if !circuit.queued {
+            self.mark_ready(core, n);
+        }
+        Ok(())
+    }
+
+    fn client_cell(
+        &mut self,
+        core: &mut Core,
+        link: usize,
+        id: CircId,
+        command: Command,
+        body: &mut Body,
+    ) -> Result<(), LoadError> {
+        let n = (id.0 & !CLIENT_BIT) as usize;
+        if self.circuits.get(n).is_none_or(|circuit| circuit.client != link) {
+            return Err(unexpected(command, "on a circuit that does not exist"));
+        }
+        let circuit = &mut self.circuits[n];
+        if command == Command::DESTROY {
+            return Err(destroyed(body, circuit.setup.is_some()));
+        }
+        match circuit.setup.take() {
+            Some(setup) => self.build(core, n, setup, command, body),
+            None if command != Command::RELAY => Err(unexpected(command, "out of order")),
+            None if circuit.probe => self.probes.returned(core, n),
+            None => self.delivered(core, n, body),
+        }
+    }
+
+    fn hop_cell(
+        &mut self,
+        core: &mut Core,
+        link: usize,
+        id: CircId,
+        command: Command,
+        body: &mut Body,
+    ) -> Result<(), LoadError> {
+        match command {
+            Command::RELAY => {
+                let n = *self.legs[link].get(&id.0).ok_or(unexpected(command, "on an unknown circuit"))?;
+                if !self.circuits[n as usize].probe {
+                    return self.delivered(core, n as usize, body);
+                }
+                core.send(link, id, Command::RELAY, &self.pattern);
+                Ok(())
+            }
+            Command::CREATE2 => self.answer_create(core, link, id, body),
+            Command::DESTROY => Err(destroyed(body, false)),
+            _ => Err(unexpected(command, "to the next relay")),
+        }
+    }
+}
+
+impl Job for Traffic {
+    fn start(&mut self, _: &mut Core) -> Result<(), LoadError> {
+        Ok(())
+    }
+
+    fn link_up(&mut self, core: &mut Core, link: usize) -> Result<(), LoadError> {
+        if self.ready.len() <= link {
+            self.ready.resize_with(link + 1, VecDeque::new);
+            self.legs.resize_with(link + 1, HashMap::default);
+        }
+        if core.links[link].hop.is_none() {
+            self.client_links.push(link);
+            core.counts.add(Count::Links, 1);
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn cell(
+        &mut self,
+        core: &mut Core,
+        link: usize,
+        id: CircId,
+        command: Command,
+        body: &mut Body,
+    ) -> Result<(), LoadError> {
+        match core.links[link].hop {
+            None => self.client_cell(core, link, id, command, body),
+            Some(_) => self.hop_cell(core, link, id, command, body),
+        }
+    }
+
+    fn fill(&mut self, core: &mut Core, link: usize) -> Result<(), LoadError> {
+        let up = self.plan.bulk == Some(Direction::Up);
+        loop {
+            let mut cells = 0;
+            while cells < BATCH
+                && let Some(n) = self.ready[link].pop_front()
+            {
+                let circuit = &mut self.circuits[n as usize];
+                let room = self.plan.window - circuit.in_flight;
+                let take = room.min(QUANTUM).min((BATCH - cells) as u32);
+                let id = match (up, circuit.far) {
+                    (false, Some((_, id))) => id,
+                    _ => client_id(n as usize),
+                };
+                for cell in self.batch[cells * CELL_LEN..].chunks_exact_mut(CELL_LEN).take(take as usize) {
+                    cell[..4].copy_from_slice(&id.0.to_be_bytes());
+                }
+                cells += take as usize;
+                circuit.in_flight += take;
+                circuit.queued = room > take;
+                if circuit.queued {
+                    self.ready[link].push_back(n);
+                }
+            }
+            if cells == 0 || !core.put(link, &self.batch[..cells * CELL_LEN])? {
+                return Ok(());
+            }
+        }
+    }
+
+    fn tick(&mut self, core: &mut Core, now: Instant) -> Result<(), LoadError> {
+        match core.reached {
+            Stage::Start if core.goal >= Stage::Links => self.open_links(core)?,
+            Stage::Links if core.goal >= Stage::Circuits => self.open_circuits(core),
+            Stage::Circuits if core.goal >= Stage::Traffic => self.start_traffic(core, now)?,
+            Stage::Traffic => self.probes.tick(core, now, &self.circuits, &self.pattern),
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+fn client_id(n: usize) -> CircId {
+    CircId(CLIENT_BIT | n as u32)
+}
+
+fn unexpected(command: Command, when: &'static str) -> LoadError {
+    LoadError::UnexpectedCell { command, when }
+}
+
+fn destroyed(body: &Body, building: bool) -> LoadError {
+    let when = if building { "while it was being built" } else { "in the middle" };
+    LoadError::Destroyed { when, reason: DestroyReason::from_wire(body[0]) }
+}
