@@ -1,6 +1,7 @@
 //! The program `onionring-loadgen`.
 
 mod bench;
+mod compare;
 mod demo;
 mod net;
 mod relay;
@@ -44,6 +45,8 @@ enum Command {
     Net(net::Command),
     /// Drive one relay of any implementation to its limit
     Relay(Box<relay::Arguments>),
+    /// Measure implementations in turn, and tell their ratios
+    Compare(Box<compare::Arguments>),
     /// Boot a network with onionring in every position, download a file through it and report
     Demo(demo::Arguments),
     /// Compare implementations side by side
@@ -97,6 +100,7 @@ pub fn main() -> ExitCode {
     let result = match arguments.command {
         Command::Net(command) => command.run(),
         Command::Relay(arguments) => arguments.run(),
+        Command::Compare(arguments) => arguments.run(),
         Command::Demo(arguments) => arguments.run(),
         Command::Bench(command) => command.run(),
     };

@@ -18,6 +18,7 @@
 mod ask;
 mod board;
 mod circuit;
+mod compare;
 mod error;
 mod gauge;
 mod hop;
@@ -31,6 +32,7 @@ mod standalone;
 mod subject;
 mod traffic;
 
+pub use compare::{Comparison, Peer, compare};
 pub use error::LoadError;
 pub use report::{Failure, MEASURES, Measure, Repetition, Report, Spread, headline, plain};
 pub use run::{Progress, measure};

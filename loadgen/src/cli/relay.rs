@@ -56,6 +56,9 @@ pub(super) struct Arguments {
     start: Start,
     #[command(flatten)]
     load: Load,
+    /// Repetitions
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 3, value_parser = RangedI64ValueParser::<u32>::new().range(REPETITIONS))]
+    repetitions: u32,
     /// How results are printed
     #[arg(long, value_enum, default_value = "text")]
     output: Output,
@@ -82,15 +85,14 @@ pub(super) struct Start {
 }
 
 impl Start {
-    /// Starts a relay of this kind.
-    pub(super) fn start(&self, kind: &str) -> Result<Subject, CliError> {
+    /// How a relay of this kind is started.
+    pub(super) fn spec(&self, kind: &str) -> Result<StandaloneSpec, CliError> {
         let (name, program) = match kind.split_once('=') {
             Some((name, path)) if !name.is_empty() && !path.is_empty() => (name, PathBuf::from(path)),
             _ => (kind, NetworkSpec::new().program_of(&Kind::new(kind.to_owned()), Role::Relay)?),
         };
-        let spec =
-            StandaloneSpec { kind: name.to_owned(), program, cpus: self.shards, torrc: self.torrc.clone() };
-        Ok(Subject::started(Standalone::start(&spec)?)?)
+        let (kind, torrc) = (name.to_owned(), self.torrc.clone());
+        Ok(StandaloneSpec { kind, program, cpus: self.shards, torrc })
     }
 }
 
@@ -130,9 +132,6 @@ pub(super) struct Load {
     /// Seconds of load before the first repetition
     #[arg(long, value_name = "SECONDS", default_value_t = 1.0, value_parser = seconds)]
     warm_up: f64,
-    /// Repetitions
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 3, value_parser = RangedI64ValueParser::<u32>::new().range(REPETITIONS))]
-    repetitions: u32,
     /// Threads of loadgen, each with its share of the links
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = RangedI64ValueParser::<u32>::new().range(THREADS))]
     threads: u32,
@@ -154,7 +153,7 @@ fn seconds(text: &str) -> Result<f64, String> {
 const CIRCUITS_IN_ALL_MAX: u64 = 1_000_000;
 
 impl Load {
-    pub(super) fn settings(&self) -> Result<Settings, CliError> {
+    pub(super) fn settings(&self, repetitions: u32) -> Result<Settings, CliError> {
         let (links, circuits) = match self.scenario {
             Scenario::Bulk | Scenario::Interactive => (1, 1),
             Scenario::Handshake => (1, 50),
@@ -184,7 +183,7 @@ impl Load {
             seconds: self.seconds,
             warm_up: self.warm_up,
             // A relay's memory does not come down again: once per process.
-            repetitions: if self.scenario == Scenario::Idle { 1 } else { self.repetitions },
+            repetitions: if self.scenario == Scenario::Idle { 1 } else { repetitions },
             threads: self.threads,
             stall: self.stall,
         })
@@ -194,14 +193,14 @@ impl Load {
 impl Arguments {
     pub(super) fn run(self) -> Result<(), CliError> {
         let interrupt = Interrupt::watch()?;
-        let settings = self.load.settings()?;
+        let settings = self.load.settings(self.repetitions)?;
         if settings.scenario == Scenario::Idle && self.kind.is_none() && self.pid.is_none() {
             return Err(CliError::Usage(
                 "idle measures memory: give --pid, or have it started with --kind".into(),
             ));
         }
         let subject = match (&self.kind, self.address) {
-            (Some(kind), _) => self.start.start(kind)?,
+            (Some(kind), _) => Subject::started(Standalone::start(&self.start.spec(kind)?)?)?,
             (None, Some(address)) => {
                 let fingerprint = self.fingerprint.as_ref().map(|f| f.0);
                 Subject::at(address, self.descriptor.as_deref(), fingerprint, self.pid)?
@@ -227,25 +226,36 @@ impl Arguments {
 }
 
 /// Measures with progress on the terminal.
-pub(super) fn measure(
-    subject: &Subject,
-    settings: &Settings,
-    listen: Option<IpAddr>,
-    interrupt: &Interrupt,
-) -> Report {
-    let spinner = ProgressBar::new_spinner();
-    spinner.enable_steady_tick(Duration::from_millis(100));
-    let kind = subject.info().kind.clone();
-    let report = load::measure(subject, settings, listen, &mut |progress| {
-        spinner.set_message(match progress {
+fn measure(subject: &Subject, settings: &Settings, listen: Option<IpAddr>, interrupt: &Interrupt) -> Report {
+    let spinner = Spinner::new();
+    let kind = &subject.info().kind;
+    load::measure(subject, settings, listen, &mut |progress| spinner.show(kind, progress, interrupt))
+}
+
+/// How far a measurement is, on a terminal only. It is gone when this is dropped.
+pub(super) struct Spinner(ProgressBar);
+
+impl Spinner {
+    pub(super) fn new() -> Spinner {
+        let spinner = ProgressBar::new_spinner();
+        spinner.enable_steady_tick(Duration::from_millis(100));
+        Spinner(spinner)
+    }
+
+    pub(super) fn show(&self, kind: &str, progress: Progress, interrupt: &Interrupt) -> ControlFlow<()> {
+        self.0.set_message(match progress {
             Progress::Preparing { links, circuits } => format!("{kind}: {links} links, {circuits} circuits"),
             Progress::WarmUp => format!("{kind}: warming up"),
             Progress::Measuring { repetition, per_second } => {
-                format!("{kind}: {repetition} of {}, {per_second:.0}/s", settings.repetitions)
+                format!("{kind}: repetition {repetition}, {per_second:.0}/s")
             }
         });
         if interrupt.asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    });
-    spinner.finish_and_clear();
-    report
+    }
+}
+
+impl Drop for Spinner {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
 }

@@ -71,7 +71,8 @@ pub(super) fn run(
     board: &Board,
     latencies: &Sender<Histogram<u64>>,
 ) -> Result<(), LoadError> {
-    let mut epoch = board.epoch();
+    // The first may already be over when this thread gets to run.
+    let mut epoch = 0;
     let mut events: Vec<Event> = Vec::with_capacity(EVENTS);
     let mut turn: Vec<usize> = Vec::new();
     core.goal = board.goal();

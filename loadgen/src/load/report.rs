@@ -158,7 +158,7 @@ impl Report {
     }
 
     /// Sums up.
-    pub(super) fn finish(mut self, failure: Option<&LoadError>) -> Report {
+    pub(super) fn finish(mut self, failure: Option<Failure>) -> Report {
         for measure in MEASURES {
             let figures = self.repetitions.iter().filter_map(|r| r.measures.get(measure.name).copied());
             if let Some(spread) = Spread::of(figures.collect()) {
@@ -171,7 +171,7 @@ impl Report {
             self.notes.push(note.to_owned());
         }
         self.complete = failure.is_none();
-        self.failure = failure.map(Failure::from);
+        self.failure = failure;
         self
     }
 

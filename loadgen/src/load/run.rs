@@ -14,7 +14,7 @@ use hdrhistogram::Histogram;
 use self::figures::{Edge, repetition};
 use super::board::{Board, Count, Counts, Stage};
 use super::error::{LoadError, own};
-use super::report::{Repetition, Report};
+use super::report::{Failure, Repetition, Report};
 use super::settings::{Scenario, Settings};
 use super::subject::Subject;
 
@@ -72,7 +72,7 @@ pub fn measure(
         // What broke the lanes may be that the relay has died, which is the better thing to say.
         error => died(subject).unwrap_or(error),
     });
-    report.finish(failure.as_ref())
+    report.finish(failure.as_ref().map(Failure::from))
 }
 
 /// Whether the process of the relay has ended, perhaps this very moment.
