@@ -112,3 +112,33 @@ impl Check {
         if body == pattern { Ok(()) } else { Err(LoadError::Corrupt { index }) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use onionring_proto::crypto::tor1::RelayLayer;
+    use onionring_proto::handshake::fast;
+
+    use super::*;
+
+    #[test]
+    fn only_the_right_cell_in_the_right_place_passes() {
+        let (_, keys) = fast::server(&mut rand::rng(), &[7; fast::SHARE_LEN]);
+        let (mut relay, mut check) = (RelayLayer::new(&keys), Check::new(&keys.kb));
+        let cells: Vec<Body> = (0..70)
+            .map(|_| {
+                let mut body = pattern();
+                relay.encrypt_inbound(&mut body);
+                body
+            })
+            .collect();
+        for index in [0, 64, 1, 69] {
+            check.check(index, &mut cells[index as usize].clone(), &pattern()).unwrap();
+        }
+        let mut changed = cells[3];
+        changed[BODY_LEN - 1] ^= 1;
+        for (index, mut body) in [(3, changed), (3, cells[4]), (3, pattern())] {
+            let result = check.check(index, &mut body, &pattern());
+            assert!(matches!(result, Err(LoadError::Corrupt { index: 3 })), "{result:?}");
+        }
+    }
+}
