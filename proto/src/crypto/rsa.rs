@@ -99,6 +99,7 @@ impl RsaPublic {
 
     /// Writes the key as PEM object `RSA PUBLIC KEY`, lines of 64 columns ending in LF.
     pub fn to_pem(&self) -> String {
+        // As `to_der`; every DER has a PEM form.
         self.0.to_pkcs1_pem(LineEnding::LF).expect("a modulus of bounded size encodes")
     }
 
@@ -171,6 +172,7 @@ impl RsaPrivate {
 
     /// Writes the key as PKCS#1 `RSAPrivateKey` DER.
     pub fn to_der(&self) -> Zeroizing<Vec<u8>> {
+        // Encoding fails only for keys of more than two primes, which `from_der` refuses and `generate` never makes.
         let der = self.0.to_pkcs1_der().expect("a key of two primes encodes");
         Zeroizing::new(der.as_bytes().to_vec())
     }
@@ -191,6 +193,7 @@ impl RsaPrivate {
 
     /// Writes the key as PEM object `RSA PRIVATE KEY`, lines of 64 columns ending in LF.
     pub fn to_pem(&self) -> Zeroizing<String> {
+        // As `to_der`.
         self.0.to_pkcs1_pem(LineEnding::LF).expect("a key of two primes encodes")
     }
 

@@ -172,7 +172,7 @@ fn relays_die_and_come_back() {
         matches!(reason, CloseReason::Destroyed(DestroyReason::ChannelClosed | DestroyReason::Destroyed)),
         "{reason:?}"
     );
-    // And here to nobody: the second hop goes while the client is gone already.
+    // A client that is gone leaves nothing, nor do the tors that built circuits of their own.
     drop(Client::over(&[&first, &second]));
     for name in ["tGuard", "tMiddle"] {
         network.node(name).kill().unwrap();
