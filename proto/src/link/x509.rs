@@ -8,7 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use der::asn1::{AnyRef, BitStringRef, Null, ObjectIdentifier, OctetStringRef, UintRef};
-use der::{DateTime, Decode, Encode, Sequence};
+use der::{DateTime, Decode, Encode, Sequence, Tag};
 use rand_core::CryptoRng;
 use sha2::{Digest, Sha256};
 use thiserror::Error;
@@ -159,7 +159,13 @@ pub fn verify_identity(der: &[u8], now: Unix) -> Result<RsaPublic, X509Error> {
     if cert.algorithm.oid != SHA256_WITH_RSA {
         return Err(X509Error::Algorithm(cert.algorithm.oid));
     }
-    key.verify_bare(&digest_info(&cert.tbs.to_der()?), cert.signature.raw_bytes())?;
+    // The one that no signature covers must be the one that is signed (RFC 5280 4.1.1.2).
+    if cert.algorithm.to_der()? != tbs.signature().to_der()? {
+        return Err(X509Error::Algorithm(tbs.signature().oid));
+    }
+    let signature =
+        cert.signature.as_bytes().ok_or_else(|| der::Error::from(Tag::BitString.value_error()))?;
+    key.verify_bare(&digest_info(&cert.tbs.to_der()?), signature)?;
 
     let unix = |time: Time| Unix(time.to_unix_duration().as_secs());
     let (from, to) = (unix(tbs.validity().not_before), unix(tbs.validity().not_after));

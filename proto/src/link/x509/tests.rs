@@ -62,6 +62,16 @@ fn host_names_look_like_c_tors() {
     }
 }
 
+#[test]
+fn every_changed_bit_is_noticed() {
+    let der = identity();
+    for bit in 0..8 * der.len() {
+        let mut changed = der.clone();
+        changed[bit / 8] ^= 1 << (bit % 8);
+        assert!(verify_identity(&changed, NOW).is_err(), "byte {}, bit {}", bit / 8, bit % 8);
+    }
+}
+
 proptest! {
     #[test]
     fn arbitrary_bytes_never_panic(bytes: Vec<u8>) {
