@@ -18,9 +18,14 @@ const ENDLESS: u64 = 1 << 40;
 /// Circuits built and closed in one round.
 const CIRCUITS: usize = 40;
 
-/// Memory that a relay may hold beyond what it held before, in bytes: what its allocator keeps, and what directory
-/// documents of a later hour take.
+/// Memory that a relay may hold beyond what it held before, in bytes: what directory documents and the diffs
+/// between them take, which become more at first.
 const MEMORY_SLACK: u64 = 12 << 20;
+
+/// Has the C library return what is freed. By itself it keeps buffers of the compression that every consensus brings, by
+/// turns more or less than a leak would be.
+const RETURN_FREED: [(&str, &str); 3] =
+    [("MALLOC_ARENA_MAX", "1"), ("MALLOC_MMAP_THRESHOLD_", "65536"), ("MALLOC_TRIM_THRESHOLD_", "65536")];
 
 fn network(relays: &[&str]) -> Network {
     let client = NodeSpec::new(Role::Client, Kind::TOR).named("client");
@@ -29,7 +34,8 @@ fn network(relays: &[&str]) -> Network {
         .add(Role::Authority, Kind::TOR, 3)
         .torrc_of(Role::Authority, "__DisablePredictedCircuits 1")
         .node(client);
-    boot(relays.iter().fold(spec, |spec, name| spec.node(relay(name))).shards(2))
+    let frugal = |name| RETURN_FREED.iter().fold(relay(name), |node, (name, value)| node.env(name, value));
+    boot(relays.iter().fold(spec, |spec, name| spec.node(frugal(name))).shards(2))
 }
 
 fn ours(network: &Network) -> impl Iterator<Item = &Node> {
@@ -129,7 +135,8 @@ fn circuits_end_cleanly_and_leave_nothing_behind() {
         pairs.all(|pair| pair == (true, true))
     };
     let waited = network.wait("memory and links to be back", PATIENCE, || within(&held()));
-    assert!(waited.is_ok(), "before, and now, in bytes and links: {before:?} {:?}", held());
+    println!("before, and now, in bytes and links: {before:?} {:?}", held());
+    waited.expect("nothing is left behind");
 }
 
 #[test]
