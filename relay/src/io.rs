@@ -10,7 +10,8 @@
 //! - what the [`shard::StreamHandler`] starts for streams that end here.
 //!
 //! Link tasks and the pump alternate: what was read from many links in one turn of the executor crosses to other
-//! shards in one batch, and is queued before the first link writes. So batches grow with the load by themselves.
+//! shards in one batch, and is queued before the first link writes. So batches grow with the load by themselves, and
+//! with little load [`pace`] sees to it that they are not too small.
 
 pub mod bell;
 pub mod check;
@@ -19,6 +20,7 @@ pub mod control;
 mod link;
 pub mod mesh;
 pub mod net;
+mod pace;
 pub mod shard;
 
 use std::rc::Rc;
@@ -143,6 +145,7 @@ where
             .name(&format!("shard{index}"))
             .io_memory(0)
             .ring_depth(limits::RING_DEPTH)
+            .preempt_timer(limits::RING_INTERVAL_BUSY)
             .spawn(run)?;
         running.handles.push(handle);
         running.threads.push(thread);

@@ -37,6 +37,30 @@ pub const OPEN_FILES_WANTED: u64 = 1 << 20;
 /// Submissions that one of a shard's rings holds before it calls the kernel.
 pub const RING_DEPTH: usize = 256;
 
+/// Longest time between two ticks of a shard whose links have a steady trickle of cells: so much later a cell may be sent
+/// on, in exchange for fewer wake-ups. C tor's scheduler waits up to 10 ms.
+pub const PACE: Duration = Duration::from_millis(2);
+
+/// Shortest time between two ticks.
+pub const PACE_LEAST: Duration = Duration::from_micros(60);
+
+/// Bytes in one tick above which the next one comes sooner; with less than half of it, it comes later.
+pub const PACE_BYTES: usize = 32 * 1024;
+
+/// Time between two arrivals of cells below which a trickle begins.
+pub const PACE_GAP: Duration = Duration::from_millis(2);
+
+/// Time without cells after which a trickle ends. Below the 10 ms of C tor's scheduler: between its batches it is
+/// cheaper to sleep.
+pub const PACE_PATIENCE: Duration = Duration::from_millis(5);
+
+/// Longest time that a shard which naps between ticks goes without a look at its rings, which say what else there is:
+/// new connections, streams of exits, timers.
+pub const RING_INTERVAL: Duration = Duration::from_millis(2);
+
+/// Longest time that a shard which always has something to do goes without that.
+pub const RING_INTERVAL_BUSY: Duration = Duration::from_millis(10);
+
 /// Time that public-key work gets beside cells when both want all of it, in parts of the 1000 that cells have.
 pub const BACKGROUND_SHARES: usize = 200;
 

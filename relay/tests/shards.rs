@@ -33,6 +33,9 @@ use onionring_relay::limits;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
+/// The stream of a circuit.
+const STREAM: StreamId = StreamId(7);
+
 const RESPONSE_TIME: Duration = Duration::from_secs(60);
 
 fn rng(seed: u64) -> StdRng {
@@ -299,29 +302,52 @@ impl Client {
         (hop, message.cmd, message.stream, message.data.to_vec())
     }
 
-    /// Sends `len` bytes to the last hop on a directory stream, and expects them back; less than a window's worth.
+    /// Opens a directory stream to the last hop, sends it `len` bytes, and expects them back; less than a window's worth.
     fn echo(&mut self, circuit: &mut Circuit, len: usize) {
-        let stream = StreamId(7);
-        self.send_message(circuit, RelayCmd::BEGIN_DIR, stream, b"");
+        self.begin(circuit);
+        self.bounce(circuit, len);
+    }
+
+    fn begin(&mut self, circuit: &mut Circuit) {
+        self.send_message(circuit, RelayCmd::BEGIN_DIR, STREAM, b"");
         let last = circuit.onion.hops() - 1;
         let (hop, cmd, at, _) = self.next_message(circuit);
-        assert_eq!((hop, cmd, at), (last, RelayCmd::CONNECTED, stream));
-        let sent: Vec<u8> = (0..len).map(|i| (i % 241) as u8).collect();
-        for chunk in sent.chunks(498) {
-            self.send_message(circuit, RelayCmd::DATA, stream, chunk);
+        assert_eq!((hop, cmd, at), (last, RelayCmd::CONNECTED, STREAM));
+    }
+
+    fn bounce(&mut self, circuit: &mut Circuit, len: usize) {
+        self.send_data(circuit, len);
+        self.receive_data(std::slice::from_mut(circuit), len);
+    }
+
+    fn send_data(&mut self, circuit: &mut Circuit, len: usize) {
+        for chunk in pattern(len).chunks(498) {
+            self.send_message(circuit, RelayCmd::DATA, STREAM, chunk);
         }
-        let mut got = Vec::new();
-        while got.len() < len {
-            let (hop, cmd, at, data) = self.next_message(circuit);
-            assert_eq!(hop, last);
-            match cmd {
-                RelayCmd::DATA if at == stream => got.extend_from_slice(&data),
+    }
+
+    /// Waits until `len` bytes of what was sent have come back on each circuit.
+    fn receive_data(&mut self, circuits: &mut [Circuit], len: usize) {
+        let mut got = vec![Vec::new(); circuits.len()];
+        while got.iter().any(|got| got.len() < len) {
+            let (circ, command, mut body) = self.next_cell();
+            assert_eq!(command, Command::RELAY);
+            let at = circuits.iter().position(|circuit| circuit.circ == circ).expect("a circuit of these");
+            let (hop, _) = circuits[at].onion.decrypt_inbound(&mut body).expect("a cell from a hop");
+            assert_eq!(hop, circuits[at].onion.hops() - 1);
+            let message = relay_msg::decode(&body).unwrap();
+            match message.cmd {
+                RelayCmd::DATA if message.stream == STREAM => got[at].extend_from_slice(message.data),
                 RelayCmd::SENDME => {}
                 other => panic!("{other:?}"),
             }
         }
-        assert!(got == sent, "other bytes came back");
+        assert!(got.iter().all(|got| *got == pattern(len)), "other bytes came back");
     }
+}
+
+fn pattern(len: usize) -> Vec<u8> {
+    (0..len).map(|i| (i % 241) as u8).collect()
 }
 
 struct Circuit {
@@ -369,6 +395,37 @@ fn a_circuit_goes_on_to_another_relay() {
     second.stop();
     while client.next_cell().1 != Command::DESTROY {}
     first.stop();
+}
+
+/// Between pacing, sleeping, and what leads from one to the other, no cell is forgotten: nothing else would wake these
+/// relays.
+#[test]
+fn cells_at_any_pace_are_sent_on() {
+    let (first, second) = (Relay::start(0, 3), Relay::start(1, 2));
+    let mut client = Client::connect(&first, TlsVersions::Both);
+    let mut extended = |n| {
+        let mut circuit = client.create(circ(n));
+        client.extend(&mut circuit, &second);
+        client.begin(&mut circuit);
+        circuit
+    };
+    let mut circuits: Vec<_> = (1..=8).map(&mut extended).collect();
+    for circuit in &mut circuits {
+        for pause in [0, 0, 0, 100, 400, 900, 1_500, 2_500, 4_000, 6_000, 9_000, 12_000] {
+            std::thread::sleep(Duration::from_micros(pause));
+            client.bounce(circuit, 400);
+            client.bounce(circuit, 5_000);
+        }
+    }
+    // So much at once that sockets fill up, until the client reads.
+    for _ in 0..3 {
+        for circuit in &mut circuits {
+            client.send_data(circuit, 55_000);
+        }
+        client.receive_data(&mut circuits, 55_000);
+    }
+    first.stop();
+    second.stop();
 }
 
 #[test]

@@ -3,6 +3,8 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::task::{Context, Waker};
+use std::thread::{self, Thread};
+use std::time::Duration;
 
 /// A bell that any thread may ring and one task listens to.
 ///
@@ -12,16 +14,22 @@ use std::task::{Context, Waker};
 pub struct Bell {
     rung: AtomicBool,
     listener: OnceLock<Waker>,
+    /// The listener's thread naps: no waker would reach it.
+    napping: AtomicBool,
+    thread: OnceLock<Thread>,
 }
 
 impl Bell {
     /// Has the listener look once more. What it is to see must have been put in place before.
     pub fn ring(&self) {
         if !self.rung.swap(true, Ordering::AcqRel) {
-            // Pairs with the fence in `listen`: the listener sees the ring, or we see its waker.
+            // Pairs with the fences in `listen` and `nap`: the listener sees the ring, or we see its waker, or its nap.
             fence(Ordering::SeqCst);
-            if let Some(listener) = self.listener.get() {
-                listener.wake_by_ref();
+            match (self.napping.load(Ordering::SeqCst), self.thread.get(), self.listener.get()) {
+                // Comes too late for a nap that is just over, and then cuts the next one short.
+                (true, Some(thread), _) => thread.unpark(),
+                (_, _, Some(listener)) => listener.wake_by_ref(),
+                _ => {}
             }
         }
     }
@@ -32,6 +40,19 @@ impl Bell {
         self.listener.get_or_init(|| cx.waker().clone());
         fence(Ordering::SeqCst);
         self.rung.swap(false, Ordering::AcqRel);
+    }
+
+    /// Has the listener's thread, with all its tasks, sleep for at most `time`, or until the bell rings. The listener
+    /// looks again afterwards. Costs a fraction of what it takes an executor to sleep.
+    pub fn nap(&self, time: Duration) {
+        self.thread.get_or_init(thread::current);
+        self.napping.store(true, Ordering::SeqCst);
+        // Pairs with the fence in `ring`: we see the ring, or the ringer sees that we nap.
+        fence(Ordering::SeqCst);
+        if !self.rung.load(Ordering::SeqCst) {
+            thread::park_timeout(time);
+        }
+        self.napping.store(false, Ordering::SeqCst);
     }
 }
 
@@ -72,6 +93,47 @@ mod tests {
             bell.ring();
             bell.ring();
             // Every other time the listener gets to sleep first.
+            while number % 2 == 0 && heard.load(Ordering::Acquire) < number {
+                std::thread::yield_now();
+            }
+        }
+        listener.join().unwrap();
+    }
+
+    /// The same with a listener that naps, now and then until the nap is over by itself.
+    #[test]
+    fn a_foreign_thread_ends_a_nap() {
+        const LAST: usize = 2_000;
+        let bell = Arc::new(Bell::default());
+        let said = Arc::new(AtomicUsize::new(0));
+        let heard = Arc::new(AtomicUsize::new(0));
+        let listener = {
+            let (bell, said, heard) = (bell.clone(), said.clone(), heard.clone());
+            LocalExecutorBuilder::new(Placement::Unbound)
+                .io_memory(0)
+                .spawn(move || {
+                    poll_fn(move |cx| {
+                        bell.listen(cx);
+                        let now = said.load(Ordering::Acquire);
+                        heard.store(now, Ordering::Release);
+                        if now == LAST {
+                            return Poll::Ready(());
+                        }
+                        match now % 3 {
+                            0 => bell.nap(Duration::from_secs(600)),
+                            1 => bell.nap(Duration::from_micros(20)),
+                            // Sleeps as executors do.
+                            _ => return Poll::Pending,
+                        }
+                        cx.waker().wake_by_ref();
+                        Poll::Pending
+                    })
+                })
+                .unwrap()
+        };
+        for number in 1..=LAST {
+            said.store(number, Ordering::Release);
+            bell.ring();
             while number % 2 == 0 && heard.load(Ordering::Acquire) < number {
                 std::thread::yield_now();
             }

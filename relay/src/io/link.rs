@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::future::{Future as _, poll_fn};
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd as _;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -11,9 +12,12 @@ use std::task::{Context, Poll, Waker};
 use futures_lite::{AsyncRead as _, AsyncWrite as _};
 use glommio::net::TcpStream;
 use glommio::timer::Timer;
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, recv};
 use onionring_node::tls::{TlsError, TlsStream};
 use tracing::debug;
 
+use super::pace::Trickle;
 use super::shard::Shard;
 use crate::engine::ids::LinkId;
 use crate::engine::link::{NewLink, Origin};
@@ -83,6 +87,8 @@ pub(super) async fn run(shard: Rc<Shard>, connection: Connection, origin: Origin
         slot,
         socket,
         tls,
+        trickle: Trickle::default(),
+        dry: None,
         held: Vec::new(),
         linger: None,
         announced: false,
@@ -128,6 +134,9 @@ struct Link {
     slot: Rc<LinkSlot>,
     socket: TcpStream,
     tls: TlsStream,
+    trickle: Trickle,
+    /// The tick at which there was nothing more to read.
+    dry: Option<u64>,
     /// The beginning of a cell whose end has not come yet.
     held: Vec<u8>,
     /// Set when the link is closing: how long the peer may take to read the last of it.
@@ -159,13 +168,14 @@ impl Link {
             if shard.poll_may_read(cx).is_pending() {
                 return Ok(());
             }
-            let len = match Pin::new(&mut self.socket).poll_read(cx, ciphertext) {
+            let len = match self.receive(cx, ciphertext) {
                 Poll::Pending => return Ok(()),
                 Poll::Ready(len) => len?,
             };
             if len == 0 {
                 return Err(LinkFailure::ClosedByPeer);
             }
+            self.shard.pace.took(len);
             plaintext.clear();
             plaintext.append(&mut self.held);
             let opened = self.tls.open(&ciphertext[..len], plaintext);
@@ -177,6 +187,34 @@ impl Link {
         }
         cx.waker().wake_by_ref();
         Ok(())
+    }
+
+    /// Reads what the socket has. If that is nothing, the task is woken at the shard's next tick while the trickle goes on,
+    /// and otherwise when there is something.
+    fn receive(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        let pace = &self.shard.pace;
+        if self.dry == Some(pace.now()) {
+            return Poll::Pending;
+        }
+        if self.trickle.goes_on(self.shard.now()) {
+            match recv(self.socket.as_raw_fd(), buf, MsgFlags::MSG_DONTWAIT) {
+                Ok(len) => {
+                    self.trickle.heard(self.shard.now(), pace);
+                    return Poll::Ready(Ok(len));
+                }
+                Err(Errno::EAGAIN | Errno::EINTR) => {
+                    self.dry = Some(pace.now());
+                    self.shard.wait_for_tick(cx);
+                    return Poll::Pending;
+                }
+                Err(error) => return Poll::Ready(Err(error.into())),
+            }
+        }
+        let received = Pin::new(&mut self.socket).poll_read(cx, buf);
+        if received.is_ready() {
+            self.trickle.heard(self.shard.now(), pace);
+        }
+        received
     }
 
     /// Hands application data to the engine, which works where it lies, and holds what is left.
@@ -196,7 +234,10 @@ impl Link {
             }
             match self.tls.transmit(&mut SocketWriter { socket: &mut self.socket, cx }) {
                 Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.shard.pace.blocked();
+                    return Ok(());
+                }
                 Err(error) => return Err(error.into()),
             }
         }

@@ -22,6 +22,7 @@ use super::control::{Control, Mailbox};
 use super::link::{LinkFailure, LinkSlot, Scratch};
 use super::mesh::Port;
 use super::net::{self, OutboundAddresses};
+use super::pace::{Pace, Rest, Trickle};
 use crate::engine::Engine;
 use crate::engine::cross::Batch;
 use crate::engine::event::{DialId, Event, LinkEvent, StreamEvent};
@@ -50,8 +51,10 @@ pub struct Shard {
     pub(super) rng: RefCell<ChaCha20Rng>,
     responder: RefCell<Acceptor>,
     background_queue: TaskQueueHandle,
+    pub(super) pace: Pace,
     pump: Wake,
     background: Wake,
+    lull: Wake,
     /// Readers that wait for another shard to catch up, by task.
     paused: RefCell<BTreeMap<*const (), Waker>>,
     counters: RefCell<IoCounters>,
@@ -124,8 +127,10 @@ impl Shard {
             rng: RefCell::new(rng),
             responder: RefCell::new(acceptor),
             background_queue,
+            pace: Pace::default(),
             pump: Wake::default(),
             background: Wake::default(),
+            lull: Wake::default(),
             paused: RefCell::default(),
             counters: RefCell::default(),
         })
@@ -144,6 +149,7 @@ impl Shard {
     /// Calls the engine, and has done afterwards whatever it asks for. Not to be nested.
     pub fn engine<R>(&self, call: impl FnOnce(&mut Engine, Mono) -> R) -> R {
         self.pump.wake();
+        self.pace.busy();
         call(&mut self.engine.borrow_mut(), self.now())
     }
 
@@ -155,6 +161,13 @@ impl Shard {
         }
         self.paused.borrow_mut().entry(cx.waker().data()).or_insert_with(|| cx.waker().clone());
         Poll::Pending
+    }
+
+    /// Has the task woken at the next tick of [`Pace`].
+    pub(super) fn wait_for_tick(&self, cx: &Context<'_>) {
+        if self.pace.wait(cx) {
+            self.pump.wake();
+        }
     }
 
     /// Starts a task that gets little time while there are cells to move: for public-key work.
@@ -194,7 +207,17 @@ impl Shard {
             })
             .collect();
         let _background = self.spawn_background(background(self.clone()));
-        let mut pump = Pump { shard: self, port, mailbox, streams, accepting, wake_up: None, stop_by: None };
+        let _lull = self.spawn_background(lull(self.clone()));
+        let mut pump = Pump {
+            shard: self,
+            port,
+            mailbox,
+            streams,
+            accepting,
+            crossings: Trickle::default(),
+            wake_up: None,
+            stop_by: None,
+        };
         poll_fn(|cx| pump.turn(cx)).await;
     }
 }
@@ -218,12 +241,26 @@ async fn background(shard: Rc<Shard>) {
     }
 }
 
+/// Tells the pump, when it has asked, that the tasks before this one in the background queue had their turn.
+async fn lull(shard: Rc<Shard>) {
+    poll_fn(|cx| {
+        shard.lull.set(cx);
+        if shard.pace.lull() {
+            shard.pump.wake();
+        }
+        Poll::Pending
+    })
+    .await
+}
+
 struct Pump {
     shard: Rc<Shard>,
     port: Port<Batch>,
     mailbox: Mailbox,
     streams: Box<dyn StreamHandler>,
     accepting: Vec<Task<()>>,
+    /// What other shards send.
+    crossings: Trickle,
     /// The engine's deadline, and the timer that waits for it.
     wake_up: Option<(Mono, Timer)>,
     /// When the shard is stopping: the time at which it ends, whatever links are left.
@@ -254,7 +291,7 @@ impl Pump {
         }
         let deadline = engine.poll_timeout();
         drop(engine);
-        self.sleep_until(deadline, cx);
+        self.rest(deadline, cx);
         if self.stop_by.is_some_and(|end| now >= end || self.shard.links.borrow().is_empty()) {
             return Poll::Ready(());
         }
@@ -297,10 +334,13 @@ impl Pump {
     /// Takes in what other shards sent, and the memory that they return.
     fn receive(&mut self, cx: &Context<'_>) {
         let mut engine = self.shard.engine.borrow_mut();
+        let mut heard = false;
         for other in self.port.others() {
             let mut left = limits::CROSSING_RING;
             while let Some(mut batch) = self.port.receive(other) {
+                self.shard.pace.took(batch.len() * 514);
                 engine.handle_batch(self.shard.now(), &mut batch);
+                heard = true;
                 self.port.give_back(other, batch);
                 left -= 1;
                 if left == 0 {
@@ -312,6 +352,10 @@ impl Pump {
             while let Some(batch) = self.port.take_back(other) {
                 engine.recycle_batch(batch);
             }
+        }
+        if heard {
+            self.crossings.heard(self.shard.now(), &self.shard.pace);
+            self.shard.pace.busy();
         }
     }
 
@@ -354,6 +398,36 @@ impl Pump {
             }
             if sent {
                 self.port.ring(other);
+            }
+        }
+    }
+
+    /// Sees to it that this task is woken when it next has something to do. Naps, if nobody has anything to do now.
+    fn rest(&mut self, deadline: Option<Mono>, cx: &mut Context<'_>) {
+        let shard = self.shard.clone();
+        match shard.pace.rest(shard.now(), &mut self.crossings) {
+            Rest::Sleep => self.sleep_until(deadline, cx),
+            Rest::SleepUntil(due) => self.sleep_until(deadline.into_iter().chain([due]).min(), cx),
+            Rest::Again => cx.waker().wake_by_ref(),
+            Rest::Ask => shard.lull.wake(),
+            Rest::Tick => {
+                shard.pace.tick(shard.now());
+                cx.waker().wake_by_ref();
+            }
+            Rest::Nap(due) => {
+                let look = shard.pace.looks_at_rings(due);
+                if look {
+                    // It is over after the nap, and wakes this task when the executor has nothing else and looks.
+                    self.sleep_until(Some(due), cx);
+                }
+                self.mailbox.bell.nap(due.since(shard.now()));
+                let now = shard.now();
+                if now >= due {
+                    shard.pace.tick(now);
+                }
+                if !look || now < due {
+                    cx.waker().wake_by_ref();
+                }
             }
         }
     }

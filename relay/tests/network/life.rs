@@ -4,6 +4,7 @@
 use std::thread;
 use std::time::Instant;
 
+use onionring_loadgen::net::control::Circuit;
 use onionring_loadgen::net::{Kind, Network, NetworkSpec, Node, NodeSpec, Paths, Role};
 use onionring_loadgen::traffic::{Order, TrafficError, Transfer, parallel};
 use onionring_proto::cell::DestroyReason;
@@ -51,11 +52,18 @@ fn leftovers(network: &Network) -> Vec<String> {
     all.filter(|(_, _, value)| *value != 0.0).map(|left| format!("{left:?}")).collect()
 }
 
+/// The circuits that living tors have built, which only they can end.
+fn circuits_of_tors(network: &Network) -> Vec<(String, Vec<Circuit>)> {
+    let tors =
+        network.nodes().iter().filter_map(|node| Some((node.nickname().to_owned(), node.control().ok()?)));
+    tors.filter_map(|(name, mut control)| Some((name, control.circuits().ok()?))).collect()
+}
+
 /// Ends the client, with which every circuit goes, and waits until the relays hold nothing of them.
 fn until_all_is_quiet(network: &Network) {
     network.node("client").kill().unwrap();
     let waited = network.wait("quiet", PATIENCE, || leftovers(network).is_empty());
-    assert!(waited.is_ok(), "left: {:?}", leftovers(network));
+    assert!(waited.is_ok(), "left: {:?}; tors have: {:#?}", leftovers(network), circuits_of_tors(network));
 }
 
 fn start_client(network: &Network) {
