@@ -100,9 +100,10 @@ pub fn crypto_provider() -> CryptoProvider {
         ],
         kx_groups: vec![
             aws_lc_rs::kx_group::X25519MLKEM768,
-            ring::kx_group::X25519,
-            ring::kx_group::SECP256R1,
+            aws_lc_rs::kx_group::X25519,
+            aws_lc_rs::kx_group::SECP256R1,
         ],
+        key_provider: aws_lc_rs::default_provider().key_provider,
         ..ring::default_provider()
     }
 }

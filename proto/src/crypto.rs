@@ -5,5 +5,6 @@ pub mod kdf;
 mod keystream;
 pub mod rsa;
 pub mod tor1;
+pub mod x25519;
 
 pub(crate) use keystream::{Keystream, aes256_ctr};

@@ -5,15 +5,13 @@ use std::sync::Arc;
 use curve25519_dalek::scalar::clamp_integer;
 use rand_core::CryptoRng;
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
-use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::Zeroizing;
+
+use crate::crypto::x25519::{Secret, Shared};
 
 /// An ntor onion key pair, for ntor and ntor-v3 alike. The secret half is zeroized on drop.
 #[derive(Clone)]
-pub struct OnionKey {
-    secret: StaticSecret,
-    public: [u8; 32],
-}
+pub struct OnionKey(Secret);
 
 impl OnionKey {
     /// Makes a new key.
@@ -25,24 +23,22 @@ impl OnionKey {
 
     /// The key with this secret, which is clamped as C tor keeps it in its key files.
     pub fn from_secret(secret: &[u8; 32]) -> Self {
-        let secret = StaticSecret::from(clamp_integer(*secret));
-        let public = PublicKey::from(&secret).to_bytes();
-        Self { secret, public }
+        Self(Secret::new(&clamp_integer(*secret)))
     }
 
     /// The secret half, for the key file and the descriptor's cross-certificate.
     pub fn secret(&self) -> &[u8; 32] {
-        self.secret.as_bytes()
+        self.0.bytes()
     }
 
     /// The public half: `ntor-onion-key` of the descriptor, KEYID of a handshake.
     pub fn public(&self) -> &[u8; 32] {
-        &self.public
+        self.0.public()
     }
 
     /// The shared secret with `theirs`. It is all zero if `theirs` is a point of low order.
-    pub(crate) fn agree(&self, theirs: &PublicKey) -> x25519_dalek::SharedSecret {
-        self.secret.diffie_hellman(theirs)
+    pub(crate) fn agree(&self, theirs: &[u8; 32]) -> Shared {
+        self.0.agree(theirs)
     }
 }
 
@@ -78,20 +74,14 @@ impl OnionKeyRing {
 
     /// The key with the public half `key_id` and true, or the junk key and false. Which of them it is does not show
     /// in the time this takes.
-    pub(crate) fn find(&self, key_id: &[u8; 32]) -> (OnionKey, Choice) {
-        let mut secret = Zeroizing::new(*self.junk.secret());
-        let mut public = self.junk.public;
-        let mut known = Choice::from(0);
-        for key in [&self.current, self.previous.as_ref().unwrap_or(&self.junk)] {
-            let hit = key.public.ct_eq(key_id);
-            for (byte, of_key) in secret.iter_mut().zip(key.secret()) {
-                byte.conditional_assign(of_key, hit);
-            }
-            for (byte, of_key) in public.iter_mut().zip(&key.public) {
-                byte.conditional_assign(of_key, hit);
-            }
+    pub(crate) fn find(&self, key_id: &[u8; 32]) -> (&OnionKey, Choice) {
+        let keys = [&self.current, self.previous.as_ref().unwrap_or(&self.junk), &self.junk];
+        let (mut found, mut known) = (2_u8, Choice::from(0));
+        for (at, key) in (0_u8..2).zip(keys) {
+            let hit = key.public().ct_eq(key_id);
+            found.conditional_assign(&at, hit);
             known |= hit;
         }
-        (OnionKey { secret: StaticSecret::from(*secret), public }, known)
+        (keys[usize::from(found)], known)
     }
 }

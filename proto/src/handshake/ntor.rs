@@ -6,14 +6,14 @@
 use hmac::{Hmac, KeyInit, Mac};
 use rand_core::CryptoRng;
 use sha2::Sha256;
-use subtle::{Choice, ConstantTimeEq};
-use x25519_dalek::{PublicKey, SharedSecret};
+use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use super::HandshakeError;
 use super::keys::{OnionKey, OnionKeyRing};
 use crate::crypto::kdf::hkdf_expand;
 use crate::crypto::tor1::KeyMaterial;
+use crate::crypto::x25519::Shared;
 
 const PROTOID: &[u8] = b"ntor-curve25519-sha256-1";
 const T_MAC: &[u8] = b"ntor-curve25519-sha256-1:mac";
@@ -47,10 +47,9 @@ pub fn server(
     }
     let (key_id, x) = halves(rest);
     let (onion_key, _) = keys.find(&key_id);
-    let x = PublicKey::from(x);
     let ephemeral = OnionKey::generate(rng);
     let y = ephemeral.public();
-    let exchange = Exchange { node_id: rsa_id, b: onion_key.public(), x: x.as_bytes(), y };
+    let exchange = Exchange { node_id: rsa_id, b: onion_key.public(), x: &x, y };
     let (auth, keys) = exchange.derive(&ephemeral.agree(&x), &onion_key.agree(&x))?;
     Ok(([&y[..], &auth].concat(), keys))
 }
@@ -80,8 +79,8 @@ impl Client {
         let (y, auth) = halves(reply);
         let exchange =
             Exchange { node_id: &self.rsa_id, b: &self.onion_key, x: self.ephemeral.public(), y: &y };
-        let with_y = self.ephemeral.agree(&PublicKey::from(y));
-        let with_b = self.ephemeral.agree(&PublicKey::from(self.onion_key));
+        let with_y = self.ephemeral.agree(&y);
+        let with_b = self.ephemeral.agree(&self.onion_key);
         let (expected, keys) = exchange.derive(&with_y, &with_b)?;
         if bool::from(expected.ct_eq(&auth)) { Ok(keys) } else { Err(HandshakeError::Authentication) }
     }
@@ -99,8 +98,8 @@ impl Exchange<'_> {
     /// AUTH and the keys, from the shared secrets `xy` and `xb`. Fails if one of them is all zero.
     fn derive(
         &self,
-        xy: &SharedSecret,
-        xb: &SharedSecret,
+        xy: &Shared,
+        xb: &Shared,
     ) -> Result<([u8; 32], KeyMaterial), HandshakeError> {
         let Self { node_id, b, x, y } = self;
         let secret_input: [&[u8]; 7] =
@@ -109,17 +108,12 @@ impl Exchange<'_> {
         let key_seed = Zeroizing::new(mac(T_KEY, &secret_input));
         let auth = mac(T_MAC, &[&verify[..], &node_id[..], &b[..], &y[..], &x[..], PROTOID, b"Server"]);
         let keys = hkdf_expand(&key_seed, M_EXPAND);
-        if bool::from(is_contributory(xy) & is_contributory(xb)) {
+        if bool::from(xy.is_contributory() & xb.is_contributory()) {
             Ok((auth, keys))
         } else {
             Err(HandshakeError::BadPublicKey)
         }
     }
-}
-
-/// Whether a shared secret depends on our secret at all: it is all zero if the other side sent a point of low order.
-pub(super) fn is_contributory(secret: &SharedSecret) -> Choice {
-    Choice::from(u8::from(secret.was_contributory()))
 }
 
 /// Splits 64 bytes into two keys.

@@ -7,14 +7,13 @@ use rand_core::CryptoRng;
 use sha3::{Digest, Sha3_256};
 use shake::{ExtendableOutput, Shake256, Shake256Reader, Update, XofReader};
 use subtle::ConstantTimeEq;
-use x25519_dalek::{PublicKey, SharedSecret};
 use zeroize::Zeroizing;
 
 use super::HandshakeError;
 use super::extension::{self, Extensions};
 use super::keys::{OnionKey, OnionKeyRing};
-use super::ntor::is_contributory;
 use crate::crypto::tor1::KeyMaterial;
+use crate::crypto::x25519::Shared;
 use crate::crypto::{aes256_ctr, kdf};
 use crate::limits::CREATE2_DATA;
 
@@ -87,7 +86,7 @@ impl Known {
     /// Keys of the client's message: for encryption and for its MAC.
     fn message_keys(
         &self,
-        bx: &SharedSecret,
+        bx: &Shared,
         verification: &[u8],
     ) -> (Zeroizing<[u8; 32]>, Zeroizing<[u8; 32]>) {
         let mut stream = xof(
@@ -103,7 +102,7 @@ impl Known {
     }
 
     /// What the two shared secrets give.
-    fn agree(&self, yx: &SharedSecret, bx: &SharedSecret, y: &[u8; 32], verification: &[u8]) -> Agreed {
+    fn agree(&self, yx: &Shared, bx: &Shared, y: &[u8; 32], verification: &[u8]) -> Agreed {
         let Self { ed_id, b, x } = self;
         let secret_input: [&[u8]; 8] =
             [yx.as_bytes(), bx.as_bytes(), ed_id, b, x, y, PROTOID, &length(verification)];
@@ -137,7 +136,7 @@ struct Agreed {
 struct Opened {
     known: Known,
     message_mac: [u8; 32],
-    bx: SharedSecret,
+    bx: Shared,
 }
 
 /// Reads a client's message. All checks are made before any of them is acted on.
@@ -154,19 +153,19 @@ fn open(
     let (encrypted, message_mac) = rest.split_last_chunk::<32>().ok_or(too_short)?;
 
     let (onion_key, key_known) = keys.find(key_id);
-    let bx = onion_key.agree(&PublicKey::from(*x));
+    let bx = onion_key.agree(x);
     let known = Known { ed_id: *ed_id, b: *onion_key.public(), x: *x };
     let (message_key, mac_key) = known.message_keys(&bx, verification);
     let authentic = known.message_mac(&mac_key, encrypted).ct_eq(message_mac);
     let id_is_ours = id.ct_eq(ed_id);
 
     // One branch for all failures; which one it was only says what everybody knows or the peer sent.
-    if !bool::from(id_is_ours & key_known & is_contributory(&bx) & authentic) {
+    if !bool::from(id_is_ours & key_known & bx.is_contributory() & authentic) {
         return Err(if !bool::from(id_is_ours) {
             HandshakeError::WrongIdentity
         } else if !bool::from(key_known) {
             HandshakeError::UnknownOnionKey
-        } else if !bool::from(is_contributory(&bx)) {
+        } else if !bool::from(bx.is_contributory()) {
             HandshakeError::BadPublicKey
         } else {
             HandshakeError::Authentication
@@ -187,8 +186,8 @@ impl Opened {
     ) -> Result<(Vec<u8>, Shake256Reader), HandshakeError> {
         let ephemeral = OnionKey::generate(rng);
         let y = ephemeral.public();
-        let yx = ephemeral.agree(&PublicKey::from(self.known.x));
-        if !bool::from(is_contributory(&yx)) {
+        let yx = ephemeral.agree(&self.known.x);
+        if !bool::from(yx.is_contributory()) {
             return Err(HandshakeError::BadPublicKey);
         }
         let agreed = self.known.agree(&yx, &self.bx, y, verification);
@@ -203,7 +202,7 @@ impl Opened {
 struct Sent {
     known: Known,
     message_mac: [u8; 32],
-    bx: SharedSecret,
+    bx: Shared,
     ephemeral: OnionKey,
 }
 
@@ -217,7 +216,7 @@ fn start(
 ) -> (Sent, Vec<u8>) {
     debug_assert!(CLIENT_OVERHEAD + request.len() <= CREATE2_DATA);
     let ephemeral = OnionKey::generate(rng);
-    let bx = ephemeral.agree(&PublicKey::from(*onion_key));
+    let bx = ephemeral.agree(onion_key);
     let known = Known { ed_id: *ed_id, b: *onion_key, x: *ephemeral.public() };
     let (message_key, mac_key) = known.message_keys(&bx, verification);
     let mut encrypted = request.to_vec();
@@ -233,10 +232,10 @@ impl Sent {
         let too_short = HandshakeError::Length(reply.len());
         let (y, rest) = reply.split_first_chunk::<32>().ok_or(too_short)?;
         let (auth, encrypted) = rest.split_first_chunk::<32>().ok_or(too_short)?;
-        let yx = self.ephemeral.agree(&PublicKey::from(*y));
+        let yx = self.ephemeral.agree(y);
         let agreed = self.known.agree(&yx, &self.bx, y, verification);
         let expected = self.known.auth(&agreed.verify, y, &self.message_mac, encrypted);
-        if !bool::from(is_contributory(&yx) & is_contributory(&self.bx)) {
+        if !bool::from(yx.is_contributory() & self.bx.is_contributory()) {
             return Err(HandshakeError::BadPublicKey);
         }
         if !bool::from(expected.ct_eq(auth)) {

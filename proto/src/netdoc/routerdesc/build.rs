@@ -4,10 +4,10 @@ use std::fmt::Write as _;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV6};
 
 use rand_core::CryptoRng;
-use x25519_dalek::{PublicKey, StaticSecret};
 
 use super::{Bandwidth, BuildError, DocumentKeys, ExtraInfoDigests, RouterDesc, tap_crosscert_message};
 use crate::crypto::rsa::RsaPrivate;
+use crate::crypto::x25519::Secret;
 use crate::link::cert::build_onion_key_crosscert;
 use crate::netdoc::family::FamilyMember;
 use crate::netdoc::protover::Protocols;
@@ -188,8 +188,8 @@ impl NewDescriptor {
         if let Some(contact) = &self.contact {
             let _ = writeln!(doc, "contact {contact}");
         }
-        let ntor = PublicKey::from(&StaticSecret::from(*onion.ntor));
-        let _ = writeln!(doc, "ntor-onion-key {}", text::base64_unpadded(ntor.as_bytes()));
+        let ntor = Secret::new(onion.ntor);
+        let _ = writeln!(doc, "ntor-onion-key {}", text::base64_unpadded(ntor.public()));
         for line in self.policy.descriptor_lines() {
             let _ = writeln!(doc, "{line}");
         }
