@@ -1,5 +1,6 @@
 //! A thread-per-core onion-routing relay.
 
+pub mod alloc;
 pub mod cli;
 pub mod config;
 pub mod control;

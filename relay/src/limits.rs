@@ -79,8 +79,11 @@ pub const RECORD_BYTES: usize = 16 * 1024;
 /// Bytes of cells from which on no further cell is put into a record: the next one might not fit.
 pub const RECORD_FILL: usize = RECORD_BYTES - 514 + 1;
 
-/// Records written to one connection before other links have their turn.
-pub const RECORDS_PER_TURN: usize = 8;
+/// Records sealed for one write: so many may wait for the socket that could no longer be chosen otherwise.
+pub const RECORDS_PER_WRITE: usize = 4;
+
+/// Writes to one connection before other links have their turn.
+pub const WRITES_PER_TURN: usize = 2;
 
 /// TLS handshakes of accepted connections that may be under way on one shard; the next one takes the place of the
 /// oldest, which is closed.

@@ -88,10 +88,7 @@ mod tests {
     fn agrees_with_the_rfc() {
         let alice = Secret::new(&bytes("77076d0a7318a57d3c16c17251b26645df4c2e9f4c2fb0ce0e0ea0f1ff3e0e1d"));
         let bob = Secret::new(&bytes("5dab087e624a8a4b79e17f8b83800ee66f3bb1292618b6fd1c2f8b27ff88e0eb"));
-        assert_eq!(
-            bob.public(),
-            &bytes("de9edb7d7b7dc1b4d35b61c2ece435373f8343c85b78674dadfc7e146f882b4f")
-        );
+        assert_eq!(bob.public(), &bytes("de9edb7d7b7dc1b4d35b61c2ece435373f8343c85b78674dadfc7e146f882b4f"));
         assert_eq!(alice.agree(bob.public()).as_bytes(), bob.agree(alice.public()).as_bytes());
     }
 

@@ -96,11 +96,7 @@ struct Exchange<'a> {
 
 impl Exchange<'_> {
     /// AUTH and the keys, from the shared secrets `xy` and `xb`. Fails if one of them is all zero.
-    fn derive(
-        &self,
-        xy: &Shared,
-        xb: &Shared,
-    ) -> Result<([u8; 32], KeyMaterial), HandshakeError> {
+    fn derive(&self, xy: &Shared, xb: &Shared) -> Result<([u8; 32], KeyMaterial), HandshakeError> {
         let Self { node_id, b, x, y } = self;
         let secret_input: [&[u8]; 7] =
             [xy.as_bytes(), xb.as_bytes(), &node_id[..], &b[..], &x[..], &y[..], PROTOID];

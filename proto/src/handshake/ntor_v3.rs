@@ -84,11 +84,7 @@ struct Known {
 
 impl Known {
     /// Keys of the client's message: for encryption and for its MAC.
-    fn message_keys(
-        &self,
-        bx: &Shared,
-        verification: &[u8],
-    ) -> (Zeroizing<[u8; 32]>, Zeroizing<[u8; 32]>) {
+    fn message_keys(&self, bx: &Shared, verification: &[u8]) -> (Zeroizing<[u8; 32]>, Zeroizing<[u8; 32]>) {
         let mut stream = xof(
             T_MSGKDF,
             &[bx.as_bytes(), &self.ed_id, &self.x, &self.b, PROTOID, &length(verification), verification],

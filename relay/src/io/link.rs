@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future as _, poll_fn};
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd as _;
 use std::pin::Pin;
@@ -13,7 +13,7 @@ use futures_lite::{AsyncRead as _, AsyncWrite as _};
 use glommio::net::TcpStream;
 use glommio::timer::Timer;
 use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, recv};
+use nix::sys::socket::{MsgFlags, recv, sendmsg};
 use onionring_node::tls::{TlsError, TlsStream};
 use tracing::debug;
 
@@ -54,14 +54,22 @@ impl LinkSlot {
 /// Buffers that all links of a shard use in turn, so that a link holds no more than a piece of a cell of its own.
 pub(super) struct Scratch {
     ciphertext: Box<[u8]>,
+    /// What came in.
     plaintext: Vec<u8>,
+    /// What goes out, after [`LEAD`] bytes of no meaning.
+    outgoing: Vec<u8>,
 }
+
+/// Bytes before a record's plaintext. TLS copies it behind a record's header of 5 bytes: with all buffers on cache lines
+/// that would be just the distance at which copying is slow (see [`alloc`](crate::alloc)).
+const LEAD: usize = 32;
 
 impl Default for Scratch {
     fn default() -> Self {
         Scratch {
             ciphertext: vec![0; limits::READ_BYTES].into(),
             plaintext: Vec::with_capacity(limits::READ_BYTES + limits::RECORD_BYTES),
+            outgoing: vec![0; LEAD + limits::RECORD_BYTES],
         }
     }
 }
@@ -163,7 +171,7 @@ impl Link {
     /// Reads what there is, up to a bound, so that links have their turns.
     fn read(&mut self, cx: &mut Context<'_>) -> Result<(), LinkFailure> {
         let shard = self.shard.clone();
-        let Scratch { ciphertext, plaintext } = &mut *shard.scratch.borrow_mut();
+        let Scratch { ciphertext, plaintext, .. } = &mut *shard.scratch.borrow_mut();
         for _ in 0..limits::READS_PER_TURN {
             if shard.poll_may_read(cx).is_pending() {
                 return Ok(());
@@ -228,7 +236,7 @@ impl Link {
 
     /// Writes until the socket takes no more, the engine gives no more, or others should have their turn.
     fn write(&mut self, cx: &mut Context<'_>) -> Result<(), LinkFailure> {
-        for _ in 0..limits::RECORDS_PER_TURN {
+        for _ in 0..limits::WRITES_PER_TURN {
             if !self.tls.wants_transmit() && !self.fill()? {
                 return Ok(());
             }
@@ -245,22 +253,23 @@ impl Link {
         Ok(())
     }
 
-    /// Seals one record of what the engine chooses now. `false` if it has nothing.
+    /// Seals the records of one write, of what the engine chooses now. `false` if it has nothing.
     fn fill(&mut self) -> Result<bool, LinkFailure> {
-        if !self.slot.writable.get() {
-            return Ok(false);
+        let outgoing = &mut self.shard.scratch.borrow_mut().outgoing;
+        for _ in 0..limits::RECORDS_PER_WRITE {
+            if !self.slot.writable.get() {
+                break;
+            }
+            outgoing.truncate(LEAD);
+            let until = LEAD + limits::RECORD_FILL;
+            let some = self.shard.engine(|engine, now| engine.poll_transmit(now, self.id, outgoing, until));
+            if some {
+                self.tls.seal(&outgoing[LEAD..])?;
+            } else {
+                self.slot.writable.set(false);
+            }
         }
-        let plaintext = &mut self.shard.scratch.borrow_mut().plaintext;
-        plaintext.clear();
-        let some = self
-            .shard
-            .engine(|engine, now| engine.poll_transmit(now, self.id, plaintext, limits::RECORD_FILL));
-        if some {
-            self.tls.seal(plaintext)?;
-        } else {
-            self.slot.writable.set(false);
-        }
-        Ok(some)
+        Ok(self.tls.wants_transmit())
     }
 
     /// Sends what the engine still has for a link that it closed, and the end of the TLS session.
@@ -293,6 +302,16 @@ impl io::Write for SocketWriter<'_, '_> {
             Poll::Ready(Ok(0)) => Err(io::ErrorKind::WriteZero.into()),
             Poll::Ready(result) => result,
             Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+
+    /// Several records in one call: what the network does for each costs more than the call.
+    fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+        match sendmsg::<()>(self.socket.as_raw_fd(), bufs, &[], flags, None) {
+            Ok(len) if len > 0 => Ok(len),
+            // Has the task woken when there is room, or says what is wrong.
+            _ => self.write(bufs.iter().find(|buf| !buf.is_empty()).map_or(&[], |buf| buf)),
         }
     }
 
