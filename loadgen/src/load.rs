@@ -20,6 +20,7 @@ mod board;
 mod circuit;
 mod compare;
 mod error;
+mod exposition;
 mod gauge;
 mod hop;
 mod lane;
@@ -34,6 +35,7 @@ mod traffic;
 
 pub use compare::{Comparison, Peer, compare};
 pub use error::LoadError;
+pub use exposition::exposition;
 pub use report::{Failure, MEASURES, Measure, Repetition, Report, Spread, headline, plain};
 pub use run::{Progress, measure};
 pub use settings::*;

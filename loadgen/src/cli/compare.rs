@@ -8,7 +8,7 @@ use clap::builder::RangedI64ValueParser;
 use super::CliError;
 use super::relay::{Load, Output, Spinner, Start};
 use super::ui::Interrupt;
-use crate::load::{REPETITIONS, compare};
+use crate::load::{REPETITIONS, compare, exposition};
 
 /// Starts a relay of each kind and measures them in turn (A B A B), so that what else the machine does falls on all.
 /// A ratio below 1 says that the subject has the smaller figure.
@@ -55,6 +55,7 @@ impl Arguments {
         match self.output {
             Output::Text => out.write_all(comparison.to_text().as_bytes())?,
             Output::Csv => out.write_all(comparison.to_csv().as_bytes())?,
+            Output::Prometheus => out.write_all(exposition(&comparison.reports()).as_bytes())?,
             Output::Json => {
                 writeln!(out, "{}", serde_json::to_string_pretty(&comparison).map_err(io::Error::from)?)?;
             }

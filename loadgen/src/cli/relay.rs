@@ -27,6 +27,8 @@ pub(super) enum Output {
     Json,
     /// One line for each figure
     Csv,
+    /// Metrics, for the textfile collector of Prometheus' node exporter
+    Prometheus,
 }
 
 /// Loadgen is the clients and the next relay, the relay under test is in the middle. It must take circuits from
@@ -212,6 +214,7 @@ impl Arguments {
         match self.output {
             Output::Text => out.write_all(report.to_text().as_bytes())?,
             Output::Csv => write!(out, "{}{}", Report::CSV_HEAD, report.csv_lines())?,
+            Output::Prometheus => out.write_all(load::exposition(&[&report]).as_bytes())?,
             Output::Json => {
                 writeln!(out, "{}", serde_json::to_string_pretty(&report).map_err(io::Error::from)?)?;
             }

@@ -179,7 +179,7 @@ impl Comparison {
             }
         }
         text.push('\n');
-        for report in std::iter::once(subject).chain(peers.iter().map(|peer| &peer.report)) {
+        for report in self.reports() {
             let platform = report.subject.platform.as_deref().unwrap_or("unknown version");
             let _ = write!(text, "\n{}: {platform}", report.subject.kind);
             for note in &report.notes {
@@ -194,10 +194,14 @@ impl Comparison {
         text
     }
 
+    /// What was found of each, the subject first.
+    pub fn reports(&self) -> Vec<&Report> {
+        std::iter::once(&self.subject).chain(self.peers.iter().map(|peer| &peer.report)).collect()
+    }
+
     /// One line for each figure.
     pub fn to_csv(&self) -> String {
-        let reports = std::iter::once(&self.subject).chain(self.peers.iter().map(|peer| &peer.report));
-        let lines: String = reports.map(Report::csv_lines).collect();
+        let lines: String = self.reports().into_iter().map(Report::csv_lines).collect();
         format!("{}{lines}", Report::CSV_HEAD)
     }
 }
