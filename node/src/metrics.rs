@@ -5,6 +5,7 @@
 //! keep working.
 
 pub mod ctor;
+mod figures;
 pub mod http;
 mod metric;
 pub mod page;
@@ -16,11 +17,17 @@ mod tests;
 
 pub use metric::{Kind, Metric};
 
+use std::sync::Arc;
+
+use figures::Figures;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
 /// The program's metrics, readable as pages.
 #[derive(Clone)]
-pub struct Exporter(PrometheusHandle);
+pub struct Exporter {
+    recorded: PrometheusHandle,
+    figures: Arc<Figures>,
+}
 
 /// Why there are no metrics.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +44,10 @@ pub fn install(program: &str, version: &str) -> Result<Exporter, MetricsError> {
     let (recorder, exporter) = recorder();
     metrics::set_global_recorder(recorder).map_err(|_| MetricsError::AlreadyInstalled)?;
     table::BUILD_INFO.gauge(&[("program", program), ("version", version)]).set(1.0);
+    for severity in ["err", "warn", "notice"] {
+        table::LOG_EVENTS.counter(&[("severity", severity)]).absolute(0);
+    }
+    table::LOG_EVENTS_SUPPRESSED.counter(&[]).absolute(0);
     Ok(exporter)
 }
 
@@ -52,14 +63,32 @@ fn recorder() -> (PrometheusRecorder, Exporter) {
     }
     let recorder = builder.build_recorder();
     metrics::with_local_recorder(&recorder, || table::ALL.iter().for_each(Metric::describe));
-    let exporter = Exporter(recorder.handle());
+    let exporter = Exporter { recorded: recorder.handle(), figures: Arc::default() };
     (recorder, exporter)
 }
 
 impl Exporter {
+    /// An exporter without a recorder: it shows only what it is given.
+    pub fn detached() -> Exporter {
+        recorder().1
+    }
+
+    /// Sets a counter that is counted elsewhere, with its fraction. One and the same metric is set so or by
+    /// [`Metric::counter`], never by both.
+    pub fn set_total(&self, metric: &Metric, labels: &[(&'static str, &str)], value: f64) {
+        self.figures.set_total(metric, labels, value);
+    }
+
+    /// Sets a histogram that is counted elsewhere: `counts` are the samples in each of its buckets and beyond the last,
+    /// `sum` is that of all samples. Not to be mixed with [`Metric::histogram`].
+    pub fn set_histogram(&self, metric: &Metric, labels: &[(&'static str, &str)], counts: &[u64], sum: f64) {
+        self.figures.set_histogram(metric, labels, counts, sum);
+    }
+
     /// Our own metrics in the Prometheus text format, the process's included.
     pub fn render(&self) -> String {
-        let mut page = self.0.render();
+        let mut page = self.recorded.render();
+        self.figures.write(&mut page);
         process::Process::read().write(&mut page);
         page
     }
@@ -71,6 +100,6 @@ impl Exporter {
 
     /// Sums up histogram samples, so that they take no memory however rarely the pages are read.
     pub fn upkeep(&self) {
-        self.0.run_upkeep();
+        self.recorded.run_upkeep();
     }
 }

@@ -45,6 +45,7 @@ use crate::exit::ExitSettings;
 use crate::exit::dns::resolv_conf::ResolvConfError;
 use crate::io::Shards;
 use crate::limits;
+use crate::load::Load;
 use crate::process::{self, Notice};
 use bandwidth::History;
 use describe::{Publicity, Standing};
@@ -89,6 +90,10 @@ pub struct Control {
     pub open_circuits: Cell<usize>,
     /// Links that relays have opened to us over IPv6, at the last look.
     pub links_from_relays_ipv6: Cell<u64>,
+    /// How much the relay does, and what keeps it from doing more.
+    pub load: RefCell<Load>,
+    /// It is shutting down.
+    pub draining: Cell<bool>,
     /// When all shards last answered.
     pub answered: Cell<Instant>,
     /// The metrics.
@@ -267,6 +272,7 @@ impl Control {
     /// Accepts nothing more, and lets circuits end by themselves for up to `patience`.
     pub async fn drain(&self, patience: Duration) {
         self.shards.drain();
+        self.draining.set(true);
         let begun = Instant::now();
         let mut progress = Duration::ZERO;
         while begun.elapsed() < patience {

@@ -23,6 +23,7 @@ pub mod circuit;
 pub mod counters;
 mod create;
 pub mod cross;
+pub mod durations;
 pub mod event;
 mod extend;
 pub mod ids;
@@ -135,6 +136,7 @@ impl Engine {
         self.counters.ids_leaving = self.circuits.ids_leaving();
         self.counters.peers = self.registry.peers();
         self.counters.queued_cells = self.pool.used();
+        self.counters.spare_bytes = self.pool.spare_bytes();
         self.counters.pending_creates = self.creates.len();
         self.counters.inbox_bytes = self.pool.charged_bytes();
         self.counters.dials_pending = self.registry.dials();

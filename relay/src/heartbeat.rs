@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use onionring_node::metrics::{Metric, page::Page, table};
 
+use crate::load::{Cause, Limits};
+
 /// Numbers of the whole relay: totals since its start, and gauges.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Totals {
@@ -37,6 +39,8 @@ pub struct Totals {
     pub circuits_shed: u64,
     /// Seconds that the shard which worked most has worked.
     pub busiest_seconds: u64,
+    /// Seconds for which each cause limited the relay, in the order of [`Cause::ALL`].
+    pub limited_seconds: [f64; Cause::ALL.len()],
 }
 
 impl Totals {
@@ -62,6 +66,8 @@ impl Totals {
             ports_exhausted: sum(table::PORTS_EXHAUSTED, &[]),
             circuits_shed: sum(table::CIRCUITS_SHED, &[]),
             busiest_seconds: page.values(table::SHARD_BUSY_SECONDS.name, &[]).fold(0.0, f64::max) as u64,
+            limited_seconds: Cause::ALL
+                .map(|cause| page.sum(table::LIMITED_SECONDS.name, &[("cause", cause.label())])),
         }
     }
 }
@@ -88,7 +94,8 @@ pub fn lines(now: &Totals, before: &Totals) -> Vec<String> {
         since(|t| t.connections[1]),
         exit(since(|t| t.exit_streams), since(|t| t.lookups[0])),
     );
-    vec![summary, load(since(|t| t.busiest_seconds), time), attention(&since)]
+    let busy = since(|t| t.busiest_seconds);
+    vec![summary, load(busy, time, &limits(now, before)), attention(&since)]
 }
 
 fn exit(streams: u64, lookups: u64) -> String {
@@ -98,15 +105,32 @@ fn exit(streams: u64, lookups: u64) -> String {
     }
 }
 
-/// Whether the relay could do more than it is asked to.
-fn load(busy: u64, time: Duration) -> String {
+/// What limited the relay between two heartbeats.
+fn limits(now: &Totals, before: &Totals) -> Limits {
+    let mut shares = [0.0; Cause::ALL.len()];
+    for (i, share) in shares.iter_mut().enumerate() {
+        *share = (now.limited_seconds[i] - before.limited_seconds[i]).max(0.0);
+    }
+    match shares.iter().sum::<f64>() {
+        sum if sum > 0.0 => Limits(shares.map(|share| share / sum)),
+        _ => Limits::default(),
+    }
+}
+
+/// Whether the relay could do more than it is asked to, and what keeps it from that.
+fn load(busy: u64, time: Duration, limits: &Limits) -> String {
     let percent = busy * 100 / time.as_secs().max(1);
-    let verdict = match percent {
-        0..70 => "there is room for more traffic",
-        70..90 => "it is near what this machine can do",
-        _ => "its processor limits this relay: more or faster cores would carry more",
-    };
-    format!("Heartbeat: the busiest core worked {percent} % of the time; {verdict}.")
+    let shares: Vec<String> = Cause::ALL
+        .into_iter()
+        .zip(limits.0)
+        .filter(|(_, share)| *share >= 0.005)
+        .map(|(cause, share)| format!("{} {:.0} %", cause.label().replace('_', " "), share * 100.0))
+        .collect();
+    format!(
+        "Heartbeat: the busiest shard worked {percent} % of the time. The relay was limited by {} ({}).",
+        limits.main().words(),
+        shares.join(", ")
+    )
 }
 
 fn attention(since: &impl Fn(fn(&Totals) -> u64) -> u64) -> String {
@@ -140,7 +164,7 @@ fn attention(since: &impl Fn(fn(&Totals) -> u64) -> u64) -> String {
 }
 
 /// Days, hours and minutes.
-fn duration(time: Duration) -> String {
+pub fn duration(time: Duration) -> String {
     let minutes = time.as_secs() / 60;
     let (days, hours, minutes) = (minutes / (24 * 60), minutes / 60 % 24, minutes % 60);
     match days {
@@ -151,7 +175,7 @@ fn duration(time: Duration) -> String {
 }
 
 /// Bytes in the unit that leaves one to four digits before the point.
-fn bytes(n: u64) -> String {
+pub fn bytes(n: u64) -> String {
     const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
     let mut value = n as f64;
     let mut unit = "bytes";
@@ -181,6 +205,7 @@ mod tests {
             connections: [300, 200],
             handshakes: 1_000_000,
             busiest_seconds: 6 * 3600 / 4 * 3,
+            limited_seconds: [60.0, 10.0, 0.0, 0.0, 30.0],
             ..Totals::default()
         }
     }
@@ -196,7 +221,8 @@ mod tests {
             "Heartbeat: up for 1 day 6:25 hours, with 4000 links, 50000 circuits and 12 streams. In the last 6:00 hours: \
              read 10.00 GiB, wrote 216.00 GiB (10.24 MiB a second), relayed 20000000 cells, answered 1000000 circuit \
              handshakes, accepted 300 connections and opened 200.",
-            "Heartbeat: the busiest core worked 75 % of the time; it is near what this machine can do.",
+            "Heartbeat: the busiest shard worked 75 % of the time. The relay was limited by its processor: more or faster \
+             cores, and NumCPUs, would carry more (processor 60 %, network 10 %, low demand 30 %).",
             "Heartbeat: nothing needs attention.",
         ];
         assert_eq!(lines(&busy(), &before), expected);
@@ -236,9 +262,16 @@ mod tests {
             "onionring_links{shard=\"0\"} 3\nonionring_links{shard=\"1\"} 4\n\
              onionring_dns_lookups_total{shard=\"0\",outcome=\"success\"} 5\n\
              onionring_dns_lookups_total{shard=\"0\",outcome=\"timeout\"} 1\n\
-             onionring_shard_busy_seconds_total{shard=\"0\"} 7\nonionring_shard_busy_seconds_total{shard=\"1\"} 9\n",
+             onionring_shard_busy_seconds_total{shard=\"0\"} 7\nonionring_shard_busy_seconds_total{shard=\"1\"} 9\n\
+             onionring_limited_seconds_total{cause=\"network\"} 1.5\n",
         );
-        let expected = Totals { links: 7, lookups: [6, 1], busiest_seconds: 9, ..Totals::default() };
+        let expected = Totals {
+            links: 7,
+            lookups: [6, 1],
+            busiest_seconds: 9,
+            limited_seconds: [0.0, 1.5, 0.0, 0.0, 0.0],
+            ..Totals::default()
+        };
         assert_eq!(Totals::read(&page, Duration::ZERO), expected);
     }
 }

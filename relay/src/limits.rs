@@ -347,5 +347,8 @@ pub const STOP_TIME: Duration = Duration::from_secs(10);
 /// Bytes of `DirPortFrontPage`; a longer one is not shown.
 pub const DIR_FRONT_PAGE: u64 = 1 << 20;
 
+/// How often a shard looks how late its timers fire.
+pub const PULSE: Duration = Duration::from_secs(1);
+
 /// How often a shutdown says how many circuits it still waits for.
 pub const DRAIN_PROGRESS: Duration = Duration::from_secs(5);

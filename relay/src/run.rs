@@ -40,10 +40,10 @@ use crate::exit::dns::resolv_conf::ResolvConfError;
 use crate::io::check::SystemLacks;
 use crate::io::net::BindError;
 use crate::io::{self, Setup, StartError};
+use crate::metrics_port;
 use crate::process::{self, Notice, PidFile};
 use crate::startup::System;
 use crate::streams::{Served, Streams};
-use crate::{metrics_port, telemetry};
 use reload::log_options;
 
 mod reload;
@@ -240,7 +240,7 @@ pub fn run(start: Start, hidden: Hidden) -> Result<(), RunError> {
     };
     let shards = io::start(setup, move |shard| {
         let index = shard.engine(|engine, _| engine.shard());
-        shard.spawn(telemetry::pulse(index));
+        shard.spawn(shard.clone().pulse());
         Box::new(Streams::new(shard, usize::from(index.0), &served))
     })?;
     let bandwidth = History::load(&config.directories.data, now).unwrap_or_else(|failure| {
@@ -266,6 +266,8 @@ pub fn run(start: Start, hidden: Hidden) -> Result<(), RunError> {
         fatal: RefCell::default(),
         open_circuits: Cell::new(0),
         links_from_relays_ipv6: Cell::new(0),
+        load: RefCell::default(),
+        draining: Cell::new(false),
         answered: Cell::new(Instant::now()),
         exporter,
         rng: RefCell::new(rng),
@@ -326,13 +328,12 @@ async fn serve(
         let listener = io::net::adopt_listener(listener);
         tasks.push(glommio::spawn_local(port::serve(listener, control.directory.clone(), clock)));
     }
-    let pages = Rc::new(control.exporter.clone());
     for listener in metrics_ports {
         let listener = io::net::adopt_listener(listener);
         tasks.push(glommio::spawn_local(metrics_port::serve(
             listener,
             control.metrics_policy.clone(),
-            pages.clone(),
+            control.clone(),
         )));
     }
     if let Some(every) = process::watchdog_interval() {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use onionring_node::metrics::table;
 
+use crate::dir;
 use crate::dir::clock::Clocks;
 use crate::dir::directory::Directory;
 use crate::dir::stream::{DirStreams, EngineIo};
@@ -83,6 +84,10 @@ impl StreamHandler for Streams {
 async fn sweep(shard: Rc<Shard>, number: usize, requests: Rc<RefCell<DirStreams<StreamRef>>>) {
     let shard_label = number.to_string();
     let served = table::DIRECTORY_SERVED_BYTES.counter(&[("shard", &shard_label)]);
+    for status in dir::serve::STATUSES {
+        let labels = [("shard", shard_label.as_str()), ("status", &status.to_string())];
+        table::DIRECTORY_REQUESTS.counter(&labels).absolute(0);
+    }
     loop {
         glommio::timer::sleep(limits::DIR_SWEEP).await;
         shard.engine(|engine, now| requests.borrow_mut().handle_timeout(&mut EngineIo { engine, now }, now));

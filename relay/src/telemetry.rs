@@ -1,17 +1,18 @@
 //! From what shards count to metrics: off the fast path, where plain numbers become handles and names.
 
-use std::time::{Duration, Instant};
+use std::collections::BTreeMap;
 
-use onionring_node::metrics::table;
+use onionring_node::metrics::{Exporter, Metric, table};
 use onionring_proto::cell::Command;
 
 use crate::engine::counters::Counters;
+use crate::engine::durations::Durations;
 use crate::engine::ids::ShardIndex;
 use crate::engine::queue::CellPool;
 use crate::io::shard::IoCounters;
 
 /// Puts the counters of one shard into the metrics. Called every few seconds, from any thread.
-pub fn publish(shard: ShardIndex, engine: &Counters, io: &IoCounters) {
+pub fn publish(exporter: &Exporter, shard: ShardIndex, engine: &Counters, io: &IoCounters) {
     let shard = shard.0.to_string();
     let only_shard = [("shard", shard.as_str())];
     let with = |name: &'static str, value: &'static str| [("shard", shard.as_str()), (name, value)];
@@ -21,8 +22,8 @@ pub fn publish(shard: ShardIndex, engine: &Counters, io: &IoCounters) {
     for (kind, n) in ["client", "relay_in", "relay_out"].into_iter().zip(engine.links_opened) {
         table::LINKS_OPENED.counter(&with("kind", kind)).absolute(n);
     }
-    for (reason, n) in &engine.links_closed {
-        table::LINKS_CLOSED.counter(&with("reason", reason)).absolute(*n);
+    for (reason, n) in from_zero(&known::LINKS_CLOSED, &engine.links_closed) {
+        table::LINKS_CLOSED.counter(&with("reason", reason)).absolute(n);
     }
     table::CONNECTIONS_ACCEPTED.counter(&only_shard).absolute(io.accepted);
     table::CONNECTIONS_NOT_ACCEPTED.counter(&only_shard).absolute(io.accept_errors);
@@ -53,26 +54,26 @@ pub fn publish(shard: ShardIndex, engine: &Counters, io: &IoCounters) {
     table::CELLS_RELAYED_OUTBOUND.counter(&only_shard).absolute(outbound);
     table::CELLS_RELAYED_INBOUND.counter(&only_shard).absolute(inbound);
     table::CELLS_RECOGNISED.counter(&only_shard).absolute(engine.recognised);
-    for (reason, n) in &engine.cells_ignored {
-        table::CELLS_IGNORED.counter(&with("reason", reason)).absolute(*n);
+    for (reason, n) in from_zero(&known::CELLS_IGNORED, &engine.cells_ignored) {
+        table::CELLS_IGNORED.counter(&with("reason", reason)).absolute(n);
     }
     table::QUEUED_CELLS.gauge(&only_shard).set(engine.queued_cells as f64);
     table::CROSSED_CELLS.counter(&only_shard).absolute(engine.crossed);
 
     table::CIRCUITS.gauge(&only_shard).set(engine.circuits as f64);
     for (outcome, kinds) in [("success", &engine.handshakes_done), ("failed", &engine.handshakes_failed)] {
-        for (kind, n) in kinds {
+        for (kind, n) in from_zero(&known::HANDSHAKES, kinds) {
             let labels = [("shard", shard.as_str()), ("handshake", kind), ("outcome", outcome)];
-            table::CIRCUIT_HANDSHAKES.counter(&labels).absolute(*n);
+            table::CIRCUIT_HANDSHAKES.counter(&labels).absolute(n);
         }
     }
-    for (reason, n) in &engine.creates_refused {
-        table::CIRCUIT_HANDSHAKES_REFUSED.counter(&with("reason", reason)).absolute(*n);
+    for (reason, n) in from_zero(&known::HANDSHAKES_REFUSED, &engine.creates_refused) {
+        table::CIRCUIT_HANDSHAKES_REFUSED.counter(&with("reason", reason)).absolute(n);
     }
     table::CIRCUIT_HANDSHAKES_SHED.counter(&only_shard).absolute(engine.creates_shed);
     table::CIRCUIT_HANDSHAKES_WAITING.gauge(&only_shard).set(engine.pending_creates as f64);
-    for (reason, n) in &engine.circuits_closed {
-        table::CIRCUITS_CLOSED.counter(&with("reason", reason)).absolute(*n);
+    for (reason, n) in from_zero(&known::CIRCUITS_CLOSED, &engine.circuits_closed) {
+        table::CIRCUITS_CLOSED.counter(&with("reason", reason)).absolute(n);
     }
     table::CIRCUITS_SHED.counter(&only_shard).absolute(engine.circuits_shed);
 
@@ -80,33 +81,87 @@ pub fn publish(shard: ShardIndex, engine: &Counters, io: &IoCounters) {
     for (kind, n) in ["begin", "begin_dir", "resolve"].into_iter().zip(engine.streams_opened) {
         table::STREAMS_OPENED.counter(&with("kind", kind)).absolute(n);
     }
-    for (reason, n) in &engine.stream_ends {
-        table::STREAMS_ENDED.counter(&with("reason", reason)).absolute(*n);
+    for (reason, n) in from_zero(&known::STREAMS_ENDED, &engine.stream_ends) {
+        table::STREAMS_ENDED.counter(&with("reason", reason)).absolute(n);
     }
 
     let queued_bytes = engine.queued_cells * CellPool::BYTES_PER_CELL;
     table::MEMORY_BYTES.gauge(&with("owner", "circuits")).set(queued_bytes as f64);
     table::MEMORY_BYTES.gauge(&with("owner", "streams")).set(engine.inbox_bytes as f64);
+    table::MEMORY_BYTES.gauge(&with("owner", "spare")).set(engine.spare_bytes as f64);
     table::MEMORY_FREED_BYTES.counter(&with("owner", "circuits")).absolute(engine.bytes_shed);
+
+    table::SOCKET_WRITES.counter(&only_shard).absolute(io.writes);
+    table::SOCKET_WAITS.counter(&only_shard).absolute(io.writes_held);
+    let [open, closed] = engine.windows;
+    table::STREAM_WINDOWS_OPEN.counter(&only_shard).absolute(open);
+    table::STREAM_WINDOWS_CLOSED.counter(&only_shard).absolute(closed);
+    exporter.set_total(&table::SHARD_BUSY_SECONDS, &only_shard, io.busy.as_secs_f64());
+    exporter.set_total(&table::SHARD_CPU_SECONDS, &only_shard, io.cpu.as_secs_f64());
+    let histogram = |metric: Metric, durations: &Durations| {
+        exporter.set_histogram(&metric, &only_shard, durations.counts(), durations.sum().as_secs_f64());
+    };
+    histogram(table::SHARD_LAG_SECONDS, &io.lag);
+    histogram(table::CELL_QUEUE_SECONDS, &engine.queue_delay);
+    histogram(table::CIRCUIT_HANDSHAKE_WAIT_SECONDS, &engine.create_wait);
+    histogram(table::CIRCUIT_HANDSHAKE_WORK_SECONDS, &io.create_work);
+    histogram(table::TLS_HANDSHAKE_SECONDS, &io.tls_time);
 }
 
-/// Measures the shard it runs on, once a second and for ever: how busy its thread is and how late its timers fire.
-pub async fn pulse(shard: ShardIndex) {
-    let shard = shard.0.to_string();
-    let busy_seconds = table::SHARD_BUSY_SECONDS.counter(&[("shard", &shard)]);
-    let lag = table::SHARD_LAG_SECONDS.histogram(&[("shard", &shard)]);
-    let mut busy = Duration::ZERO;
-    loop {
-        let started = Instant::now();
-        glommio::timer::sleep(PULSE).await;
-        lag.record(started.elapsed().saturating_sub(PULSE));
-        // What the executor tells is what was added since it was asked last.
-        busy += glommio::executor().executor_stats().total_runtime();
-        busy_seconds.absolute(busy.as_secs());
-    }
+/// What was counted by label, with a zero for each of the `known` labels that was not: a counter that first appears with
+/// what it counts looks as if nothing had happened.
+fn from_zero(
+    known: &'static [&'static str],
+    counted: &BTreeMap<&'static str, u64>,
+) -> BTreeMap<&'static str, u64> {
+    let mut all: BTreeMap<_, _> = known.iter().map(|&label| (label, 0)).collect();
+    all.extend(counted);
+    all
 }
 
-const PULSE: Duration = Duration::from_secs(1);
+/// Labels to expect of a relay that is used as relays are. What only broken or hostile peers bring about appears when it
+/// happens.
+mod known {
+    pub const LINKS_CLOSED: [&str; 7] =
+        ["connection", "handshake_timeout", "idle", "overrun", "dial_shed", "shutdown", "unexpected_cell"];
+    pub const CELLS_IGNORED: [&str; 4] =
+        ["unknown_circuit", "unknown_stream", "circuit_id_in_use", "stream_id_in_use"];
+    pub const HANDSHAKES: [&str; 3] = ["fast", "ntor", "ntor_v3"];
+    pub const HANDSHAKES_REFUSED: [&str; 7] = [
+        "shed",
+        "waited_too_long",
+        "circuits_of_link",
+        "circuits_of_shard",
+        "draining",
+        "unknown_onion_key",
+        "tap",
+    ];
+    pub const CIRCUITS_CLOSED: [&str; 11] = [
+        "destroyed_by_client_side",
+        "destroyed_by_far_side",
+        "link_closed",
+        "queue_overrun",
+        "inbox_overrun",
+        "extend_failed",
+        "extend_timeout",
+        "circuit_ids_exhausted",
+        "unrecognised",
+        "relay_length",
+        "sendme_unexpected",
+    ];
+    pub const STREAMS_ENDED: [&str; 10] = [
+        "misc",
+        "resolve_failed",
+        "connect_refused",
+        "exit_policy",
+        "done",
+        "timeout",
+        "no_route",
+        "resource_limit",
+        "conn_reset",
+        "not_directory",
+    ];
+}
 
 #[cfg(test)]
 mod tests {
@@ -124,6 +179,19 @@ mod tests {
         counters.creates_refused.insert("draining", 1);
         counters.cells_ignored.insert("unknown_stream", 1);
         counters.stream_ends.insert("done", 1);
-        publish(ShardIndex(3), &counters, &IoCounters::default());
+        publish(&Exporter::detached(), ShardIndex(3), &counters, &IoCounters::default());
+    }
+
+    #[test]
+    fn shards_count_durations_by_the_bounds_of_the_table() {
+        let bounds = Durations::BOUNDS.map(|micros| micros as f64 / 1e6);
+        assert_eq!(bounds, table::SHARD_SECONDS);
+    }
+
+    #[test]
+    fn what_never_happened_is_counted_as_never() {
+        let counted = BTreeMap::from([("idle", 3), ("rare", 1)]);
+        let expected = BTreeMap::from([("idle", 3), ("rare", 1), ("overrun", 0)]);
+        assert_eq!(from_zero(&["idle", "overrun"], &counted), expected);
     }
 }

@@ -15,6 +15,10 @@ pub trait Pages {
     fn own(&self) -> String;
     /// `/metrics/tor`.
     fn ctor(&self) -> String;
+    /// `/`, for people: an HTML document that needs nothing else.
+    fn front(&self) -> String {
+        INDEX.to_owned()
+    }
 }
 
 impl Pages for Exporter {
@@ -37,6 +41,9 @@ pub fn is_allowed(policy: &ExitPolicy, peer: IpAddr) -> bool {
 
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 const HTML: &str = "text/html; charset=utf-8";
+
+/// Browsers are to load nothing that the page may name, and to run nothing.
+const SELF_CONTAINED: &str = "Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'\r\nX-Content-Type-Options: nosniff\r\n";
 
 const INDEX: &str = "<!doctype html>\n<title>onionring metrics</title>\n<ul>\n\
     <li><a href=\"/metrics\">/metrics</a>: this program's metrics\n\
@@ -77,7 +84,7 @@ pub fn respond(request: &[u8], pages: &impl Pages) -> Option<Vec<u8>> {
     let path = head.path.unwrap_or_default();
     let path = path.split_once('?').map_or(path, |(path, _)| path);
     Some(match path {
-        "/" => response("200 OK", HTML, "", INDEX, with_body),
+        "/" => response("200 OK", HTML, SELF_CONTAINED, &pages.front(), with_body),
         "/metrics" => response("200 OK", TEXT, "", &pages.own(), with_body),
         "/metrics/tor" => response("200 OK", TEXT, "", &pages.ctor(), with_body),
         _ => response("404 Not Found", TEXT, "", "see /metrics\n", with_body),

@@ -10,9 +10,9 @@ use super::metric::{Kind, Metric};
 const NETWORK_SECONDS: &[f64] =
     &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
-/// Bounds for times within the relay: queues, loops.
-const LOCAL_SECONDS: &[f64] =
-    &[0.000_01, 0.000_05, 0.000_1, 0.000_5, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
+/// Bounds for times that shards count themselves: queues, loops, handshakes.
+pub const SHARD_SECONDS: &[f64] =
+    &[0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
 
 macro_rules! kind {
     (counter) => {
@@ -80,6 +80,8 @@ table! {
     TLS_HANDSHAKES "onionring_tls_handshakes_total" counter ["shard", "outcome"]
         "TLS handshakes of both directions, by outcome: success, shed, or why they failed (closed, timeout, tls, \
          connection).";
+    TLS_HANDSHAKE_SECONDS "onionring_tls_handshake_seconds" SHARD_SECONDS ["shard"]
+        "How long successful TLS handshakes took, from the connection on, both directions.";
     LINK_READ_BYTES "onionring_link_read_bytes_total" counter ["shard"]
         "Bytes of cells read from links.";
     LINK_WRITTEN_BYTES "onionring_link_written_bytes_total" counter ["shard"]
@@ -102,6 +104,8 @@ table! {
         "Cells and messages without effect, by reason.";
     QUEUED_CELLS "onionring_queued_cells" gauge ["shard"]
         "Cells waiting in circuits' queues for their link.";
+    CELL_QUEUE_SECONDS "onionring_cell_queue_seconds" SHARD_SECONDS ["shard"]
+        "How long cells waited in a circuit's queue for their link; one of every batch that was taken for a link counts.";
     CROSSED_CELLS "onionring_crossed_cells_total" counter ["shard"]
         "Cells and messages received from other shards.";
 
@@ -116,6 +120,10 @@ table! {
         "Circuit handshakes refused because too many waited.";
     CIRCUIT_HANDSHAKES_WAITING "onionring_circuit_handshakes_waiting" gauge ["shard"]
         "Circuit handshakes waiting for their turn.";
+    CIRCUIT_HANDSHAKE_WAIT_SECONDS "onionring_circuit_handshake_wait_seconds" SHARD_SECONDS ["shard"]
+        "How long circuit handshakes waited for their turn, those included that had then waited too long.";
+    CIRCUIT_HANDSHAKE_WORK_SECONDS "onionring_circuit_handshake_work_seconds" SHARD_SECONDS ["shard"]
+        "How long the public-key work of circuit handshakes took.";
     CIRCUITS_CLOSED "onionring_circuits_closed_total" counter ["shard", "reason"]
         "Circuits closed, by what closed them here.";
 
@@ -154,12 +162,34 @@ table! {
         "Name servers passed over because they fail.";
 
     // Load.
+    LIMITED_BY "onionring_limited_by" gauge ["cause"]
+        "What keeps the relay from relaying more, over the last ten seconds: shares that add up to 1. processor: a \
+         shard's thread is busy. network: sockets of links are full. rate_limit: the configured bandwidth is used up. \
+         circuit_windows: clients have not acknowledged what they were sent. low_demand: nothing does.";
+    LIMITED_SECONDS "onionring_limited_seconds_total" counter ["cause"]
+        "The same over the whole life of the relay: the time for which each cause kept it from relaying more.";
     SHARD_BUSY_SECONDS "onionring_shard_busy_seconds_total" counter ["shard"]
-        "Time the shard's thread worked.";
-    SHARD_LAG_SECONDS "onionring_shard_lag_seconds" LOCAL_SECONDS ["shard"]
+        "Time the shard's thread worked, and waited for the processor while it had work.";
+    SHARD_CPU_SECONDS "onionring_shard_cpu_seconds_total" counter ["shard"]
+        "CPU time of the shard's thread.";
+    OWNER_CPU_SECONDS "onionring_cpu_seconds_total" counter ["owner"]
+        "CPU time of the process, by what spent it: the shards, the control thread, and others, such as the thread for \
+         directory documents.";
+    SOCKET_WRITES "onionring_socket_writes_total" counter ["shard"]
+        "Writes of TLS records to links' sockets.";
+    SOCKET_WAITS "onionring_socket_waits_total" counter ["shard"]
+        "Writes to links' sockets that had to wait because the socket was full.";
+    STREAM_WINDOWS_OPEN "onionring_stream_windows_open_total" counter ["shard"]
+        "Times that bytes of a stream could be sent to its client.";
+    STREAM_WINDOWS_CLOSED "onionring_stream_windows_closed_total" counter ["shard"]
+        "Times that bytes of a stream had to wait until its client had acknowledged others.";
+    SHARD_LAG_SECONDS "onionring_shard_lag_seconds" SHARD_SECONDS ["shard"]
         "How late the shard's timer fired, sampled once a second.";
     MEMORY_BYTES "onionring_memory_bytes" gauge ["shard", "owner"]
-        "Memory held, by what it is for.";
+        "Memory held, by what it is for: cells that wait (circuits), bytes of streams that wait (streams), and what is kept \
+         for more cells (spare).";
+    DIRECTORY_MEMORY_BYTES "onionring_directory_memory_bytes" gauge []
+        "Memory of directory documents, as they are served.";
     MEMORY_LIMIT_BYTES "onionring_memory_limit_bytes" gauge []
         "MaxMemInQueues as it is in force.";
     MEMORY_FREED_BYTES "onionring_memory_freed_bytes_total" counter ["shard", "owner"]

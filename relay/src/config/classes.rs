@@ -97,7 +97,7 @@ const SUPPORTED: &[(&str, &str)] = &[
     ("LogTimeGranularity", "Rounds the times in the log."),
     ("MaxAdvertisedBandwidth", "The most bandwidth to publish, at least 38400 bytes."),
     ("MaxMemInQueues", "Memory for what is queued; by default 3/4 of the memory, or 2/5 of it from 8 GB on, at most 8 GB."),
-    ("MetricsPort", "A port for Prometheus. `/metrics` has this program's names (`onionring_*`), `/metrics/tor` those of C tor (`tor_relay_*`)."),
+    ("MetricsPort", "A port for Prometheus and browsers. `/` shows how the relay is, `/metrics` has this program's names (`onionring_*`), `/metrics/tor` those of C tor (`tor_relay_*`)."),
     ("MetricsPortPolicy", "Who may connect to it; nobody by default."),
     ("MyFamily", "Other relays of the same operator."),
     ("Nickname", "The relay's name, 1 to 19 letters and digits."),

@@ -2,19 +2,25 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use crossbeam::channel;
 use glommio::timer::sleep;
+use nix::time::{ClockId, clock_gettime};
+use onionring_node::metrics::http::Pages;
 use onionring_node::metrics::page::Page;
 use onionring_node::metrics::table;
+use onionring_proto::netdoc::text::Fingerprint;
 use tracing::{info, warn};
 
 use super::Control;
 use crate::dir::fetch::FetchState;
 use crate::dir::publish::PublishState;
 use crate::io::control::Control as ShardMessage;
+use crate::load::{Cause, Totals};
 use crate::process::{self, Notice};
+use crate::status_page::{self, Status};
 use crate::{heartbeat, telemetry};
 
 /// How often counters are read.
@@ -37,14 +43,16 @@ impl Control {
             }
             drop(sender);
             sleep(REPORT_INTERVAL).await;
-            let (mut heard, mut circuits, mut bytes, mut from_ipv6) = (0, 0, [0; 2], 0);
+            let (mut heard, mut circuits, mut from_ipv6) = (0, 0, 0);
+            let mut totals = Totals { at: begun.elapsed(), ..Totals::default() };
+            let mut shards_cpu = Duration::ZERO;
             while let Ok((shard, counters)) = answers.try_recv() {
                 let (counters, io) = &*counters;
-                telemetry::publish(shard, counters, io);
+                telemetry::publish(&self.exporter, shard, counters, io);
+                totals.add(shard, counters, io);
+                shards_cpu += io.cpu;
                 circuits += counters.circuits;
                 from_ipv6 += counters.links_from_relays_ipv6;
-                bytes[0] += counters.link_bytes_in;
-                bytes[1] += counters.link_bytes_out;
                 heard += 1;
             }
             self.exporter.upkeep();
@@ -54,13 +62,37 @@ impl Control {
                 self.open_circuits.set(circuits);
                 self.links_from_relays_ipv6.set(from_ipv6);
                 let mut history = self.bandwidth.borrow_mut();
-                history.observe(Self::now(), begun.elapsed(), bytes);
+                history.observe(Self::now(), totals.at, [totals.read_bytes, totals.written_bytes]);
                 self.standing.borrow_mut().observed = history.observed();
+                self.show_load(totals);
+                self.show_cpu(shards_cpu);
             }
             if saved.elapsed() >= SAVE_INTERVAL {
                 saved = Instant::now();
                 self.save_bandwidth();
             }
+        }
+    }
+
+    /// What keeps the relay from doing more, as metrics.
+    fn show_load(&self, totals: Totals) {
+        let mut load = self.load.borrow_mut();
+        load.observe(totals);
+        let now = load.limits();
+        for ((cause, share), seconds) in Cause::ALL.into_iter().zip(now.0).zip(load.seconds()) {
+            let labels = [("cause", cause.label())];
+            table::LIMITED_BY.gauge(&labels).set(share);
+            self.exporter.set_total(&table::LIMITED_SECONDS, &labels, seconds);
+        }
+    }
+
+    /// Who spent the CPU time of the process, as metrics. To be called on the control thread.
+    fn show_cpu(&self, shards: Duration) {
+        let Ok(control) = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map(Duration::from) else { return };
+        let process = clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID).map_or(Duration::ZERO, Duration::from);
+        let others = process.saturating_sub(shards + control);
+        for (owner, time) in [("shards", shards), ("control", control), ("others", others)] {
+            self.exporter.set_total(&table::OWNER_CPU_SECONDS, &[("owner", owner)], time.as_secs_f64());
         }
     }
 
@@ -117,6 +149,14 @@ impl Control {
         fetched: Rc<RefCell<FetchState>>,
         published: Rc<RefCell<PublishState>>,
     ) {
+        let mut counted = Weak::new();
+        // A counter that first appears with what it counts looks as if nothing had happened.
+        for outcome in ["connect", "broken", "timeout", "refused", "unfit"] {
+            table::DIRECTORY_FETCHES.counter(&[("outcome", outcome)]).absolute(0);
+        }
+        for outcome in ["refused", "lost", "unreachable"] {
+            table::DESCRIPTOR_UPLOADS.counter(&[("outcome", outcome)]).absolute(0);
+        }
         loop {
             {
                 let state = fetched.borrow();
@@ -133,6 +173,10 @@ impl Control {
                 ("extra_info", documents.extra_infos.len()),
                 ("microdescriptor", documents.microdescs.len()),
             ];
+            if counted.as_ptr() != Arc::as_ptr(&documents) {
+                counted = Arc::downgrade(&documents);
+                table::DIRECTORY_MEMORY_BYTES.gauge(&[]).set(documents.bytes() as f64);
+            }
             for (kind, count) in held {
                 table::DIRECTORY_DOCUMENTS.gauge(&[("kind", kind)]).set(count as f64);
             }
@@ -148,5 +192,31 @@ impl Control {
             }
             sleep(REPORT_INTERVAL).await;
         }
+    }
+}
+
+impl Pages for Control {
+    fn own(&self) -> String {
+        self.exporter.render()
+    }
+
+    fn ctor(&self) -> String {
+        self.exporter.render_ctor()
+    }
+
+    fn front(&self) -> String {
+        let (publicity, standing) = (self.publicity.borrow(), self.standing.borrow());
+        let addresses = publicity.addresses().into_iter();
+        let load = self.load.borrow();
+        let status = Status {
+            nickname: publicity.nickname.as_str().to_owned(),
+            fingerprint: Fingerprint(self.identity.borrow().server().rsa_id).to_string(),
+            addresses: addresses.map(|at| (at.to_string(), standing.reaches(at))).collect(),
+            uptime: Self::now().since(self.started),
+            rates: load.rates(),
+            limits: load.limits(),
+            draining: self.draining.get(),
+        };
+        status_page::render(&status, &Page::parse(&self.exporter.render()))
     }
 }

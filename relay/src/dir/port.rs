@@ -28,6 +28,11 @@ const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 /// Serves requests for ever; drop it to stop listening. Answers under way go on.
 pub async fn serve(listener: TcpListener, directory: Arc<Directory>, clock: Clock) {
     let open = Rc::new(Cell::new(0usize));
+    let statuses = serve::STATUSES.map(|status| status.to_string());
+    for status in statuses.iter().map(String::as_str).chain(["busy"]) {
+        table::DIRECTORY_PORT_REQUESTS.counter(&[("status", status)]).absolute(0);
+    }
+    table::DIRECTORY_PORT_SERVED_BYTES.counter(&[]).absolute(0);
     loop {
         let stream = match listener.accept().await {
             Ok(stream) => stream,

@@ -37,6 +37,9 @@ const FRONT_PAGE: Duration = Duration::from_secs(20 * 60);
 /// A descriptor older than this is not given out to those who ask for a relay's current one.
 const CURRENT_MAX: Duration = Duration::from_secs(24 * 3600);
 
+/// The statuses of most answers.
+pub const STATUSES: [u16; 4] = [200, 304, 404, 503];
+
 const NOT_FOUND: (u16, &str) = (404, "Not found");
 const NOT_MODIFIED: (u16, &str) = (304, "Not modified");
 

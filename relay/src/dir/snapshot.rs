@@ -41,6 +41,15 @@ impl DirSnapshot {
         }
     }
 
+    /// Bytes of all documents. Takes a look at every one of them.
+    pub fn bytes(&self) -> usize {
+        let consensuses = [&self.ns, &self.microdesc].into_iter().flatten().map(|consensus| consensus.size());
+        let certs = self.certs.values().map(|cert| cert.text.len());
+        let microdescs = self.microdescs.values().map(|text| text.len());
+        let routers = self.descriptors.by_digest.values().chain(self.extra_infos.by_digest.values());
+        consensuses.chain(certs).chain(microdescs).chain(routers.map(|doc| doc.text.len())).sum()
+    }
+
     /// The place of a consensus of a flavour.
     pub(super) fn consensus_mut(&mut self, flavor: Flavor) -> &mut Option<Arc<StoredConsensus>> {
         match flavor {
@@ -111,6 +120,11 @@ impl StoredConsensus {
         let mut with = self.clone();
         with.diffs.insert(base, diff);
         with
+    }
+
+    /// Bytes of all forms, and of all forms of diffs.
+    fn size(&self) -> usize {
+        self.whole.size() + self.diffs.values().map(Encoded::size).sum::<usize>()
     }
 
     /// A diff from the first of `bases` from which there is one.

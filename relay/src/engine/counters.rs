@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 
 use onionring_proto::cell::Command;
 
+use super::durations::Durations;
+
 /// Totals since the start of the shard, and gauges as of the last call of `Engine::counters`.
 #[derive(Clone, Debug)]
 pub struct Counters {
@@ -22,6 +24,8 @@ pub struct Counters {
     pub streams: usize,
     /// Gauge: cells waiting to be sent.
     pub queued_cells: usize,
+    /// Gauge: bytes held ready for more cells that wait.
+    pub spare_bytes: usize,
     /// Gauge: CREATE cells waiting for their public-key work.
     pub pending_creates: usize,
     /// Gauge: bytes of streams waiting for the driver.
@@ -38,6 +42,9 @@ pub struct Counters {
     pub cells_in: [u64; 256],
     /// Cells sent from circuits' queues.
     pub cells_out: u64,
+    /// How long cells waited in their circuit's queue on a link: of every batch that was taken for a link, the last
+    /// cell.
+    pub queue_delay: Durations,
     /// Bytes of cells received on links.
     pub link_bytes_in: u64,
     /// Bytes of cells sent on links.
@@ -68,6 +75,8 @@ pub struct Counters {
     pub handshakes_done: BTreeMap<&'static str, u64>,
     /// Circuit handshakes refused, by kind.
     pub handshakes_failed: BTreeMap<&'static str, u64>,
+    /// How long circuit handshakes waited for their public-key work.
+    pub create_wait: Durations,
     /// CREATE cells refused, by reason.
     pub creates_refused: BTreeMap<&'static str, u64>,
     /// Those of them that were refused because too many were waiting.
@@ -82,6 +91,8 @@ pub struct Counters {
     pub streams_opened: [u64; 3],
     /// Bytes from clients for streams, and from streams for clients.
     pub stream_bytes: [u64; 2],
+    /// How often the driver asked whether bytes for a client may be sent: and they might, and windows were closed.
+    pub windows: [u64; 2],
     /// Streams ended by this side, by END reason.
     pub stream_ends: BTreeMap<&'static str, u64>,
 }
@@ -96,6 +107,7 @@ impl Default for Counters {
             peers: 0,
             streams: 0,
             queued_cells: 0,
+            spare_bytes: 0,
             pending_creates: 0,
             inbox_bytes: 0,
             dials_pending: 0,
@@ -104,6 +116,7 @@ impl Default for Counters {
             batches_waiting: 0,
             cells_in: [0; 256],
             cells_out: 0,
+            queue_delay: Durations::default(),
             link_bytes_in: 0,
             link_bytes_out: 0,
             padding_sent: 0,
@@ -119,6 +132,7 @@ impl Default for Counters {
             circuits_closed: BTreeMap::new(),
             handshakes_done: BTreeMap::new(),
             handshakes_failed: BTreeMap::new(),
+            create_wait: Durations::default(),
             creates_refused: BTreeMap::new(),
             creates_shed: 0,
             cells_ignored: BTreeMap::new(),
@@ -126,6 +140,7 @@ impl Default for Counters {
             bytes_shed: 0,
             streams_opened: [0; 3],
             stream_bytes: [0; 2],
+            windows: [0; 2],
             stream_ends: BTreeMap::new(),
         }
     }

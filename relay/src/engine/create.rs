@@ -154,6 +154,7 @@ impl Engine {
 
     fn create_circuit(&mut self, now: Mono, pending: Pending) {
         let Pending { since, leg, command, body, facts } = pending;
+        self.counters.create_wait.record(now.since(since));
         if now.since(since) > self.snapshot.params.create_wait {
             return self.refuse_create(now, leg, "waited_too_long", DestroyReason::ResourceLimit);
         }

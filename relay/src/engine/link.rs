@@ -471,7 +471,10 @@ impl Engine {
             State::Handshake(_) => NO_CIRCUITS,
         };
         let before = out.len();
-        let cells = link.queue.fill(&mut self.pool, now, version, out, until);
+        let (cells, waited) = link.queue.fill(&mut self.pool, now, version, out, until);
+        if let Some(since) = waited {
+            self.counters.queue_delay.record(now.since(since));
+        }
         self.counters.cells_out += cells as u64;
         self.counters.link_bytes_out += (out.len() - before) as u64;
         if let Some(padding) = &mut link.padding

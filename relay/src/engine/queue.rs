@@ -84,6 +84,11 @@ impl CellPool {
         self.used * Self::BYTES_PER_CELL + self.charged_bytes
     }
 
+    /// Bytes of slots that no cell is in.
+    pub fn spare_bytes(&self) -> usize {
+        (self.slots.capacity() - self.used) * Self::BYTES_PER_CELL
+    }
+
     /// Whether nothing more may wait.
     pub fn is_full(&self) -> bool {
         self.used + self.charged_bytes / Self::BYTES_PER_CELL >= self.limit
@@ -405,7 +410,8 @@ impl LinkQueue {
     }
 
     /// Appends to `out` what goes next, until `out` holds `until` bytes or nothing is left. Returns the number of
-    /// circuits' cells appended. The last cell may take `out` beyond `until` by less than its size.
+    /// circuits' cells appended, and since when the last of them waited. The last cell may take `out` beyond `until` by
+    /// less than its size.
     pub fn fill(
         &mut self,
         pool: &mut CellPool,
@@ -413,7 +419,7 @@ impl LinkQueue {
         version: LinkVersion,
         out: &mut Vec<u8>,
         until: usize,
-    ) -> usize {
+    ) -> (usize, Option<Mono>) {
         out.append(&mut self.urgent);
         while out.len() < until
             && let Some((circ, reason, refused)) = self.destroys.pop_front()
@@ -425,7 +431,7 @@ impl LinkQueue {
             write_destroy(version, circ, reason, out);
         }
         let weight = self.weight(now);
-        let mut sent = 0;
+        let (mut sent, mut waited) = (0, None);
         while out.len() < until {
             let Some(next) = self.ready.pop() else { break };
             let Some(queue) = self.circuits.get_mut(next.slot as usize) else { continue };
@@ -433,12 +439,11 @@ impl LinkQueue {
                 continue;
             }
             let circ = queue.circ;
-            let popped = pool.pop(&mut queue.cells, |command, body: &[u8; BODY_LEN]| {
+            let Some(since) = pool.oldest(&queue.cells) else { continue };
+            pool.pop(&mut queue.cells, |command, body: &[u8; BODY_LEN]| {
                 write_fixed(version, circ, command, body, out);
             });
-            if popped.is_none() {
-                continue;
-            }
+            waited = Some(since);
             self.cells -= 1;
             sent += 1;
             queue.activity.0 += weight;
@@ -446,7 +451,7 @@ impl LinkQueue {
                 self.ready.push(Ready { activity: queue.activity.0, ..next });
             }
         }
-        sent
+        (sent, waited)
     }
 
     /// What one cell adds to an activity now: the later, the more, which is the same as letting the past decay.

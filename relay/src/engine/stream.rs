@@ -413,7 +413,12 @@ impl Engine {
             return 0;
         }
         let cells = circuit_window.min(stream.send.window()).min(STREAM_WINDOW);
-        stream.blocked = cells == 0;
+        let closed = cells == 0;
+        // Who asks again while the windows are closed is not held up once more.
+        if !(closed && stream.blocked) {
+            self.counters.windows[usize::from(closed)] += 1;
+        }
+        stream.blocked = closed;
         // One cell of every hundred leaves room for random bytes (tor-spec 7.3.1).
         let reserve = (usize::from(cells).div_ceil(100)) * (MAX_DATA_LEN - MAX_UNPREDICTABLE_DATA_LEN);
         (usize::from(cells) * MAX_DATA_LEN).saturating_sub(reserve).min(limits::STREAM_WRITE_CHUNK)

@@ -84,6 +84,7 @@ pub(super) async fn accept(shard: Rc<Shard>, listener: TcpListener) {
 
 /// The TLS handshake of an accepted connection, and the start of the link if it succeeds.
 async fn respond(shard: Rc<Shard>, serial: u64, socket: TcpStream) {
+    let begun = Instant::now();
     let (acceptor, identity) = shard.responder();
     let connection = async {
         let peer = socket.peer_addr().map_err(io::Error::from)?;
@@ -91,7 +92,7 @@ async fn respond(shard: Rc<Shard>, serial: u64, socket: TcpStream) {
     };
     let result = within(limits::TLS_HANDSHAKE_TIMEOUT, connection).await;
     shard.handshakes.done(serial);
-    shard.count(|counters| counters.tls_handshake(&result));
+    shard.count(|counters| counters.tls_handshake(begun, &result));
     match result {
         Ok(connection) => shard.spawn(link::run(shard.clone(), connection, Origin::Accepted(identity))),
         Err(failure) => debug!("TLS handshake with a peer that came to us: {failure}"),
@@ -126,9 +127,10 @@ pub(super) async fn dial(shard: Rc<Shard>, dial: DialId, addresses: Vec<SocketAd
 async fn initiate(shard: &Rc<Shard>, address: SocketAddr) -> Result<Connection, LinkFailure> {
     let connect = async { Ok(net::connect(address, &shard.outbound).await?) };
     let socket = within(limits::CONNECT_TIMEOUT, connect).await?;
+    let begun = Instant::now();
     let tls = shard.connector.connect(&mut *shard.rng.borrow_mut())?;
     let result = within(limits::TLS_HANDSHAKE_TIMEOUT, shake(socket, tls, address)).await;
-    shard.count(|counters| counters.tls_handshake(&result));
+    shard.count(|counters| counters.tls_handshake(begun, &result));
     result
 }
 

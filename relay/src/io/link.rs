@@ -99,6 +99,7 @@ pub(super) async fn run(shard: Rc<Shard>, connection: Connection, origin: Origin
         dry: None,
         held: Vec::new(),
         linger: None,
+        held_up: false,
         announced: false,
     };
     link.cells(&mut early);
@@ -149,6 +150,8 @@ struct Link {
     held: Vec<u8>,
     /// Set when the link is closing: how long the peer may take to read the last of it.
     linger: Option<Timer>,
+    /// What is to be written now has found the socket full.
+    held_up: bool,
     /// The end of the TLS session has been announced.
     announced: bool,
 }
@@ -241,8 +244,9 @@ impl Link {
                 return Ok(());
             }
             match self.tls.transmit(&mut SocketWriter { socket: &mut self.socket, cx }) {
-                Ok(_) => {}
+                Ok(_) => self.count_write(false),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.count_write(true);
                     self.shard.pace.blocked();
                     return Ok(());
                 }
@@ -251,6 +255,18 @@ impl Link {
         }
         cx.waker().wake_by_ref();
         Ok(())
+    }
+
+    /// Counts a write to the socket, or the first time that one is held up because it is full.
+    fn count_write(&mut self, held_up: bool) {
+        if held_up && self.held_up {
+            return;
+        }
+        self.held_up = held_up;
+        self.shard.count(|counters| match held_up {
+            true => counters.writes_held += 1,
+            false => counters.writes += 1,
+        });
     }
 
     /// Seals the records of one write, of what the engine chooses now. `false` if it has nothing.

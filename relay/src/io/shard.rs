@@ -7,10 +7,11 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use glommio::timer::Timer;
 use glommio::{Latency, Shares, Task, TaskQueueHandle, executor, spawn_local_into};
+use nix::time::{ClockId, clock_gettime};
 use onionring_node::tls::{Acceptor, Connector};
 use onionring_proto::link::LinkIdentity;
 use onionring_proto::time::{Mono, Unix};
@@ -25,6 +26,7 @@ use super::net::{self, OutboundAddresses};
 use super::pace::{Pace, Rest, Trickle};
 use crate::engine::Engine;
 use crate::engine::cross::Batch;
+use crate::engine::durations::Durations;
 use crate::engine::event::{DialId, Event, LinkEvent, StreamEvent};
 use crate::engine::ids::{LinkId, ShardIndex};
 use crate::engine::link::LinkEnd;
@@ -60,7 +62,7 @@ pub struct Shard {
     counters: RefCell<IoCounters>,
 }
 
-/// What a shard counts of connections; the rest is in the engine's [`Counters`](crate::engine::counters::Counters).
+/// What a shard counts of connections and of its own time; the rest is in the engine's [`Counters`](crate::engine::counters::Counters).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct IoCounters {
     /// Connections accepted.
@@ -73,16 +75,35 @@ pub struct IoCounters {
     pub tls_failed: [u64; 4],
     /// TLS handshakes given up because too many were under way.
     pub tls_shed: u64,
+    /// How long those that succeeded took.
+    pub tls_time: Durations,
+    /// How long the public-key work of circuit handshakes took, each together with the answer.
+    pub create_work: Durations,
+    /// Writes of TLS records to links' sockets.
+    pub writes: u64,
+    /// How many of them had to wait for room in the socket.
+    pub writes_held: u64,
+    /// Time the thread worked on tasks.
+    pub busy: Duration,
+    /// CPU time of the thread.
+    pub cpu: Duration,
+    /// Time in naps, which is neither.
+    napped: Duration,
+    /// How late a timer fired, looked at once a second.
+    pub lag: Durations,
 }
 
 impl IoCounters {
     /// Why TLS handshakes fail: the peer closed the connection, it took too long, it broke TLS, or the connection broke.
     pub const FAILURES: [&str; 4] = ["closed", "timeout", "tls", "connection"];
 
-    /// Counts the outcome of a TLS handshake.
-    pub(super) fn tls_handshake<T>(&mut self, result: &Result<T, LinkFailure>) {
+    /// Counts the outcome of a TLS handshake that began at this time.
+    pub(super) fn tls_handshake<T>(&mut self, begun: Instant, result: &Result<T, LinkFailure>) {
         match result {
-            Ok(_) => self.tls_done += 1,
+            Ok(_) => {
+                self.tls_done += 1;
+                self.tls_time.record(begun.elapsed());
+            }
             Err(failure) => self.tls_failed[failure.index()] += 1,
         }
     }
@@ -192,6 +213,28 @@ impl Shard {
         (self.responder.borrow().clone(), self.engine.borrow().snapshot().link_identity.clone())
     }
 
+    /// Measures how late this thread's timers fire, for ever.
+    pub async fn pulse(self: Rc<Self>) {
+        loop {
+            let begun = Instant::now();
+            glommio::timer::sleep(limits::PULSE).await;
+            let late = begun.elapsed().saturating_sub(limits::PULSE);
+            self.count(|counters| counters.lag.record(late));
+        }
+    }
+
+    /// The counters, with the thread's time up to now.
+    fn io_counters(&self) -> IoCounters {
+        let mut counters = self.counters.borrow_mut();
+        // What the executor tells is what was added since it was asked last.
+        let worked = executor().executor_stats().total_runtime();
+        let napped = std::mem::take(&mut counters.napped);
+        counters.busy += worked.saturating_sub(napped);
+        // Every kernel that has io_uring has this clock.
+        counters.cpu = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(counters.cpu, Duration::from);
+        *counters
+    }
+
     /// Runs the shard until it has been stopped.
     pub(super) async fn run(
         self: Rc<Self>,
@@ -225,7 +268,12 @@ impl Shard {
 /// Does the engine's public-key work, a piece at a time.
 async fn background(shard: Rc<Shard>) {
     loop {
-        let more = shard.engine(|engine, now| engine.run_background(now, 1));
+        let begun = Instant::now();
+        let (some, more) =
+            shard.engine(|engine, now| (engine.has_background(), engine.run_background(now, 1)));
+        if some {
+            shard.count(|counters| counters.create_work.record(begun.elapsed()));
+        }
         if more {
             executor().yield_task_queue_now().await;
         } else {
@@ -308,10 +356,12 @@ impl Pump {
             Control::QueueBytes(bytes) => engine.set_queue_bytes(bytes),
             Control::Counters(reply) => {
                 // Who asked may have gone.
-                drop(reply.send((
-                    engine.shard(),
-                    Box::new((engine.counters().clone(), *self.shard.counters.borrow())),
-                )));
+                drop(
+                    reply.send((
+                        engine.shard(),
+                        Box::new((engine.counters().clone(), self.shard.io_counters())),
+                    )),
+                );
             }
             Control::Drain => {
                 engine.drain();
@@ -420,8 +470,10 @@ impl Pump {
                     // It is over after the nap, and wakes this task when the executor has nothing else and looks.
                     self.sleep_until(Some(due), cx);
                 }
-                self.mailbox.bell.nap(due.since(shard.now()));
+                let begun = shard.now();
+                self.mailbox.bell.nap(due.since(begun));
                 let now = shard.now();
+                shard.count(|counters| counters.napped += now.since(begun));
                 if now >= due {
                     shard.pace.tick(now);
                 }

@@ -37,6 +37,18 @@ fn a_quiet_circuit_overtakes_a_busy_one() {
 }
 
 #[test]
+fn says_since_when_the_last_cell_waited() {
+    let (mut pool, mut q) = queue();
+    for (at, circ) in [(5, 1), (7, 2), (9, 2)] {
+        q.push(&mut pool, Mono(at), CircId(circ), Command::RELAY, &body(0), 100).unwrap();
+    }
+    let mut fill = |until| q.fill(&mut pool, Mono(10), LinkVersion::V4, &mut Vec::new(), until);
+    assert_eq!(fill(2 * 514), (2, Some(Mono(7))));
+    assert_eq!(fill(2 * 514), (1, Some(Mono(9))));
+    assert_eq!(fill(2 * 514), (0, None));
+}
+
+#[test]
 fn activity_fades_with_time() {
     let (mut pool, mut q) = queue();
     for _ in 0..8 {
