@@ -3,11 +3,13 @@
 //! - `mix`: onionring and tor in every position of a path, over every link protocol and version of TLS;
 //! - `life`: circuits that are torn down, relays that die and come back, and nothing that stays behind;
 //! - `words`: what relays say on the wire, asked by a client of the tests' own (`client`);
+//! - `operators`: what a real Prometheus and a real browser make of the metrics port;
 //! - `standing`: a relay that tests itself, publishes, serves the directory, and is reloaded and drained.
 
 mod client;
 mod life;
 mod mix;
+mod operators;
 mod standing;
 mod words;
 

@@ -1,0 +1,186 @@
+//! What `dashboards/` holds: that it is what the descriptions here say (`topics`), names only metrics that exist, shows
+//! all of them in units that fit, and keeps to the conventions. That every query has an answer, a real Prometheus says
+//! in `network::operators`.
+//!
+//! After a change of `topics`, `UPDATE_DOCS=1 cargo test --workspace --test dashboards` writes the JSON.
+
+mod grafana;
+mod topics;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+use onionring_loadgen::load::MEASURES;
+use onionring_node::metrics::{Kind, table};
+use serde_json::Value;
+
+fn directory() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../dashboards")
+}
+
+fn read(file: &str) -> String {
+    let path = directory().join(file);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+#[test]
+fn files_are_what_the_descriptions_say() {
+    if env::var_os("UPDATE_DOCS").is_some() {
+        for dashboard in topics::ALL {
+            let text = serde_json::to_string_pretty(&dashboard.json()).unwrap();
+            fs::write(directory().join(dashboard.file), text + "\n").unwrap();
+        }
+    }
+    for dashboard in topics::ALL {
+        let committed: Value = serde_json::from_str(&read(dashboard.file)).unwrap();
+        assert!(committed == dashboard.json(), "{} is out of date (see above)", dashboard.file);
+    }
+    let files: BTreeSet<_> = fs::read_dir(directory())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    let expected = topics::ALL.iter().map(|dashboard| dashboard.file.to_owned());
+    let expected: BTreeSet<_> =
+        expected.chain(["prometheus.yml", "rules.yml", "alerts.yml"].map(str::to_owned)).collect();
+    assert_eq!(files, expected);
+}
+
+/// Words of a text that may be names of metrics or of recording rules.
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == ':'))
+}
+
+/// Those that look like our metrics. Recording rules have colons in their names and are no metrics.
+fn metrics_named_in(text: &str) -> BTreeSet<&str> {
+    words(text)
+        .filter(|word| !word.contains(':'))
+        .filter(|word| word.starts_with("onionring_") || word.starts_with("process_"))
+        .collect()
+}
+
+/// The names under which Prometheus knows all our metrics, and whether each must be on a dashboard.
+fn known() -> BTreeSet<String> {
+    let relay = table::ALL.iter().flat_map(|metric| {
+        let endings: &[&str] = match metric.kind {
+            Kind::Histogram(_) => &["_bucket", "_sum", "_count"],
+            _ => &[""],
+        };
+        endings.iter().map(|ending| format!("{}{ending}", metric.name))
+    });
+    let loadgen = MEASURES.iter().map(|measure| measure.metric().0);
+    relay.chain(loadgen).chain(["onionring_loadgen_measured_timestamp_seconds".to_owned()]).collect()
+}
+
+#[test]
+fn only_metrics_that_exist_are_named_and_every_one_is_shown() {
+    let known = known();
+    let mut shown = BTreeSet::new();
+    for dashboard in topics::ALL {
+        let text = read(dashboard.file);
+        shown.extend(metrics_named_in(&text).into_iter().map(str::to_owned));
+    }
+    let rules = [read("rules.yml"), read("alerts.yml"), read("prometheus.yml")].concat();
+    let named: BTreeSet<_> = metrics_named_in(&rules).into_iter().map(str::to_owned).collect();
+    let unknown: Vec<_> = shown.union(&named).filter(|name| !known.contains(*name)).collect();
+    assert_eq!(unknown, [""; 0]);
+    let missing: Vec<_> = known
+        .iter()
+        .filter(|name| !name.ends_with("_sum") && !name.ends_with("_count"))
+        .filter(|name| !shown.contains(*name))
+        .collect();
+    assert_eq!(missing, [""; 0]);
+}
+
+/// The unit of what a query gives, as Grafana calls it.
+fn unit(query: &str) -> &'static str {
+    let metric = metrics_named_in(query).into_iter().next().expect("a query names a metric");
+    let is_rate = query.contains("rate(");
+    match metric {
+        "onionring_build_info" => "none",
+        "onionring_limited_by" => "percentunit",
+        _ if query.contains("histogram_quantile(") => "s",
+        _ if query.ends_with(" * 1000") => "dateTimeFromNow",
+        // A share of what was counted, or of the time.
+        _ if is_rate && query.contains(" / ") => "percentunit",
+        m if is_rate && m.ends_with("_seconds_total") => "percentunit",
+        m if is_rate && m.ends_with("_bytes_total") => "Bps",
+        _ if is_rate => "ops",
+        m if m.ends_with("_timestamp_seconds") => {
+            if query.contains("time()") {
+                "s"
+            } else {
+                "a date without a scale"
+            }
+        }
+        m if m.ends_with("_ratio") => "percentunit",
+        m if m.ends_with("_bytes_per_second") => "Bps",
+        m if m.ends_with("_per_cpu_second") => "short",
+        m if m.ends_with("_per_second") => "ops",
+        m if m.contains("_seconds") => "s",
+        m if m.contains("_bytes") => "bytes",
+        _ => "short",
+    }
+}
+
+#[test]
+fn units_fit() {
+    for dashboard in topics::ALL {
+        for panel in dashboard.panels() {
+            for (query, _) in panel.queries {
+                assert_eq!(panel.unit, unit(query), "{}: {}: {query}", dashboard.file, panel.title);
+            }
+        }
+    }
+}
+
+#[test]
+fn all_dashboards_keep_to_the_conventions() {
+    for dashboard in topics::ALL {
+        let text = read(dashboard.file);
+        let json: Value = serde_json::from_str(&text).unwrap();
+        let variables = json["templating"]["list"].as_array().unwrap();
+        let names: Vec<_> = variables.iter().map(|variable| variable["name"].as_str().unwrap()).collect();
+        assert_eq!(names, ["datasource", "job", "instance"]);
+        assert_eq!((&json["refresh"], &json["time"]["from"]), (&"1m".into(), &"now-24h".into()));
+        let rows: Vec<_> =
+            json["panels"].as_array().unwrap().iter().filter(|panel| panel["type"] == "row").collect();
+        let open: Vec<_> = rows.iter().map(|row| row["collapsed"] == false).collect();
+        assert!(open.len() > 2 && open.iter().enumerate().all(|(i, open)| *open == (i < 2)), "{open:?}");
+        assert_eq!(24 % dashboard.stats.len() + 24 % dashboard.traffic.len(), 0, "rows are full");
+        for panel in dashboard.panels() {
+            assert!(!panel.hint.contains("..") && !panel.title.ends_with('.'), "{}", panel.title);
+            for (query, legend) in panel.queries {
+                let query = grafana::expand(query);
+                assert_eq!(
+                    query.matches('[').count(),
+                    query.matches("[$__rate_interval]").count(),
+                    "{query}"
+                );
+                // With more than one line, each has a name.
+                assert!(!legend.is_empty() || panel.queries.len() == 1, "{}: {query}", panel.title);
+            }
+        }
+    }
+}
+
+#[test]
+fn alerts_keep_to_the_conventions() {
+    let (rules, alerts) = (read("rules.yml"), read("alerts.yml"));
+    let recorded: BTreeSet<&str> =
+        rules.lines().filter_map(|line| line.trim().strip_prefix("- record: ")).collect();
+    let used: BTreeSet<&str> = words(&alerts).filter(|word| word.starts_with("onionring:")).collect();
+    assert!(used.is_subset(&recorded), "{used:?} of {recorded:?}");
+    for alert in alerts.split("- alert: ").skip(1) {
+        let name = alert.lines().next().unwrap();
+        let camel = name.starts_with("Onionring") && name.bytes().all(|b| b.is_ascii_alphabetic());
+        assert!(camel, "{name}");
+        let severe = ["critical", "warning", "info"]
+            .iter()
+            .any(|severity| alert.contains(&format!("labels: {{severity: {severity}}}")));
+        assert!(severe, "{name} has no severity");
+        for part in ["expr: ", "summary: ", "description: "] {
+            assert_eq!(alert.matches(part).count(), 1, "{name}: {part}");
+        }
+    }
+}
