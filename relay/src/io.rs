@@ -11,7 +11,7 @@
 //!
 //! Link tasks and the pump alternate: what was read from many links in one turn of the executor crosses to other
 //! shards in one batch, and is queued before the first link writes. So batches grow with the load by themselves, and
-//! with little load [`pace`] sees to it that they are not too small.
+//! with little load `pace` sees to it that they are not too small.
 
 pub mod bell;
 pub mod check;
