@@ -85,7 +85,7 @@ pub struct Totals {
 }
 
 impl Totals {
-    /// Adds what a shard has counted.
+    /// Adds what a shard has counted. `rate_limited` stays 0 as long as no limit can be configured.
     pub fn add(&mut self, shard: ShardIndex, engine: &Counters, io: &IoCounters) {
         self.read_bytes += engine.link_bytes_in;
         self.written_bytes += engine.link_bytes_out;
@@ -175,7 +175,7 @@ fn ratio(part: u64, whole: u64) -> f64 {
     if part == 0 { 0.0 } else { (part as f64 / whole.max(1) as f64).min(1.0) }
 }
 
-/// The last [`WINDOW`], and how long each cause has limited the relay so far.
+/// The last ten seconds, and how long each cause has limited the relay so far.
 #[derive(Debug, Default)]
 pub struct Load {
     past: VecDeque<Totals>,

@@ -11,10 +11,10 @@ const MEASURED: (&str, &str) =
     ("onionring_loadgen_measured_timestamp_seconds", "When the measurement ended.");
 
 impl Measure {
-    /// The name of its metric, and what a value is to be multiplied by: metrics are in base units.
+    /// The name of its metric, and what a value is to be divided by: metrics are in base units.
     pub fn metric(&self) -> (String, f64) {
         match self.name.strip_prefix("cpu_ns_per_") {
-            Some(what) => (format!("onionring_loadgen_cpu_seconds_per_{what}"), 1e-9),
+            Some(what) => (format!("onionring_loadgen_cpu_seconds_per_{what}"), 1e9),
             None => (format!("onionring_loadgen_{}", self.name), 1.0),
         }
     }
@@ -43,7 +43,7 @@ pub fn exposition(reports: &[&Report]) -> String {
     for measure in MEASURES {
         let (name, scale) = measure.metric();
         let median =
-            |report: &&Report| Some((labels(report), report.summary.get(measure.name)?.median * scale));
+            |report: &&Report| Some((labels(report), report.summary.get(measure.name)?.median / scale));
         let help = format!("Median of the repetitions: {}.", measure.label);
         family(&name, &help, reports.iter().filter_map(median).collect());
     }

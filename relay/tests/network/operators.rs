@@ -279,6 +279,9 @@ impl Prometheus {
                 collect(&serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap(), &mut queries);
             }
         }
+        // The second set, for dashboards made for C tor.
+        queries
+            .extend(["up{job=\"onionring-as-tor\"} == 1", "tor_relay_traffic_bytes > 0"].map(str::to_owned));
         let mut rules = Value::Null;
         wait(network, "the rules to be evaluated", || {
             rules = self.api("/api/v1/rules").unwrap_or_default();
