@@ -11,4 +11,4 @@ mod transfer;
 pub use self::pattern::{Digest, Pattern};
 pub use self::server::{Served, Server};
 pub use self::socks::{Socks, SocksError, SocksStatus};
-pub use self::transfer::{Order, TrafficError, Transfer, download, parallel, upload};
+pub use self::transfer::{Order, TrafficError, Transfer, download, download_directly, parallel, upload};

@@ -1,6 +1,7 @@
 //! Downloads and uploads whose every byte is checked.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -112,32 +113,7 @@ impl Order<'_> {
     /// breaks the transfer off.
     pub fn download(self, moved: &mut dyn FnMut(u64) -> io::Result<()>) -> Result<Transfer, TrafficError> {
         let (started, stream) = (Instant::now(), self.socks.connect(self.target.0, self.target.1)?);
-        let (host, port) = self.target;
-        write!(&stream, "GET /{}?seed={} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n", self.bytes, self.seed)?;
-        let mut reader = BufReader::with_capacity(CHUNK_LEN, stream);
-        let broken = |bytes| move |source| TrafficError::Broken { bytes, total: self.bytes, source };
-        read_header(&mut reader, broken(0))?;
-        let time_to_first_byte = started.elapsed();
-
-        let mut hash = Sha256::new();
-        let mut chunk = vec![0; CHUNK_LEN];
-        let mut received = 0;
-        let mut body = reader.take(self.bytes);
-        while received < self.bytes {
-            let length = body.read(&mut chunk).map_err(broken(received))?;
-            if length == 0 {
-                return Err(broken(received)(io::ErrorKind::UnexpectedEof.into()));
-            }
-            hash.update(&chunk[..length]);
-            received += length as u64;
-            moved(received).map_err(broken(received))?;
-        }
-        let elapsed = started.elapsed();
-        let (sha256, expected) = (Digest::of(hash), Digest::of_pattern(self.seed, self.bytes));
-        if sha256 != expected {
-            return Err(TrafficError::Corrupted { bytes: self.bytes, expected, found: sha256.to_string() });
-        }
-        Ok(Transfer { bytes: self.bytes, time_to_first_byte, elapsed, sha256 })
+        fetch(stream, started, self.target, (self.bytes, self.seed), moved)
     }
 
     /// Uploads; `moved` as for [`download`](Self::download).
@@ -165,6 +141,54 @@ impl Order<'_> {
         }
         Ok(Transfer { bytes: self.bytes, time_to_first_byte, elapsed: started.elapsed(), sha256: expected })
     }
+}
+
+/// Downloads `bytes` of the pattern of `seed` from the server, without anything in between; `moved` as for
+/// [`Order::download`].
+pub fn download_directly(
+    server: SocketAddr,
+    bytes: u64,
+    seed: u64,
+    moved: &mut dyn FnMut(u64) -> io::Result<()>,
+) -> Result<Transfer, TrafficError> {
+    let (started, stream) = (Instant::now(), TcpStream::connect(server)?);
+    stream.set_nodelay(true)?;
+    fetch(stream, started, (&server.ip().to_string(), server.port()), (bytes, seed), moved)
+}
+
+/// Asks for the first bytes of the pattern of a seed over a connection to the server, and checks them.
+fn fetch(
+    stream: TcpStream,
+    started: Instant,
+    (host, port): (&str, u16),
+    (bytes, seed): (u64, u64),
+    moved: &mut dyn FnMut(u64) -> io::Result<()>,
+) -> Result<Transfer, TrafficError> {
+    write!(&stream, "GET /{}?seed={} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n", bytes, seed)?;
+    let mut reader = BufReader::with_capacity(CHUNK_LEN, stream);
+    let broken = |passed| move |source| TrafficError::Broken { bytes: passed, total: bytes, source };
+    read_header(&mut reader, broken(0))?;
+    let time_to_first_byte = started.elapsed();
+
+    let mut hash = Sha256::new();
+    let mut chunk = vec![0; CHUNK_LEN];
+    let mut received = 0;
+    let mut body = reader.take(bytes);
+    while received < bytes {
+        let length = body.read(&mut chunk).map_err(broken(received))?;
+        if length == 0 {
+            return Err(broken(received)(io::ErrorKind::UnexpectedEof.into()));
+        }
+        hash.update(&chunk[..length]);
+        received += length as u64;
+        moved(received).map_err(broken(received))?;
+    }
+    let elapsed = started.elapsed();
+    let (sha256, expected) = (Digest::of(hash), Digest::of_pattern(seed, bytes));
+    if sha256 != expected {
+        return Err(TrafficError::Corrupted { bytes, expected, found: sha256.to_string() });
+    }
+    Ok(Transfer { bytes, time_to_first_byte, elapsed, sha256 })
 }
 
 /// Reads the header of the answer, which must be a 200.
