@@ -3,6 +3,7 @@
 mod bench;
 mod compare;
 mod demo;
+mod load;
 mod net;
 mod relay;
 mod ui;

@@ -1,14 +1,13 @@
 //! `onionring-loadgen compare`: implementations measured in turn.
 
-use std::io::{self, Write as _};
-
 use clap::Args;
 use clap::builder::RangedI64ValueParser;
 
 use super::CliError;
-use super::relay::{Load, Output, Spinner, Start};
+use super::load::Load;
+use super::relay::{Output, Spinner, Start};
 use super::ui::Interrupt;
-use crate::load::{REPETITIONS, compare, exposition};
+use crate::load::{Comparison, REPETITIONS, compare};
 
 /// Starts a relay of each kind and measures them in turn (A B A B), so that what else the machine does falls on all.
 /// A ratio below 1 says that the subject has the smaller figure.
@@ -38,30 +37,28 @@ pub(super) struct Arguments {
 impl Arguments {
     pub(super) fn run(self) -> Result<(), CliError> {
         let interrupt = Interrupt::watch()?;
-        let settings = self.load.settings(1)?;
+        let points = self.load.points(1)?;
+        self.output.check(points.len())?;
         let kinds = std::iter::once(&self.subject).chain(&self.against);
-        let specs = kinds.map(|kind| self.start.spec(kind)).collect::<Result<Vec<_>, _>>()?;
+        let scenario = self.load.scenario;
+        let specs = kinds.map(|kind| self.start.spec(kind, scenario)).collect::<Result<Vec<_>, _>>()?;
         if let Some(n) = (1..specs.len()).find(|n| specs[..*n].iter().any(|s| s.kind == specs[*n].kind)) {
             let kind = &specs[n].kind;
             let message = format!("two relays would be called `{kind}` in the results: name one, NAME=PATH");
             return Err(CliError::Usage(message));
         }
         let spinner = Spinner::new();
-        let comparison = compare(&specs, &settings, self.pairs, self.load.listen, &mut |kind, progress| {
-            spinner.show(kind, progress, &interrupt)
-        })?;
-        drop(spinner);
-        let mut out = io::stdout().lock();
-        match self.output {
-            Output::Text => out.write_all(comparison.to_text().as_bytes())?,
-            Output::Csv => out.write_all(comparison.to_csv().as_bytes())?,
-            Output::Prometheus => out.write_all(exposition(&comparison.reports()).as_bytes())?,
-            Output::Json => {
-                writeln!(out, "{}", serde_json::to_string_pretty(&comparison).map_err(io::Error::from)?)?;
+        let mut comparisons: Vec<Comparison> = Vec::new();
+        for settings in &points {
+            let tell = &mut |kind: &str, progress| spinner.show(kind, progress, &interrupt);
+            let comparison = compare(&specs, settings, self.pairs, self.load.listen, tell)?;
+            let failed = comparison.failure.is_some();
+            comparisons.push(comparison);
+            if failed {
+                break;
             }
         }
-        out.flush()?;
-        interrupt.check()?;
-        comparison.failure.map_or(Ok(()), |failure| Err(CliError::Incomplete(failure.message)))
+        drop(spinner);
+        self.output.print(comparisons, points.len() > 1, Comparison::to_text, &interrupt)
     }
 }

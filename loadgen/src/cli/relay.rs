@@ -1,7 +1,7 @@
 //! `onionring-loadgen relay`: one relay, driven to its limit.
 
 use std::io::{self, Write as _};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,12 +9,13 @@ use std::time::Duration;
 use clap::builder::RangedI64ValueParser;
 use clap::{Args, ValueEnum};
 use indicatif::ProgressBar;
+use serde::Serialize;
 
 use super::CliError;
+use super::load::Load;
 use super::ui::Interrupt;
 use crate::load::{
-    self, CIRCUITS, Direction, HandshakeKind, LINKS, NEXT_HOPS, NEXT_HOPS_DEFAULT_MAX, Progress, RATE,
-    REPETITIONS, Report, SECONDS, Scenario, Settings, Standalone, StandaloneSpec, Subject, THREADS, WINDOW,
+    Point, Progress, REPETITIONS, Report, Scenario, StandaloneSpec, Subject, Sweep, Target, exposition,
 };
 use crate::net::{Kind, NetworkSpec, Role};
 
@@ -88,151 +89,113 @@ pub(super) struct Start {
 
 impl Start {
     /// How a relay of this kind is started.
-    pub(super) fn spec(&self, kind: &str) -> Result<StandaloneSpec, CliError> {
+    pub(super) fn spec(&self, kind: &str, scenario: Scenario) -> Result<StandaloneSpec, CliError> {
         let (name, program) = match kind.split_once('=') {
             Some((name, path)) if !name.is_empty() && !path.is_empty() => (name, PathBuf::from(path)),
             _ => (kind, NetworkSpec::new().program_of(&Kind::new(kind.to_owned()), Role::Relay)?),
         };
         let (kind, torrc) = (name.to_owned(), self.torrc.clone());
-        Ok(StandaloneSpec { kind, program, cpus: self.shards, torrc })
-    }
-}
-
-/// The load and its measurement.
-#[derive(Debug, Args)]
-pub(super) struct Load {
-    /// What is measured
-    #[arg(short, long, value_enum, default_value = "bulk")]
-    pub(super) scenario: Scenario,
-    /// Client links; `connect` opens so many at a time [default: 1; connect 16; idle 1000]
-    #[arg(long, value_name = "N", value_parser = RangedI64ValueParser::<u32>::new().range(LINKS))]
-    links: Option<u32>,
-    /// Circuits on each link; `handshake` has so many under way [default: 1; handshake 50; idle 10]
-    #[arg(long, value_name = "M", value_parser = RangedI64ValueParser::<u32>::new().range(CIRCUITS))]
-    circuits: Option<u32>,
-    /// Relays of loadgen that circuits go on to, each with a link of its own [default: as many as links, at most 50]
-    #[arg(long, value_name = "N", value_parser = RangedI64ValueParser::<u32>::new().range(NEXT_HOPS))]
-    next_hops: Option<u32>,
-    /// Which way bulk flows
-    #[arg(long, value_enum, default_value = "down")]
-    direction: Direction,
-    /// Cells in flight on each circuit [default: 500, fewer if there are many circuits]
-    #[arg(long, value_name = "CELLS", value_parser = RangedI64ValueParser::<u32>::new().range(WINDOW))]
-    window: Option<u32>,
-    /// `interactive`: have bulk beside it on the same client links
-    #[arg(long)]
-    beside_bulk: bool,
-    /// `interactive`: small cells per second
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = RangedI64ValueParser::<u32>::new().range(RATE))]
-    rate: u32,
-    /// `handshake`: which
-    #[arg(long, value_enum, default_value = "ntor")]
-    handshake: HandshakeKind,
-    /// Seconds of a repetition
-    #[arg(short = 'z', long, value_name = "SECONDS", default_value_t = 5.0, value_parser = seconds)]
-    seconds: f64,
-    /// Seconds of load before the first repetition
-    #[arg(long, value_name = "SECONDS", default_value_t = 1.0, value_parser = seconds)]
-    warm_up: f64,
-    /// Threads of loadgen, each with its share of the links
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = RangedI64ValueParser::<u32>::new().range(THREADS))]
-    threads: u32,
-    /// Seconds without progress after which the relay counts as stalled
-    #[arg(long, value_name = "SECONDS", default_value_t = 10.0, value_parser = seconds)]
-    stall: f64,
-    /// Where the relay under test finds loadgen as the next relay [default: the address that faces it]
-    #[arg(long, value_name = "IP")]
-    pub(super) listen: Option<IpAddr>,
-}
-
-fn seconds(text: &str) -> Result<f64, String> {
-    let seconds: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
-    let (min, max) = (SECONDS.start(), SECONDS.end());
-    if SECONDS.contains(&seconds) { Ok(seconds) } else { Err(format!("{seconds} is not in {min}..={max}")) }
-}
-
-/// The most circuits of a measurement: each takes a few hundred bytes of loadgen, and a few thousand of some relays.
-const CIRCUITS_IN_ALL_MAX: u64 = 1_000_000;
-
-impl Load {
-    pub(super) fn settings(&self, repetitions: u32) -> Result<Settings, CliError> {
-        let (links, circuits) = match self.scenario {
-            Scenario::Bulk | Scenario::Interactive => (1, 1),
-            Scenario::Handshake => (1, 50),
-            Scenario::Connect => (16, 1),
-            Scenario::Idle => (1_000, 10),
-        };
-        let (links, circuits) = (self.links.unwrap_or(links), self.circuits.unwrap_or(circuits));
-        let in_all = u64::from(links) * u64::from(circuits);
-        if in_all > CIRCUITS_IN_ALL_MAX {
-            let product = format!("--links {links} times --circuits {circuits}");
-            return Err(CliError::Usage(format!("{product} is {in_all}; the most is {CIRCUITS_IN_ALL_MAX}")));
-        }
-        if self.beside_bulk && self.scenario != Scenario::Interactive {
-            let what = self.scenario.word();
-            return Err(CliError::Usage(format!("--beside-bulk is for interactive, not for {what}")));
-        }
-        Ok(Settings {
-            scenario: self.scenario,
-            links,
-            circuits,
-            next_hops: self.next_hops.unwrap_or(links.min(NEXT_HOPS_DEFAULT_MAX)),
-            direction: self.direction,
-            window: self.window.unwrap_or(load::default_window(in_all as u32)),
-            beside_bulk: self.beside_bulk,
-            rate: self.rate,
-            handshake: self.handshake,
-            seconds: self.seconds,
-            warm_up: self.warm_up,
-            // A relay's memory does not come down again: once per process.
-            repetitions: if self.scenario == Scenario::Idle { 1 } else { repetitions },
-            threads: self.threads,
-            stall: self.stall,
-        })
+        let exit = scenario == Scenario::Exit;
+        Ok(StandaloneSpec { kind, program, cpus: self.shards, exit, torrc })
     }
 }
 
 impl Arguments {
     pub(super) fn run(self) -> Result<(), CliError> {
         let interrupt = Interrupt::watch()?;
-        let settings = self.load.settings(self.repetitions)?;
-        if settings.scenario == Scenario::Idle && self.kind.is_none() && self.pid.is_none() {
-            return Err(CliError::Usage(
-                "idle measures memory: give --pid, or have it started with --kind".into(),
-            ));
+        let points = self.load.points(self.repetitions)?;
+        self.output.check(points.len())?;
+        let scenario = self.load.scenario;
+        if scenario == Scenario::Idle && self.kind.is_none() && self.pid.is_none() {
+            let message = "idle measures memory: give --pid, or have it started with --kind";
+            return Err(CliError::Usage(message.into()));
         }
-        let subject = match (&self.kind, self.address) {
-            (Some(kind), _) => Subject::started(Standalone::start(&self.start.spec(kind)?)?)?,
+        if scenario == Scenario::Paper2004 && self.kind.is_none() {
+            let message =
+                "paper-2004 boots a network of four relays: say with --kind of what, in place of --address";
+            return Err(CliError::Usage(message.into()));
+        }
+        let spinner = Spinner::new();
+        let start = || match (&self.kind, self.address) {
+            (Some(kind), _) => {
+                let spec = self.start.spec(kind, scenario)?;
+                let tell = &mut |progress| spinner.show(kind, progress, &interrupt);
+                Ok(Target::start(&spec, scenario, tell)?)
+            }
             (None, Some(address)) => {
                 let fingerprint = self.fingerprint.as_ref().map(|f| f.0);
-                Subject::at(address, self.descriptor.as_deref(), fingerprint, self.pid)?
+                let subject = Subject::at(address, self.descriptor.as_deref(), fingerprint, self.pid)?;
+                Ok::<_, CliError>(Target::Relay(Box::new(subject)))
             }
             (None, None) => unreachable!("clap asks for one of them"),
         };
-        let report = measure(&subject, &settings, self.load.listen, &interrupt);
+        let mut target = start()?;
+        let mut reports = Vec::new();
+        for settings in &points {
+            // Memory is read of a new process.
+            if scenario == Scenario::Idle && !reports.is_empty() && self.kind.is_some() {
+                target = start()?;
+            }
+            let kind = &target.info().kind;
+            let tell = &mut |progress| spinner.show(kind, progress, &interrupt);
+            let report = target.measure(settings, self.load.listen, tell);
+            let failed = report.failure.is_some();
+            reports.push(report);
+            if failed {
+                break;
+            }
+        }
+        drop(spinner);
+        self.output.print(reports, points.len() > 1, Report::to_text, &interrupt)
+    }
+}
+
+impl Output {
+    /// Metrics of several points would have the same names.
+    pub(super) fn check(self, points: usize) -> Result<(), CliError> {
+        match self {
+            Output::Prometheus if points > 1 => {
+                let message = "--output prometheus is for one of --links and one of --rate; use csv or json for a sweep";
+                Err(CliError::Usage(message.into()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Prints a result, or as many as a sweep has points.
+    pub(super) fn print<T: Point + Serialize>(
+        self,
+        points: Vec<T>,
+        sweep: bool,
+        to_text: fn(&T) -> String,
+        interrupt: &Interrupt,
+    ) -> Result<(), CliError> {
+        let sweep_of = Sweep { points };
+        let single = sweep_of.points.first().filter(|_| !sweep);
         let mut out = io::stdout().lock();
-        match self.output {
-            Output::Text => out.write_all(report.to_text().as_bytes())?,
-            Output::Csv => write!(out, "{}{}", Report::CSV_HEAD, report.csv_lines())?,
-            Output::Prometheus => out.write_all(load::exposition(&[&report]).as_bytes())?,
-            Output::Json => {
-                writeln!(out, "{}", serde_json::to_string_pretty(&report).map_err(io::Error::from)?)?;
+        match (self, single) {
+            (Output::Text, Some(result)) => out.write_all(to_text(result).as_bytes())?,
+            (Output::Text, None) => out.write_all(sweep_of.to_text().as_bytes())?,
+            (Output::Csv, _) => out.write_all(sweep_of.to_csv().as_bytes())?,
+            (Output::Prometheus, _) => {
+                let reports: Vec<&Report> = sweep_of.points.iter().flat_map(Point::reports).collect();
+                out.write_all(exposition(&reports).as_bytes())?;
+            }
+            (Output::Json, single) => {
+                let json = match single {
+                    Some(result) => serde_json::to_string_pretty(result),
+                    None => serde_json::to_string_pretty(&sweep_of),
+                };
+                writeln!(out, "{}", json.map_err(io::Error::from)?)?;
             }
         }
         out.flush()?;
         interrupt.check()?;
-        match report.failure {
+        match sweep_of.failure() {
             None => Ok(()),
-            Some(failure) => Err(CliError::Incomplete(failure.message)),
+            Some(failure) => Err(CliError::Incomplete(failure.message.clone())),
         }
     }
-}
-
-/// Measures with progress on the terminal.
-fn measure(subject: &Subject, settings: &Settings, listen: Option<IpAddr>, interrupt: &Interrupt) -> Report {
-    let spinner = Spinner::new();
-    let kind = &subject.info().kind;
-    load::measure(subject, settings, listen, &mut |progress| spinner.show(kind, progress, interrupt))
 }
 
 /// How far a measurement is, on a terminal only. It is gone when this is dropped.
@@ -248,6 +211,7 @@ impl Spinner {
     pub(super) fn show(&self, kind: &str, progress: Progress, interrupt: &Interrupt) -> ControlFlow<()> {
         self.0.set_message(match progress {
             Progress::Preparing { links, circuits } => format!("{kind}: {links} links, {circuits} circuits"),
+            Progress::Booting(listed) => format!("{kind}: booting, {listed} relays in the consensus"),
             Progress::WarmUp => format!("{kind}: warming up"),
             Progress::Measuring { repetition, per_second } => {
                 format!("{kind}: repetition {repetition}, {per_second:.0}/s")

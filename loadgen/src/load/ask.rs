@@ -124,12 +124,4 @@ impl Job for Ask {
         }
         Ok(())
     }
-
-    fn fill(&mut self, _: &mut Core, _: usize) -> Result<(), LoadError> {
-        Ok(())
-    }
-
-    fn tick(&mut self, _: &mut Core, _: Instant) -> Result<(), LoadError> {
-        Ok(())
-    }
 }

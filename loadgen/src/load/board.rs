@@ -25,6 +25,22 @@ pub(super) enum Count {
     Missed,
     /// Small cells that loadgen sent more than a millisecond after their time.
     Late,
+    /// Bulk cells at a given rate that were not sent, for want of room.
+    BulkMissed,
+    /// Bulk cells that loadgen sent more than a millisecond after their time.
+    BulkLate,
+    /// Junk CREATE2 sent.
+    Junk,
+    /// Junk CREATE2 that the relay answered, ...
+    JunkAnswered,
+    /// ... and that it refused.
+    JunkRefused,
+    /// Links of the flood that the relay closed.
+    JunkLinksLost,
+    /// Bytes of streams that arrived.
+    Bytes,
+    /// Streams that were carried to their end.
+    Transfers,
     /// CPU time of the lane's thread, in nanoseconds.
     CpuNs,
 }
@@ -76,9 +92,11 @@ pub(super) enum Stage {
     Circuits,
     /// Traffic flows.
     Traffic,
+    /// Junk comes beside it. From here one can go back.
+    Flood,
 }
 
-const STAGES: [Stage; 4] = [Stage::Start, Stage::Links, Stage::Circuits, Stage::Traffic];
+const STAGES: [Stage; 5] = [Stage::Start, Stage::Links, Stage::Circuits, Stage::Traffic, Stage::Flood];
 
 /// One lane's board.
 #[derive(Default)]

@@ -11,11 +11,12 @@ use std::ops::ControlFlow;
 use serde::{Deserialize, Serialize};
 
 use super::error::LoadError;
+use super::paper;
 use super::report::{Failure, MEASURES, Report, Spread, headline, plain};
-use super::run::{Progress, measure};
+use super::run::Progress;
 use super::settings::{Scenario, Settings};
-use super::standalone::{Standalone, StandaloneSpec};
-use super::subject::Subject;
+use super::standalone::StandaloneSpec;
+use super::target::{Target, flood_rate};
 
 /// A comparison.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -48,15 +49,19 @@ pub struct Peer {
 /// One implementation in a comparison.
 struct Side<'a> {
     spec: &'a StandaloneSpec,
-    relay: Option<Subject>,
+    target: Option<Target>,
     report: Report,
 }
 
 impl<'a> Side<'a> {
-    fn start(spec: &'a StandaloneSpec, settings: &Settings) -> Result<Side<'a>, LoadError> {
-        let relay = Subject::started(Standalone::start(spec)?)?;
-        let report = Report::new(settings.clone(), relay.info().clone());
-        Ok(Side { spec, relay: Some(relay), report })
+    fn start(
+        spec: &'a StandaloneSpec,
+        settings: &Settings,
+        tell: &mut Tell<'_>,
+    ) -> Result<Side<'a>, LoadError> {
+        let target = Target::start(spec, settings.scenario, tell)?;
+        let report = Report::new(settings.clone(), target.info().clone());
+        Ok(Side { spec, target: Some(target), report })
     }
 
     /// Measures once.
@@ -64,20 +69,24 @@ impl<'a> Side<'a> {
         &mut self,
         settings: &Settings,
         listen: Option<IpAddr>,
-        tell: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+        tell: &mut Tell<'_>,
     ) -> Result<(), Failure> {
-        let relay = match self.relay.take() {
-            Some(relay) => relay,
-            None => Standalone::start(self.spec).and_then(Subject::started).map_err(|e| Failure::from(&e))?,
+        let target = match self.target.take() {
+            Some(target) => target,
+            None => Target::start(self.spec, settings.scenario, tell).map_err(|e| Failure::from(&e))?,
         };
-        let report = measure(&relay, settings, listen, tell);
+        let report = target.measure(settings, listen, tell);
         self.report.subject = report.subject;
+        self.report.settings = report.settings;
         self.report.repetitions.extend(report.repetitions);
+        self.report.notes = report.notes.into_iter().filter(|note| note == paper::THEN).collect();
         // Memory that a relay has taken it does not give back: the next reading is of a new process.
-        self.relay = Some(relay).filter(|_| settings.scenario != Scenario::Idle);
+        self.target = Some(target).filter(|_| settings.scenario != Scenario::Idle);
         report.failure.map_or(Ok(()), Err)
     }
 }
+
+type Tell<'a> = dyn FnMut(Progress) -> ControlFlow<()> + 'a;
 
 /// Measures relays of the first kind and of each other in turn, `pairs` times. Fails if one of them does not start;
 /// what goes wrong later is in the result, with the pairs that were made until then.
@@ -89,7 +98,13 @@ pub fn compare(
     tell: &mut dyn FnMut(&str, Progress) -> ControlFlow<()>,
 ) -> Result<Comparison, LoadError> {
     let settings = Settings { repetitions: 1, ..settings.clone() };
-    let mut sides = specs.iter().map(|spec| Side::start(spec, &settings)).collect::<Result<Vec<_>, _>>()?;
+    let mut sides = Vec::new();
+    for spec in specs {
+        sides.push(Side::start(spec, &settings, &mut |progress| tell(&spec.kind, progress))?);
+    }
+    // All are to carry the same beside a flood.
+    let targets: Vec<&Target> = sides.iter().filter_map(|side| side.target.as_ref()).collect();
+    let settings = flood_rate(&targets, &settings, listen, &mut |progress| tell("capacity", progress))?;
     let mut failure = None;
     'pairs: for pair in 1..=pairs {
         for side in &mut sides {
@@ -162,7 +177,7 @@ impl Comparison {
         }
         let _ = write!(text, "\n|---|--:|{}", "--:|--:|---|".repeat(peers.len()));
         let main = headline(subject.settings.scenario);
-        let first = MEASURES.iter().filter(|m| main.contains(&m.name));
+        let first = main.iter().filter_map(|name| MEASURES.iter().find(|m| m.name == *name));
         let rest = MEASURES.iter().filter(|m| !main.contains(&m.name));
         for measure in first.chain(rest) {
             let Some(ours) = subject.summary.get(measure.name) else { continue };
@@ -197,11 +212,5 @@ impl Comparison {
     /// What was found of each, the subject first.
     pub fn reports(&self) -> Vec<&Report> {
         std::iter::once(&self.subject).chain(self.peers.iter().map(|peer| &peer.report)).collect()
-    }
-
-    /// One line for each figure.
-    pub fn to_csv(&self) -> String {
-        let lines: String = self.reports().into_iter().map(Report::csv_lines).collect();
-        format!("{}{lines}", Report::CSV_HEAD)
     }
 }

@@ -71,6 +71,43 @@ pub enum LoadError {
         /// Which cell of its circuit and direction, the first being 0.
         index: u64,
     },
+    /// A stream whose bytes are not those that were sent.
+    #[error(
+        "a stream did not arrive as sent, near byte {near}: the relay changed, lost or reordered its data"
+    )]
+    CorruptStream {
+        /// The first byte of the piece that differs.
+        near: u64,
+    },
+    /// A stream that was refused or cut off.
+    #[error(
+        "the relay ended a stream after {bytes} bytes: {why}; as an exit it needs `ExitRelay 1`, an `ExitPolicy` that \
+         accepts loadgen's address, `ExitPolicyRejectPrivate 0` and `RefuseUnknownExits 0`"
+    )]
+    Stream {
+        /// Bytes that had passed.
+        bytes: u64,
+        /// What it says.
+        why: String,
+    },
+    /// A private network that does not boot or carry.
+    #[error("{kind}: {why}")]
+    Network {
+        /// What its relays run.
+        kind: String,
+        /// What went wrong.
+        why: String,
+    },
+    /// A relay elsewhere, which nothing can be sent to from several addresses of ours.
+    #[error(
+        "--flood-sources {sources} needs a relay on loopback (127.0.0.0/8), and {address} is none; leave it at 1"
+    )]
+    Sources {
+        /// How many were asked for.
+        sources: u32,
+        /// The relay.
+        address: SocketAddr,
+    },
     /// A circuit handshake that does not verify.
     #[error("the relay answered a {what} handshake with what does not verify: {why}")]
     Handshake {
@@ -142,6 +179,10 @@ impl LoadError {
             LoadError::UnexpectedCell { .. } => "unexpected_cell",
             LoadError::Frame(_) => "frame",
             LoadError::Corrupt { .. } => "corrupt",
+            LoadError::CorruptStream { .. } => "corrupt_stream",
+            LoadError::Stream { .. } => "stream",
+            LoadError::Network { .. } => "network",
+            LoadError::Sources { .. } => "sources",
             LoadError::Handshake { .. } => "handshake",
             LoadError::NoDescriptor(_) => "no_descriptor",
             LoadError::Stalled { .. } => "stalled",

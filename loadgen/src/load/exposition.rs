@@ -55,25 +55,9 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::load::{Direction, HandshakeKind, Repetition, Scenario, Settings, SubjectInfo};
+    use crate::load::{Repetition, Scenario, Settings, SubjectInfo};
 
     fn report(kind: &str, measures: &[(&str, f64)]) -> Report {
-        let settings = Settings {
-            scenario: Scenario::Bulk,
-            links: 1,
-            circuits: 1,
-            next_hops: 1,
-            direction: Direction::Down,
-            window: 1,
-            beside_bulk: false,
-            rate: 1,
-            handshake: HandshakeKind::Ntor,
-            seconds: 1.0,
-            warm_up: 0.0,
-            repetitions: 1,
-            threads: 1,
-            stall: 1.0,
-        };
         let subject = SubjectInfo {
             kind: kind.into(),
             address: "127.0.0.1:1".parse().unwrap(),
@@ -82,7 +66,7 @@ mod tests {
             platform: None,
             pid: None,
         };
-        let mut report = Report::new(settings, subject);
+        let mut report = Report::new(Settings::new(Scenario::Bulk), subject);
         let measures: BTreeMap<_, _> = measures.iter().map(|(name, v)| ((*name).to_owned(), *v)).collect();
         report.repetitions.push(Repetition { seconds: 1.0, measures, loadgen_at_limit: false });
         report.finish(None)

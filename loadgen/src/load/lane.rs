@@ -14,7 +14,6 @@ use std::net::SocketAddr;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
-use hdrhistogram::Histogram;
 use onionring_proto::cell::{Body, CircId, Command};
 use onionring_proto::link::{ExpectedPeer, LinkError};
 use rustix::event::epoll::{self, Event};
@@ -24,12 +23,16 @@ pub(super) use self::core::Core;
 use self::core::{LISTENERS, METRONOME, timespec};
 use super::board::{Board, Count};
 use super::error::{LoadError, own};
+use super::latencies::Latencies;
 use super::link::Broken;
 
 /// Events taken from the kernel at once.
 const EVENTS: usize = 256;
 /// The longest a lane sleeps, so that it hears of the end.
 const TURN_MAX: Duration = Duration::from_millis(20);
+/// From this on something counts as sent late by loadgen itself.
+pub(super) const LATE: Duration = Duration::from_millis(1);
+const CLIENT_BIT: u32 = 1 << 31;
 
 /// The relay under test, as links see it.
 #[derive(Clone, Copy, Debug)]
@@ -41,9 +44,15 @@ pub(super) struct Aim {
 /// What a lane does. All calls come from the lane's thread.
 pub(super) trait Job {
     /// The lane begins; its hops listen.
-    fn start(&mut self, core: &mut Core) -> Result<(), LoadError>;
+    fn start(&mut self, _: &mut Core) -> Result<(), LoadError> {
+        Ok(())
+    }
     /// A link is open.
     fn link_up(&mut self, core: &mut Core, link: usize) -> Result<(), LoadError>;
+    /// A link is lost, and gone already.
+    fn link_lost(&mut self, _: &mut Core, _: usize, error: LoadError) -> Result<(), LoadError> {
+        Err(error)
+    }
     /// A cell of a circuit has come, and may be changed where it lies.
     fn cell(
         &mut self,
@@ -54,14 +63,23 @@ pub(super) trait Job {
         body: &mut Body,
     ) -> Result<(), LoadError>;
     /// The link takes more: see [`Core::put`].
-    fn fill(&mut self, core: &mut Core, link: usize) -> Result<(), LoadError>;
+    fn fill(&mut self, _: &mut Core, _: usize) -> Result<(), LoadError> {
+        Ok(())
+    }
     /// Once a turn.
-    fn tick(&mut self, core: &mut Core, now: Instant) -> Result<(), LoadError>;
+    fn tick(&mut self, _: &mut Core, _: Instant) -> Result<(), LoadError> {
+        Ok(())
+    }
 }
 
-/// Latencies in nanoseconds, from a microsecond to 100 s, with three digits.
-pub(super) fn histogram() -> Histogram<u64> {
-    Histogram::new_with_bounds(1_000, 100_000_000_000, 3).expect("constant bounds that fit")
+/// The ID of a client's circuit number `n`: whoever opens a link sets the highest bit.
+pub(super) fn client_id(n: usize) -> CircId {
+    CircId(CLIENT_BIT | n as u32 & !CLIENT_BIT)
+}
+
+/// The number in such an ID.
+pub(super) fn circuit_of(id: CircId) -> usize {
+    (id.0 & !CLIENT_BIT) as usize
 }
 
 /// Runs a job until it has finished or the board says stop.
@@ -69,7 +87,7 @@ pub(super) fn run(
     core: &mut Core,
     job: &mut impl Job,
     board: &Board,
-    latencies: &Sender<Histogram<u64>>,
+    latencies: &Sender<Latencies>,
 ) -> Result<(), LoadError> {
     // The first may already be over when this thread gets to run.
     let mut epoch = 0;
@@ -106,7 +124,7 @@ pub(super) fn run(
         if epoch != now {
             epoch = now;
             // Who asked may have given up.
-            let _ = latencies.send(mem::replace(&mut core.latencies, histogram()));
+            let _ = latencies.send(mem::replace(&mut core.latencies, Latencies::new()));
         }
     }
     Ok(())
@@ -114,15 +132,29 @@ pub(super) fn run(
 
 /// Sends what a link has queued, and has it filled when it takes more.
 fn flush(core: &mut Core, job: &mut impl Job, link: usize) -> Result<(), LoadError> {
-    let address = core.aim.address;
     let Some(l) = core.links.get_mut(link) else { return Ok(()) };
     l.dirty = false;
     let was_open = l.is_open();
     match l.flush() {
         Ok(true) if was_open => job.fill(core, link),
         Ok(_) => Ok(()),
-        Err(e) => Err(explain(e, address, l.hop, was_open)),
+        Err(broken) => lose(core, job, link, broken, was_open),
     }
+}
+
+/// A link is broken.
+fn lose(
+    core: &mut Core,
+    job: &mut impl Job,
+    link: usize,
+    broken: Broken,
+    was_open: bool,
+) -> Result<(), LoadError> {
+    let mut l = core.links.remove(link);
+    // An alert may still be of use to the other side.
+    let _ = l.flush();
+    let error = explain(broken, core.aim.address, l.hop, was_open);
+    job.link_lost(core, link, error)
 }
 
 /// What a broken link means.

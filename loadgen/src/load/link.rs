@@ -39,8 +39,8 @@ enum State {
 
 /// Which side of the link we are.
 enum Side {
-    /// A client's.
-    Client(ExpectedPeer),
+    /// A client's, which may say that it is a relay.
+    Client(ExpectedPeer, Option<Arc<LinkIdentity>>),
     /// That of the relay with this identity, which is one of ours.
     Hop(Arc<LinkIdentity>),
 }
@@ -70,11 +70,12 @@ impl Link {
         socket: TcpStream,
         peer: SocketAddr,
         expected: ExpectedPeer,
+        identity: Option<Arc<LinkIdentity>>,
         connector: &Connector,
         rng: &mut StdRng,
     ) -> Result<Link, Broken> {
         let tls = connector.connect(rng).map_err(|e| Broken::Tls(e.to_string()))?;
-        Ok(Link::new(socket, peer, tls, Side::Client(expected), None))
+        Ok(Link::new(socket, peer, tls, Side::Client(expected, identity), None))
     }
 
     pub(super) fn accepted(
@@ -135,9 +136,9 @@ impl Link {
                 own_addresses,
             };
             let handshake = match side {
-                Side::Client(expected) => {
+                Side::Client(expected, identity) => {
                     let leaf = self.tls.peer_certificate().ok_or(Broken::Tls("no certificate".into()))?;
-                    Handshake::initiator(None, *expected, leaf, params(Vec::new()))
+                    Handshake::initiator(identity.clone(), *expected, leaf, params(Vec::new()))
                 }
                 Side::Hop(identity) => {
                     let own = self.socket.local_addr().map_err(Broken::Socket)?;

@@ -23,6 +23,9 @@ pub struct Measure {
 }
 
 const MIB: f64 = 1_048_576.0;
+/// Shares of bulk cells, missed and late, from which on the reader is told.
+const MISSED_NOTED: f64 = 0.005;
+const LATE_NOTED: f64 = 0.02;
 
 const fn measure(
     name: &'static str,
@@ -39,6 +42,36 @@ pub const MEASURES: &[Measure] = &[
     measure("cells_per_second", "cells", (1.0, "/s"), Some(false)),
     measure("cpu_seconds_per_gib", "CPU per GiB", (1.0, "s"), Some(true)),
     measure("cpu_ns_per_cell", "CPU per cell", (1.0, "ns"), Some(true)),
+    measure("bulk_latency_p50_seconds", "bulk latency p50", (1e-3, "ms"), Some(true)),
+    measure("bulk_latency_p90_seconds", "bulk latency p90", (1e-3, "ms"), Some(true)),
+    measure("bulk_latency_p99_seconds", "bulk latency p99", (1e-3, "ms"), Some(true)),
+    measure("bulk_latency_p999_seconds", "bulk latency p99.9", (1e-3, "ms"), Some(true)),
+    measure("bulk_latency_max_seconds", "bulk latency max", (1e-3, "ms"), Some(true)),
+    measure("bulk_missed_ratio", "bulk cells missed", (0.01, "%"), Some(true)),
+    measure("bulk_late_ratio", "bulk cells sent late", (0.01, "%"), None),
+    measure("goodput_quiet_bytes_per_second", "goodput without flood", (MIB, "MiB/s"), Some(false)),
+    measure("goodput_lost_ratio", "goodput lost to it", (0.01, "%"), Some(true)),
+    measure("bulk_quiet_latency_p50_seconds", "bulk latency without, p50", (1e-3, "ms"), Some(true)),
+    measure("bulk_quiet_latency_p99_seconds", "bulk latency without, p99", (1e-3, "ms"), Some(true)),
+    measure("create_success_ratio", "honest CREATE2 answered", (0.01, "%"), Some(false)),
+    measure("create_latency_p50_seconds", "honest CREATE2 p50", (1e-3, "ms"), Some(true)),
+    measure("create_latency_p99_seconds", "honest CREATE2 p99", (1e-3, "ms"), Some(true)),
+    measure("junk_per_second", "junk CREATE2 sent", (1.0, "/s"), None),
+    measure("junk_answered_per_second", "junk CREATE2 answered", (1.0, "/s"), None),
+    measure("junk_refused_per_second", "junk CREATE2 refused", (1.0, "/s"), None),
+    measure("junk_links_lost_per_second", "links of it closed", (1.0, "/s"), None),
+    measure("transfers_per_second", "streams carried", (1.0, "/s"), Some(false)),
+    measure("time_to_first_byte_p50_seconds", "first byte p50", (1e-3, "ms"), Some(true)),
+    measure("time_to_first_byte_p99_seconds", "first byte p99", (1e-3, "ms"), Some(true)),
+    measure("time_to_last_byte_p50_seconds", "last byte p50", (1e-3, "ms"), Some(true)),
+    measure("time_to_last_byte_p99_seconds", "last byte p99", (1e-3, "ms"), Some(true)),
+    measure("file_mean_seconds", "60 MB over four relays", (1.0, "s"), Some(true)),
+    measure("file_direct_mean_seconds", "60 MB directly", (1.0, "s"), None),
+    measure("file_over_direct_ratio", "over directly", (1.0, ""), Some(true)),
+    measure("page_min_seconds", "55 KB page, best", (1e-3, "ms"), Some(true)),
+    measure("page_median_seconds", "55 KB page, median", (1e-3, "ms"), Some(true)),
+    measure("page_p80_seconds", "55 KB page, 80 % within", (1e-3, "ms"), Some(true)),
+    measure("page_direct_median_seconds", "page directly, median", (1e-3, "ms"), None),
     measure("probes_per_second", "probes answered", (1.0, "/s"), None),
     measure("latency_p50_seconds", "latency p50", (1e-3, "ms"), Some(true)),
     measure("latency_p90_seconds", "latency p90", (1e-3, "ms"), Some(true)),
@@ -64,8 +97,13 @@ pub const MEASURES: &[Measure] = &[
 /// The measures by which implementations are compared in a scenario, the main one first.
 pub fn headline(scenario: Scenario) -> &'static [&'static str] {
     match scenario {
-        Scenario::Bulk => &["cpu_seconds_per_gib", "goodput_bytes_per_second"],
+        Scenario::Bulk => &["cpu_seconds_per_gib", "goodput_bytes_per_second", "bulk_latency_p99_seconds"],
         Scenario::Interactive => &["latency_p99_seconds", "latency_p50_seconds"],
+        Scenario::Exit => {
+            &["cpu_seconds_per_gib", "goodput_bytes_per_second", "time_to_first_byte_p50_seconds"]
+        }
+        Scenario::Flood => &["goodput_lost_ratio", "bulk_latency_p99_seconds", "create_success_ratio"],
+        Scenario::Paper2004 => &["file_over_direct_ratio", "file_mean_seconds", "page_median_seconds"],
         Scenario::Handshake => &["handshakes_per_cpu_second", "handshakes_per_second"],
         Scenario::Connect => &["links_per_cpu_second", "links_per_second"],
         Scenario::Idle => &["rss_bytes_per_10000_circuits", "rss_bytes_per_1000_links"],
@@ -166,8 +204,27 @@ impl Report {
             }
         }
         if self.repetitions.iter().any(|r| r.loadgen_at_limit) {
-            let note = "loadgen itself was at its limit: the relay may be capable of more per second than this (the \
-                        figures per CPU time hold); use more --threads";
+            let note = match self.settings.scenario {
+                Scenario::Flood => {
+                    "loadgen itself was at its limit: the flood may be less than the links would take"
+                }
+                _ => {
+                    "loadgen itself was at its limit: the relay may be capable of more per second than this (the \
+                     figures per CPU time hold); use more --threads"
+                }
+            };
+            self.notes.push(note.to_owned());
+        }
+        let missed = self.summary.get("bulk_missed_ratio").map_or(0.0, |missed| missed.max);
+        if missed > MISSED_NOTED && self.settings.scenario != Scenario::Flood {
+            let note = format!(
+                "{:.1} % of the bulk could not be sent: the relay does not carry this rate",
+                missed * 1e2
+            );
+            self.notes.push(note);
+        }
+        if self.summary.get("bulk_late_ratio").is_some_and(|late| late.max > LATE_NOTED) {
+            let note = "loadgen itself sent some of the bulk late: latencies hold less; use more --threads or less --rate";
             self.notes.push(note.to_owned());
         }
         self.complete = failure.is_none();
@@ -204,15 +261,17 @@ impl Report {
     }
 
     /// The head of CSV.
-    pub const CSV_HEAD: &str = "scenario,kind,repetition,complete,measure,value\n";
+    pub const CSV_HEAD: &str = "scenario,kind,links,rate,repetition,complete,measure,value\n";
 
-    /// CSV without its head: one line for each figure.
+    /// CSV without its head: one line for each figure. The rate is empty for a closed loop.
     pub fn csv_lines(&self) -> String {
         let mut text = String::new();
         let (scenario, kind, complete) = (self.settings.scenario.word(), &self.subject.kind, self.complete);
+        let links = self.settings.links;
+        let rate = self.settings.offered().map_or_else(String::new, |rate| rate.to_string());
         for (repetition, n) in self.repetitions.iter().zip(1..) {
             for (name, value) in &repetition.measures {
-                let _ = writeln!(text, "{scenario},{kind},{n},{complete},{name},{value}");
+                let _ = writeln!(text, "{scenario},{kind},{links},{rate},{n},{complete},{name},{value}");
             }
         }
         text

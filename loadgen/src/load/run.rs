@@ -9,13 +9,12 @@ use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use hdrhistogram::Histogram;
-
 use self::figures::{Edge, repetition};
 use super::board::{Board, Count, Counts, Stage};
 use super::error::{LoadError, own};
+use super::latencies::Latencies;
 use super::report::{Failure, Repetition, Report};
-use super::settings::{Scenario, Settings};
+use super::settings::{Scenario, Settings, default_window};
 use super::subject::Subject;
 
 /// How often lanes are looked after.
@@ -26,8 +25,23 @@ const LOOK: Duration = Duration::from_millis(200);
 const HAND_IN: Duration = Duration::from_secs(5);
 /// How long memory is left to settle before it is read.
 const SETTLE_SECONDS: f64 = 1.0;
+/// The longest that a capacity is measured for.
+const CAPACITY_SECONDS: f64 = 3.0;
 /// When a link breaks, how often the relay's process is looked for: its end may be seen a little later.
 const DEATH_LOOKS: u32 = 25;
+
+/// What is counted although nothing moves: time that lanes spend, what they could not send, what the relay refused, and
+/// junk, which sockets take for a while.
+const NO_PROGRESS: [Count; 8] = [
+    Count::CpuNs,
+    Count::Missed,
+    Count::Late,
+    Count::BulkMissed,
+    Count::BulkLate,
+    Count::Refused,
+    Count::Junk,
+    Count::JunkLinksLost,
+];
 
 /// How far a measurement is.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -39,6 +53,8 @@ pub enum Progress {
         /// Finished circuits.
         circuits: u64,
     },
+    /// A network boots: how many relays are in its consensus.
+    Booting(usize),
     /// The load runs; it is not measured yet.
     WarmUp,
     /// Measuring.
@@ -65,6 +81,7 @@ pub fn measure(
     let outcome =
         Fleet::start(subject, settings, listen, tell).and_then(|mut fleet| match settings.scenario {
             Scenario::Idle => fleet.idle(&mut report.repetitions),
+            Scenario::Flood => fleet.flood(&mut report.repetitions),
             _ => fleet.traffic(&mut report.repetitions),
         });
     let failure = outcome.err().map(|error| match error {
@@ -73,6 +90,29 @@ pub fn measure(
         error => died(subject).unwrap_or(error),
     });
     report.finish(failure.as_ref().map(Failure::from))
+}
+
+/// MiB of goodput per second that `subject` carries in a closed loop.
+pub(super) fn capacity(
+    subject: &Subject,
+    settings: &Settings,
+    listen: Option<IpAddr>,
+    tell: &mut Tell<'_>,
+) -> Result<f64, LoadError> {
+    let settings = Settings {
+        scenario: Scenario::Bulk,
+        bulk_rate: None,
+        window: settings.window.min(default_window(settings.links * settings.circuits, false)),
+        seconds: settings.seconds.min(CAPACITY_SECONDS),
+        repetitions: 1,
+        ..settings.clone()
+    };
+    let mut done = Vec::new();
+    let carried =
+        Fleet::start(subject, &settings, listen, tell).and_then(|mut fleet| fleet.traffic(&mut done));
+    carried.map_err(|e| if matches!(e, LoadError::Interrupted) { e } else { died(subject).unwrap_or(e) })?;
+    let goodput = done.first().and_then(|repetition| repetition.measures.get("goodput_bytes_per_second"));
+    Ok(goodput.copied().unwrap_or_default() / 1_048_576.0)
 }
 
 /// Whether the process of the relay has ended, perhaps this very moment.
@@ -90,7 +130,7 @@ struct Fleet<'a, 'b> {
     tell: &'a mut Tell<'b>,
     boards: Vec<Arc<Board>>,
     lanes: Vec<JoinHandle<Result<(), LoadError>>>,
-    latencies: mpsc::Receiver<Histogram<u64>>,
+    latencies: mpsc::Receiver<Latencies>,
     /// When something last moved, and what was counted then.
     moved: (Instant, Counts),
     looked: Instant,
@@ -125,7 +165,8 @@ impl<'a, 'b> Fleet<'a, 'b> {
         }
         self.hold(self.settings.warm_up, |_, _| Progress::WarmUp)?;
         let main = match self.settings.scenario {
-            Scenario::Bulk | Scenario::Idle => Count::Cells,
+            Scenario::Bulk | Scenario::Idle | Scenario::Flood | Scenario::Paper2004 => Count::Cells,
+            Scenario::Exit => Count::Transfers,
             Scenario::Interactive => Count::Echoes,
             Scenario::Handshake => Count::Handshakes,
             Scenario::Connect => Count::Connects,
@@ -141,6 +182,37 @@ impl<'a, 'b> Fleet<'a, 'b> {
             before = after;
         }
         Ok(())
+    }
+
+    /// Bulk at a fixed rate, without and with a flood beside it.
+    fn flood(&mut self, done: &mut Vec<Repetition>) -> Result<(), LoadError> {
+        for stage in [Stage::Links, Stage::Circuits, Stage::Traffic] {
+            self.reach(stage)?;
+        }
+        let seconds = self.settings.seconds;
+        for n in 1..=self.settings.repetitions {
+            self.hold(self.settings.warm_up, |_, _| Progress::WarmUp)?;
+            let quiet = self.measure_once(n, seconds)?;
+            self.reach(Stage::Flood)?;
+            // Queues fill first.
+            self.hold(self.settings.warm_up, |_, _| Progress::WarmUp)?;
+            let flooded = self.measure_once(n, seconds);
+            self.boards.iter().for_each(|board| board.set_goal(Stage::Traffic));
+            let mut flooded = flooded?;
+            figures::lost_to_flood(&mut flooded, &quiet);
+            done.push(flooded);
+        }
+        Ok(())
+    }
+
+    fn measure_once(&mut self, n: u32, seconds: f64) -> Result<Repetition, LoadError> {
+        let before = self.edge()?;
+        self.hold(seconds, |since, counts: Counts| {
+            let per_second = counts.since(&before.counts).get(Count::Cells) as f64 / since.as_secs_f64();
+            Progress::Measuring { repetition: n, per_second }
+        })?;
+        let after = self.edge()?;
+        Ok(repetition(self.settings.scenario, &before, &after))
     }
 
     /// Links and circuits that do nothing, and the memory they take.
@@ -207,9 +279,8 @@ impl<'a, 'b> Fleet<'a, 'b> {
         }
         let per_lane: Vec<Counts> = self.boards.iter().map(|board| board.counts()).collect();
         let shown = Counts::sum(&per_lane);
-        // Time that lanes spend is no progress, nor is what they could not send or the relay refused.
         let mut counts = shown;
-        for no_progress in [Count::CpuNs, Count::Missed, Count::Late, Count::Refused] {
+        for no_progress in NO_PROGRESS {
             counts.set(no_progress, 0);
         }
         let rests = self.settings.scenario == Scenario::Idle
@@ -220,7 +291,7 @@ impl<'a, 'b> Fleet<'a, 'b> {
         let after = Duration::from_secs_f64(self.settings.stall);
         if self.moved.0.elapsed() >= after {
             let doing = match self.boards.iter().map(|board| board.reached()).min() {
-                Some(Stage::Traffic) => format!("carrying {}", self.settings.scenario.word()),
+                Some(Stage::Traffic | Stage::Flood) => format!("carrying {}", self.settings.scenario.word()),
                 Some(Stage::Links) => {
                     format!("building circuits ({} are there)", counts.get(Count::Circuits))
                 }

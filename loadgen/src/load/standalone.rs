@@ -29,6 +29,11 @@ const AUTHORITY_BYTE: u8 = 250;
 /// Its fingerprints.
 const NOBODY: &str = "0123456789012345678901234567890123456789";
 
+const NO_EXIT: &str = "ExitRelay 0\nExitPolicy reject *:*\n";
+/// Its streams come over links of relays that it has never heard of, and need no resolver.
+const EXIT: &str = "ExitRelay 1\nExitPolicy accept *:*\nExitPolicyRejectPrivate 0\nRefuseUnknownExits 0\n\
+                    ServerDNSDetectHijacking 0\n";
+
 /// A relay to be started.
 #[derive(Clone, Debug)]
 pub struct StandaloneSpec {
@@ -38,6 +43,8 @@ pub struct StandaloneSpec {
     pub program: PathBuf,
     /// `NumCPUs`, if set.
     pub cpus: Option<u32>,
+    /// Whether it is to be an exit to everywhere.
+    pub exit: bool,
     /// More torrc lines.
     pub torrc: Vec<String>,
 }
@@ -77,14 +84,13 @@ impl Standalone {
              SocksPort 0\n\
              AssumeReachable 1\n\
              ExtendAllowPrivateAddresses 1\n\
-             ExitRelay 0\n\
-             ExitPolicy reject *:*\n\
              GeoIPFile {empty}\n\
              GeoIPv6File {empty}\n\
              ShutdownWaitLength 0\n",
             data = data.display(),
             empty = empty.display(),
         );
+        torrc.push_str(if spec.exit { EXIT } else { NO_EXIT });
         let cpus = spec.cpus.map(|cpus| format!("NumCPUs {cpus}"));
         for line in cpus.iter().chain(&spec.torrc) {
             torrc.push_str(line);

@@ -17,7 +17,7 @@ use super::board::Board;
 use super::error::{LoadError, own};
 use super::gauge::Gauge;
 use super::lane::{self, Aim, Core};
-use super::public_key::RelayKeys;
+use super::onionskin::RelayKeys;
 use super::standalone::Standalone;
 
 /// How long a relay may take to open a link and say who it is.

@@ -1,19 +1,19 @@
 //! The job behind bulk, interactive and idle: links, circuits through the relay, and cells over them.
 
 mod build;
-mod probe;
+mod pace;
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use onionring_proto::cell::{BODY_LEN, Body, CircId, Command, DestroyReason};
 
-use self::probe::Probes;
+use self::pace::Pace;
 use super::board::{Count, Stage};
 use super::circuit::{Check, Setup, pattern};
 use super::error::LoadError;
-use super::lane::{Core, Job};
+use super::lane::{Core, Job, circuit_of, client_id};
 use super::settings::Direction;
 
 /// Bytes of a cell on links of ours.
@@ -24,8 +24,10 @@ const BATCH: usize = 124;
 const QUANTUM: u32 = 8;
 /// One cell in so many is compared byte by byte.
 const SAMPLE: u64 = 64;
-/// Circuit IDs of a client carry this bit.
-const CLIENT_BIT: u32 = 1 << 31;
+/// Probes of one circuit that may be under way.
+const PROBES_MAX: usize = 1_000;
+/// The shortest time between two looks at what is due.
+const BEAT_MIN: Duration = Duration::from_micros(250);
 
 /// What one lane does.
 #[derive(Clone, Debug)]
@@ -42,6 +44,8 @@ pub(super) struct Plan {
     pub(super) hops: usize,
     /// Whether bulk flows, and which way.
     pub(super) bulk: Option<Direction>,
+    /// Cells of bulk per second over all circuits; `None` sends as many as the window allows.
+    pub(super) bulk_rate: Option<f64>,
     /// Cells in flight per bulk circuit.
     pub(super) window: u32,
 }
@@ -94,7 +98,9 @@ pub(super) struct Traffic {
     ready: Vec<VecDeque<u32>>,
     /// By link: the circuits of hop links, by the IDs that the relay chose.
     legs: Vec<HashMap<u32, u32, BuildHasherDefault<IdHasher>>>,
-    probes: Probes,
+    probes: Option<Pace>,
+    /// Bulk that comes at a given rate.
+    paced: Option<Pace>,
 }
 
 impl Traffic {
@@ -112,7 +118,8 @@ impl Traffic {
             built: 0,
             ready: Vec::new(),
             legs: Vec::new(),
-            probes: Probes::new(plan.probe_rate),
+            probes: (plan.probe_rate > 0.0).then(|| Pace::new(pace::PROBES, plan.probe_rate, PROBES_MAX)),
+            paced: plan.bulk_rate.map(|rate| Pace::new(pace::BULK, rate, plan.window as usize)),
             plan,
         }
     }
@@ -120,23 +127,44 @@ impl Traffic {
     fn start_traffic(&mut self, core: &mut Core, now: Instant) -> Result<(), LoadError> {
         core.reached = Stage::Traffic;
         for n in 0..self.circuits.len() {
-            match self.circuits[n].probe {
-                true => self.probes.add(n),
-                false if self.plan.bulk.is_some() => self.mark_ready(core, n),
-                false => {}
+            match (self.circuits[n].probe, &mut self.paced) {
+                (true, _) => self.probes.iter_mut().for_each(|probes| probes.add(n)),
+                (false, Some(paced)) => paced.add(n),
+                (false, None) if self.plan.bulk.is_some() => self.mark_ready(core, n),
+                (false, None) => {}
             }
         }
-        self.probes.start(core, now)
+        let mut paces: Vec<&mut Pace> = self.probes.iter_mut().chain(&mut self.paced).collect();
+        paces.iter_mut().for_each(|pace| pace.start(now));
+        match paces.iter().map(|pace| pace.interval).min() {
+            Some(interval) => core.beat(interval.max(BEAT_MIN)),
+            None => Ok(()),
+        }
+    }
+
+    /// Sends what is due.
+    fn send_due(&mut self, core: &mut Core, now: Instant) {
+        while let Some(n) = self.probes.as_mut().and_then(|probes| probes.due(core, now)) {
+            core.send(self.circuits[n].client, client_id(n), Command::RELAY, &self.pattern);
+        }
+        while let Some(n) = self.paced.as_mut().and_then(|paced| paced.due(core, now)) {
+            let (link, id) = self.sender(n);
+            core.send(link, id, Command::RELAY, &self.pattern);
+        }
+    }
+
+    /// The link on which bulk of a circuit is sent, and the circuit's ID there.
+    fn sender(&self, n: usize) -> (usize, CircId) {
+        match (self.plan.bulk, self.circuits[n].far) {
+            (Some(Direction::Down), Some(far)) => far,
+            _ => (self.circuits[n].client, client_id(n)),
+        }
     }
 
     /// The circuit may send bulk.
     fn mark_ready(&mut self, core: &mut Core, n: usize) {
-        let circuit = &mut self.circuits[n];
-        let sender = match (self.plan.bulk, circuit.far) {
-            (Some(Direction::Down), Some((link, _))) => link,
-            _ => circuit.client,
-        };
-        circuit.queued = true;
+        let (sender, _) = self.sender(n);
+        self.circuits[n].queued = true;
         self.ready[sender].push_back(n as u32);
         core.touch(sender);
     }
@@ -147,10 +175,13 @@ impl Traffic {
         let circuit = &mut self.circuits[n];
         let index = circuit.received;
         circuit.received += 1;
-        if circuit.in_flight == 0 {
-            return Err(unexpected(Command::RELAY, "that nobody had sent"));
+        match &mut self.paced {
+            Some(paced) => paced.arrived(core, n)?,
+            None if circuit.in_flight == 0 => {
+                return Err(unexpected(Command::RELAY, "that nobody had sent"));
+            }
+            None => circuit.in_flight -= 1,
         }
-        circuit.in_flight -= 1;
         core.counts.add(Count::Cells, 1);
         if index.is_multiple_of(SAMPLE)
             && let Some(check) = &mut circuit.check
@@ -158,10 +189,18 @@ impl Traffic {
             check.check(index, body, &self.pattern)?;
             core.counts.add(Count::Verified, 1);
         }
-        if !circuit.queued {
+        if self.paced.is_none() && !circuit.queued {
             self.mark_ready(core, n);
         }
         Ok(())
+    }
+
+    /// A probe is back.
+    fn returned(&mut self, core: &mut Core, n: usize) -> Result<(), LoadError> {
+        let probes =
+            self.probes.as_mut().ok_or_else(|| unexpected(Command::RELAY, "that nobody had sent"))?;
+        core.counts.add(Count::Echoes, 1);
+        probes.arrived(core, n)
     }
 
     fn client_cell(
@@ -172,7 +211,7 @@ impl Traffic {
         command: Command,
         body: &mut Body,
     ) -> Result<(), LoadError> {
-        let n = (id.0 & !CLIENT_BIT) as usize;
+        let n = circuit_of(id);
         if self.circuits.get(n).is_none_or(|circuit| circuit.client != link) {
             return Err(unexpected(command, "on a circuit that does not exist"));
         }
@@ -183,7 +222,7 @@ impl Traffic {
         match circuit.setup.take() {
             Some(setup) => self.build(core, n, setup, command, body),
             None if command != Command::RELAY => Err(unexpected(command, "out of order")),
-            None if circuit.probe => self.probes.returned(core, n),
+            None if circuit.probe => self.returned(core, n),
             None => self.delivered(core, n, body),
         }
     }
@@ -213,10 +252,6 @@ impl Traffic {
 }
 
 impl Job for Traffic {
-    fn start(&mut self, _: &mut Core) -> Result<(), LoadError> {
-        Ok(())
-    }
-
     fn link_up(&mut self, core: &mut Core, link: usize) -> Result<(), LoadError> {
         if self.ready.len() <= link {
             self.ready.resize_with(link + 1, VecDeque::new);
@@ -245,19 +280,15 @@ impl Job for Traffic {
     }
 
     fn fill(&mut self, core: &mut Core, link: usize) -> Result<(), LoadError> {
-        let up = self.plan.bulk == Some(Direction::Up);
         loop {
             let mut cells = 0;
             while cells < BATCH
                 && let Some(n) = self.ready[link].pop_front()
             {
+                let (_, id) = self.sender(n as usize);
                 let circuit = &mut self.circuits[n as usize];
                 let room = self.plan.window - circuit.in_flight;
                 let take = room.min(QUANTUM).min((BATCH - cells) as u32);
-                let id = match (up, circuit.far) {
-                    (false, Some((_, id))) => id,
-                    _ => client_id(n as usize),
-                };
                 for cell in self.batch[cells * CELL_LEN..].chunks_exact_mut(CELL_LEN).take(take as usize) {
                     cell[..4].copy_from_slice(&id.0.to_be_bytes());
                 }
@@ -279,15 +310,15 @@ impl Job for Traffic {
             Stage::Start if core.goal >= Stage::Links => self.open_links(core)?,
             Stage::Links if core.goal >= Stage::Circuits => self.open_circuits(core),
             Stage::Circuits if core.goal >= Stage::Traffic => self.start_traffic(core, now)?,
-            Stage::Traffic => self.probes.tick(core, now, &self.circuits, &self.pattern),
+            Stage::Traffic | Stage::Flood => {
+                // A flood comes from another thread.
+                core.reached = core.goal.max(Stage::Traffic);
+                self.send_due(core, now);
+            }
             _ => {}
         }
         Ok(())
     }
-}
-
-fn client_id(n: usize) -> CircId {
-    CircId(CLIENT_BIT | n as u32)
 }
 
 fn unexpected(command: Command, when: &'static str) -> LoadError {

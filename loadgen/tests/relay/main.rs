@@ -1,6 +1,7 @@
 //! `relay` and `compare`, against onionring and stock tor: that figures come, that they come in the published form, and
 //! that whatever goes wrong is told. How large figures are depends on the machine, so nothing here judges them.
 
+mod scenarios;
 mod schema;
 
 use std::io::{Read as _, Write as _};
@@ -142,7 +143,8 @@ impl Own {
         let program =
             if kind == "tor" { PathBuf::from("tor") } else { built.with_file_name("onionring-relay") };
         let (kind, torrc) = (kind.to_owned(), Vec::new());
-        let relay = Standalone::start(&StandaloneSpec { kind, program, cpus: None, torrc }).unwrap();
+        let relay =
+            Standalone::start(&StandaloneSpec { kind, program, cpus: None, exit: true, torrc }).unwrap();
         let pid = Pid::from_raw(relay.pid().cast_signed()).unwrap();
         Own { address: relay.address(), pid, relay }
     }
@@ -237,8 +239,8 @@ fn csv_and_pipes() {
     let output = run("relay --kind tor -z 0.3 -n 2 --warm-up 0.1 --stall 60 --output csv");
     let csv = String::from_utf8(output.stdout.clone()).unwrap();
     let mut lines = csv.lines();
-    assert_eq!(lines.next(), Some("scenario,kind,repetition,complete,measure,value"));
-    let line = lines.find(|line| line.starts_with("bulk,tor,2,true,cpu_ns_per_cell,")).unwrap();
+    assert_eq!(lines.next(), Some("scenario,kind,links,rate,repetition,complete,measure,value"));
+    let line = lines.find(|line| line.starts_with("bulk,tor,1,,2,true,cpu_ns_per_cell,")).unwrap();
     assert!(line.rsplit(',').next().unwrap().parse::<f64>().unwrap() > 0.0);
     assert!(output.stderr.is_empty(), "no progress in a pipe: {}", said(&output));
 }
@@ -257,6 +259,15 @@ fn wrong_usage_is_told() {
         ("relay --address 127.0.0.1:9 --kind tor", "--kind"),
         ("relay --address 127.0.0.1:9 --fingerprint abc", "40 hex digits"),
         ("relay --address 127.0.0.1:9 -s idle", "--pid"),
+        ("relay --kind tor --rate 0", "--rate"),
+        ("relay --kind tor --links 1,2 --output prometheus", "csv or json"),
+        ("relay --kind tor --links 1,0", "--links"),
+        ("relay --kind tor -s connect --rate 5", "--rate is for"),
+        ("relay --kind tor --bulk-rate 5", "--beside-bulk"),
+        ("relay --kind tor -s flood --flood-sources 101", "--flood-sources"),
+        ("relay --kind tor -s exit --streams 0", "--streams"),
+        ("relay --kind tor -s exit --size 0", "--size"),
+        ("relay --address 127.0.0.1:9 -s paper-2004", "--kind"),
         ("compare --against onionring", "`onionring`"),
         ("compare --against tor --pairs 0", "--pairs"),
         ("compare", "--against"),

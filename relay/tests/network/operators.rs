@@ -148,22 +148,7 @@ fn loadgen_results() -> String {
         platform: None,
         pid: None,
     };
-    let settings = load::Settings {
-        scenario: load::Scenario::Bulk,
-        links: 1,
-        circuits: 1,
-        next_hops: 1,
-        direction: load::Direction::Down,
-        window: 1,
-        beside_bulk: false,
-        rate: 1,
-        handshake: load::HandshakeKind::Ntor,
-        seconds: 1.0,
-        warm_up: 0.0,
-        repetitions: 1,
-        threads: 1,
-        stall: 1.0,
-    };
+    let settings = load::Settings::new(load::Scenario::Bulk);
     let (repetitions, notes) = (Vec::new(), Vec::new());
     let report = Report { settings, subject, complete: true, failure: None, repetitions, summary, notes };
     let text = load::exposition(&[&report]);

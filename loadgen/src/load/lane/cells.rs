@@ -1,11 +1,12 @@
 //! From what the poller says to cells.
 
 use std::mem;
+use std::time::Instant;
 
 use onionring_proto::cell::{CircId, Frame, LinkVersion, next_frame};
 use rustix::event::epoll::EventFlags;
 
-use super::{Core, Job, explain};
+use super::{Core, Job, lose};
 use crate::load::error::LoadError;
 
 /// Readings of one link per turn, so that others have theirs.
@@ -43,13 +44,9 @@ fn read(core: &mut Core, job: &mut impl Job, link: usize, plaintext: &mut Vec<u8
         });
         let (more, up) = match result {
             Ok(done) => done,
-            Err(broken) => {
-                let error = explain(broken, core.aim.address, l.hop, was_open);
-                // An alert may still be of use to the other side.
-                let _ = l.flush();
-                return Err(error);
-            }
+            Err(broken) => return lose(core, job, link, broken, was_open),
         };
+        core.now = Instant::now();
         if !was_open {
             core.touch(link);
         }

@@ -4,11 +4,11 @@ use std::mem;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use hdrhistogram::Histogram;
 use onionring_node::tls::{Acceptor, Connector, TlsVersions};
-use onionring_proto::cell::{Body, CircId, Command};
+use onionring_proto::cell::{BODY_LEN, Body, CircId, Command, DestroyReason};
+use onionring_proto::link::LinkIdentity;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
@@ -19,10 +19,11 @@ use rustix::time::{
 use slab::Slab;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{Aim, explain, histogram};
+use super::{Aim, explain};
 use crate::load::board::{Counts, Stage};
 use crate::load::error::{LoadError, own};
 use crate::load::hop::{self, Hop};
+use crate::load::latencies::Latencies;
 use crate::load::link::Link;
 
 /// Bytes read from a socket at once.
@@ -42,6 +43,8 @@ pub(in crate::load) struct Core {
     pub(super) aim: Aim,
     connector: Connector,
     acceptor: Option<Acceptor>,
+    /// Who we say we are on client links; nobody, unless a relay must be told.
+    pub(in crate::load) identity: Option<Arc<LinkIdentity>>,
     /// Links to be flushed in this turn.
     pub(super) dirty: Vec<usize>,
     metronome: Option<OwnedFd>,
@@ -53,7 +56,9 @@ pub(in crate::load) struct Core {
     pub(in crate::load) goal: Stage,
     /// How far the job has come.
     pub(in crate::load) reached: Stage,
-    pub(in crate::load) latencies: Histogram<u64>,
+    pub(in crate::load) latencies: Latencies,
+    /// When what is being handled was read.
+    pub(in crate::load) now: Instant,
     /// The job has done what there was to do.
     pub(in crate::load) finished: bool,
 }
@@ -67,6 +72,7 @@ impl Core {
             aim,
             connector: Connector::new(TlsVersions::Both).map_err(own("setting TLS up"))?,
             acceptor: None,
+            identity: None,
             dirty: Vec::new(),
             metronome: None,
             ciphertext: vec![0; READ_LEN],
@@ -75,7 +81,8 @@ impl Core {
             counts: Counts::default(),
             goal: Stage::Start,
             reached: Stage::Start,
-            latencies: histogram(),
+            latencies: Latencies::new(),
+            now: Instant::now(),
             finished: false,
         })
     }
@@ -126,15 +133,31 @@ impl Core {
 
     /// Opens a link to the relay under test.
     pub(in crate::load) fn connect(&mut self) -> Result<usize, LoadError> {
+        self.connect_from(None)
+    }
+
+    /// The same from an address of ours.
+    pub(in crate::load) fn connect_from(&mut self, source: Option<IpAddr>) -> Result<usize, LoadError> {
         let Aim { address, expected } = self.aim;
         let socket = socket(address, "opening a socket (the limit of open files may be too low)")?;
+        if let Some(source) = source {
+            let bound = socket.bind(&SocketAddr::new(source, 0).into());
+            bound.map_err(own("taking an address to send from"))?;
+        }
         match socket.connect(&address.into()) {
             Err(source) if source.raw_os_error() != Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => {
                 return Err(LoadError::Unreachable { address, source });
             }
             _ => {}
         }
-        let link = Link::client(socket.into(), address, expected, &self.connector, &mut self.rng);
+        let link = Link::client(
+            socket.into(),
+            address,
+            expected,
+            self.identity.clone(),
+            &self.connector,
+            &mut self.rng,
+        );
         self.add(link.map_err(|e| explain(e, address, None, false))?)
     }
 
@@ -190,6 +213,13 @@ impl Core {
             l.send(circ, command, body);
         }
         self.touch(link);
+    }
+
+    /// Queues DESTROY without a reason, which is how clients end a circuit.
+    pub(in crate::load) fn destroy(&mut self, link: usize, circ: CircId) {
+        let mut body = [0; BODY_LEN];
+        body[0] = DestroyReason::None.to_wire();
+        self.send(link, circ, Command::DESTROY, &body);
     }
 
     /// Seals cells for a link and gives them to its socket; returns whether it takes more. Only for

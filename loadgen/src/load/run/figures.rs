@@ -3,13 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use hdrhistogram::Histogram;
 use onionring_proto::relay_msg::MAX_DATA_LEN;
 
 use crate::load::board::{Count, Counts};
 use crate::load::error::LoadError;
 use crate::load::gauge::Reading;
-use crate::load::lane::histogram;
+use crate::load::latencies::{Latencies, Timed};
 use crate::load::report::Repetition;
 use crate::load::settings::Scenario;
 use crate::load::subject::Subject;
@@ -25,7 +24,7 @@ pub(super) struct Edge {
     per_lane: Vec<Counts>,
     reading: Option<Reading>,
     /// Of the epoch that ended at this moment.
-    latencies: Histogram<u64>,
+    latencies: Latencies,
 }
 
 impl Edge {
@@ -33,11 +32,11 @@ impl Edge {
     pub(super) fn of(subject: &Subject, per_lane: Vec<Counts>) -> Result<Edge, LoadError> {
         let at = Instant::now();
         let reading = subject.gauge.as_ref().map(|gauge| gauge.read()).transpose()?;
-        Ok(Edge { at, counts: Counts::sum(&per_lane), per_lane, reading, latencies: histogram() })
+        Ok(Edge { at, counts: Counts::sum(&per_lane), per_lane, reading, latencies: Latencies::new() })
     }
 
-    pub(super) fn add(&mut self, latencies: &Histogram<u64>) {
-        self.latencies.add(latencies).expect("histograms of the same bounds");
+    pub(super) fn add(&mut self, latencies: &Latencies) {
+        self.latencies.add(latencies);
     }
 }
 
@@ -51,7 +50,28 @@ impl Measures {
             self.0.insert(name.to_owned(), value);
         }
     }
+
+    /// Some quantiles of what was timed, and the longest if that is a measure.
+    fn quantiles(&mut self, name: &str, edge: &Edge, timed: Timed, wanted: &[&str]) {
+        let histogram = edge.latencies.of(timed);
+        if histogram.is_empty() {
+            return;
+        }
+        for quantile in wanted {
+            let value = match *quantile {
+                "p50" => histogram.value_at_quantile(0.5),
+                "p90" => histogram.value_at_quantile(0.9),
+                "p99" => histogram.value_at_quantile(0.99),
+                "p999" => histogram.value_at_quantile(0.999),
+                _ => histogram.max(),
+            };
+            self.put(&format!("{name}_{quantile}_seconds"), value as f64 / 1e9);
+        }
+    }
 }
+
+const ALL: &[&str] = &["p50", "p90", "p99", "p999", "max"];
+const TWO: &[&str] = &["p50", "p99"];
 
 /// The figures between two edges.
 pub(super) fn repetition(scenario: Scenario, before: &Edge, after: &Edge) -> Repetition {
@@ -73,17 +93,25 @@ pub(super) fn repetition(scenario: Scenario, before: &Edge, after: &Edge) -> Rep
             m.put("links_per_second", count(Count::Connects) / seconds);
             m.put("links_per_cpu_second", count(Count::Connects) / cpu);
         }
-        Scenario::Interactive => latencies(&mut m, after, &counts, seconds),
-        Scenario::Bulk | Scenario::Idle => {}
+        Scenario::Interactive => probes(&mut m, after, &counts, seconds),
+        Scenario::Exit => streams(&mut m, after, &counts, seconds, cpu),
+        Scenario::Flood => flood(&mut m, after, &counts, seconds),
+        Scenario::Bulk | Scenario::Idle | Scenario::Paper2004 => {}
     }
     let cells = count(Count::Cells);
-    if scenario == Scenario::Bulk || cells > 0.0 {
+    if matches!(scenario, Scenario::Bulk | Scenario::Flood) || cells > 0.0 {
         let bytes = cells * MAX_DATA_LEN as f64;
         m.put("goodput_bytes_per_second", bytes / seconds);
         m.put("cells_per_second", cells / seconds);
         m.put("verified_cells", count(Count::Verified));
         m.put("cpu_seconds_per_gib", cpu / (bytes / GIB));
         m.put("cpu_ns_per_cell", cpu * 1e9 / cells);
+        m.quantiles("bulk_latency", after, Timed::Bulk, ALL);
+    }
+    if !after.latencies.of(Timed::Bulk).is_empty() {
+        let meant = cells + count(Count::BulkMissed);
+        m.put("bulk_missed_ratio", count(Count::BulkMissed) / meant);
+        m.put("bulk_late_ratio", count(Count::BulkLate) / meant);
     }
     m.put("cpu_cores", cpu / seconds);
     if let Some((before, after)) = used {
@@ -99,20 +127,48 @@ pub(super) fn repetition(scenario: Scenario, before: &Edge, after: &Edge) -> Rep
     Repetition { seconds, measures: m.0, loadgen_at_limit }
 }
 
-fn latencies(m: &mut Measures, after: &Edge, counts: &Counts, seconds: f64) {
+fn probes(m: &mut Measures, after: &Edge, counts: &Counts, seconds: f64) {
     let count = |which| counts.get(which) as f64;
     let (echoes, missed) = (count(Count::Echoes), count(Count::Missed));
     m.put("probes_per_second", echoes / seconds);
     m.put("missed_ratio", missed / (echoes + missed));
     m.put("late_ratio", count(Count::Late) / (echoes + missed));
-    if after.latencies.is_empty() {
-        return;
+    m.quantiles("latency", after, Timed::Probe, ALL);
+}
+
+fn streams(m: &mut Measures, after: &Edge, counts: &Counts, seconds: f64, cpu: f64) {
+    let bytes = counts.get(Count::Bytes) as f64;
+    m.put("goodput_bytes_per_second", bytes / seconds);
+    m.put("cpu_seconds_per_gib", cpu / (bytes / GIB));
+    m.put("transfers_per_second", counts.get(Count::Transfers) as f64 / seconds);
+    m.quantiles("time_to_first_byte", after, Timed::FirstByte, TWO);
+    m.quantiles("time_to_last_byte", after, Timed::LastByte, TWO);
+}
+
+fn flood(m: &mut Measures, after: &Edge, counts: &Counts, seconds: f64) {
+    let count = |which| counts.get(which) as f64;
+    let (answered, refused) = (count(Count::Handshakes), count(Count::Refused));
+    m.put("create_success_ratio", answered / (answered + refused));
+    m.quantiles("create_latency", after, Timed::Create, TWO);
+    m.put("junk_per_second", count(Count::Junk) / seconds);
+    m.put("junk_answered_per_second", count(Count::JunkAnswered) / seconds);
+    m.put("junk_refused_per_second", count(Count::JunkRefused) / seconds);
+    m.put("junk_links_lost_per_second", count(Count::JunkLinksLost) / seconds);
+}
+
+/// Adds what was there without the flood: `quiet` lies before the repetition.
+pub(super) fn lost_to_flood(flooded: &mut Repetition, quiet: &Repetition) {
+    let get = |of: &Repetition, name: &str| of.measures.get(name).copied().unwrap_or(f64::NAN);
+    let name = "goodput_bytes_per_second";
+    let (before, with) = (get(quiet, name), get(flooded, name));
+    let mut m = Measures(std::mem::take(&mut flooded.measures));
+    m.put("goodput_quiet_bytes_per_second", before);
+    m.put("goodput_lost_ratio", 1.0 - with / before);
+    for q in TWO {
+        m.put(&format!("bulk_quiet_latency_{q}_seconds"), get(quiet, &format!("bulk_latency_{q}_seconds")));
     }
-    for (name, quantile) in [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p999", 0.999)] {
-        let value = after.latencies.value_at_quantile(quantile) as f64 / 1e9;
-        m.put(&format!("latency_{name}_seconds"), value);
-    }
-    m.put("latency_max_seconds", after.latencies.max() as f64 / 1e9);
+    flooded.measures = m.0;
+    flooded.loadgen_at_limit |= quiet.loadgen_at_limit;
 }
 
 /// Memory before anything, with links, and with links and circuits.

@@ -7,11 +7,11 @@ use onionring_proto::handshake::{Create2, Created2};
 use onionring_proto::link::PeerIdentity;
 use onionring_proto::relay_msg::LinkSpecs;
 
-use super::{Circuit, Traffic, client_id, unexpected};
+use super::{Circuit, Traffic, unexpected};
 use crate::load::board::{Count, Stage};
 use crate::load::circuit::{Check, Setup, number, reply};
 use crate::load::error::LoadError;
-use crate::load::lane::Core;
+use crate::load::lane::{Core, client_id};
 use crate::load::settings::Direction;
 
 /// Links and circuits that may be under construction at once: enough to keep a relay busy, few enough that none sheds
