@@ -22,6 +22,7 @@ pub mod netdoc;
 pub mod origin;
 pub mod path;
 pub mod policy;
+pub mod rate;
 pub mod relay_msg;
 pub mod rotation;
 pub mod stream;

@@ -12,6 +12,7 @@ use onionring_node::keys::KeyOptions;
 use onionring_proto::netdoc::family::FamilyMember;
 use onionring_proto::netdoc::text::Nickname;
 use onionring_proto::policy::{ExitPolicy, ExitPolicyOptions};
+use onionring_proto::rate::Rate;
 use onionring_proto::torrc::authority::Authority;
 use onionring_proto::torrc::log::LogLine;
 use onionring_proto::torrc::port::{PortNumber, ServerPort};
@@ -98,6 +99,8 @@ pub struct Config {
     pub refuse_unknown_exits: Option<bool>,
     /// The most bandwidth to publish, in bytes a second.
     pub max_advertised_bandwidth: u64,
+    /// Bandwidth limits.
+    pub bandwidth: BandwidthConfig,
     /// How long to go on serving after SIGINT.
     pub shutdown_wait: Duration,
     /// Bytes that may be queued.
@@ -180,6 +183,30 @@ pub struct DnsConfig {
     pub search_domains: bool,
     /// `ServerDNSAllowNonRFC953Hostnames`.
     pub allow_any_characters: bool,
+}
+
+/// Bandwidth limits in bytes and bytes a second, for each direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BandwidthConfig {
+    /// `BandwidthRate` and `BandwidthBurst`.
+    pub all: Rate,
+    /// `RelayBandwidthRate` and `RelayBandwidthBurst`, if they are set.
+    pub relayed: Option<Rate>,
+    /// `PerConnBWRate`; `None` follows the consensus.
+    pub per_link_rate: Option<u64>,
+    /// `PerConnBWBurst`; `None` follows the consensus.
+    pub per_link_burst: Option<u64>,
+    /// `CountPrivateBandwidth`: connections with private addresses are limited too.
+    pub count_private: bool,
+}
+
+impl BandwidthConfig {
+    /// Rate and burst to publish, as C tor's `get_effective_bwrate` and `get_effective_bwburst` have them, with no more
+    /// than `advertised`.
+    pub fn published(&self, advertised: u64) -> (u64, u64) {
+        let relayed = self.relayed.unwrap_or(self.all);
+        (self.all.per_second.min(relayed.per_second).min(advertised), self.all.burst.min(relayed.burst))
+    }
 }
 
 /// The metrics endpoint.

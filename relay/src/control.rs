@@ -40,6 +40,7 @@ use tracing::{info, warn};
 
 use crate::config::Config;
 use crate::dir::directory::Directory;
+use crate::engine::rate::Rates;
 use crate::engine::snapshot::{KnownRelays, Snapshot};
 use crate::exit::ExitSettings;
 use crate::exit::dns::resolv_conf::ResolvConfError;
@@ -82,6 +83,8 @@ pub struct Control {
     pub dialer: Dialer,
     /// What was read and written in the last days.
     pub bandwidth: RefCell<History>,
+    /// Bandwidth limits, with what is left of them.
+    pub rates: RefCell<Arc<Rates>>,
     /// When the relay started.
     pub started: Unix,
     /// Set when the relay must end with an error; the main task looks.
@@ -145,7 +148,13 @@ impl Control {
             ipv6: publicity.ipv6.is_some(),
             refuse_unknown_exits: config.refuse_unknown_exits,
         };
+        let limits = network::rate_limits(&self.params(), &config.bandwidth);
+        let mut rates = self.rates.borrow_mut();
+        if *rates.limits() != limits {
+            *rates = Arc::new(rates.adjusted(limits, self.shards.now()));
+        }
         let snapshot = Snapshot {
+            rates: rates.clone(),
             identity: identity.server(),
             onion_keys: identity.onion_keys.clone(),
             link_identity: identity.link.clone(),

@@ -30,6 +30,7 @@ pub mod ids;
 pub mod link;
 mod memory;
 pub mod queue;
+pub mod rate;
 mod registry;
 pub mod snapshot;
 mod stream;

@@ -21,14 +21,17 @@ mod link;
 pub mod mesh;
 pub mod net;
 mod pace;
+pub mod rate;
 pub mod shard;
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use crossbeam::channel::{self, Receiver, Sender};
 use glommio::{ExecutorJoinHandle, GlommioError, LocalExecutorBuilder, Placement};
 use onionring_node::tls::{Acceptor, Connector};
+use onionring_proto::time::Mono;
 use rand::Rng as _;
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha20Rng;
@@ -82,6 +85,17 @@ pub struct Shards {
     handles: Vec<ShardHandle>,
     threads: Vec<ExecutorJoinHandle<()>>,
     ended: Receiver<ShardIndex>,
+    clock: ShardClock,
+}
+
+/// The clock that all shards share, because what they share is timed by it.
+#[derive(Clone, Copy, Debug)]
+struct ShardClock(Instant);
+
+impl ShardClock {
+    fn now(self) -> Mono {
+        Mono(self.0.elapsed().as_micros() as u64)
+    }
 }
 
 /// Reports the end of a shard's thread, also when it panics.
@@ -114,7 +128,8 @@ where
     let bells: Vec<_> = (0..shards).map(|_| Arc::new(Bell::default())).collect();
     let (ready, started) = channel::bounded(shards);
     let (end, ended) = channel::bounded(shards);
-    let mut running = Shards { handles: Vec::new(), threads: Vec::new(), ended };
+    let clock = ShardClock(Instant::now());
+    let mut running = Shards { handles: Vec::new(), threads: Vec::new(), ended, clock };
     for port in mesh::mesh(&bells, limits::CROSSING_RING) {
         let index = port.me();
         let (handle, mailbox) = control::mailbox(bells[index].clone());
@@ -133,7 +148,7 @@ where
                 core_affinity::set_for_current(core);
             }
             let engine = Engine::new(me, homes, snapshot, queue_bytes, engine_rng);
-            let shard = Shard::new(engine, acceptor, connector, outbound, driver_rng);
+            let shard = Shard::new(engine, clock, acceptor, connector, outbound, driver_rng);
             let handler = streams(&shard);
             let _ = ready.send(());
             async move {
@@ -171,6 +186,11 @@ impl Shards {
     /// How to speak to each shard.
     pub fn handles(&self) -> &[ShardHandle] {
         &self.handles
+    }
+
+    /// The time now, on the clock of the shards.
+    pub fn now(&self) -> Mono {
+        self.clock.now()
     }
 
     /// Names each shard when its thread ends. One that ends before [`stop`](Self::stop) has panicked: its circuits are

@@ -70,6 +70,16 @@ pub const CROSSING_RING: usize = 64;
 /// Bytes that one read takes from a connection: four full TLS records.
 pub const READ_BYTES: usize = 64 * 1024;
 
+/// Time for which a shard takes of a bandwidth limit at once. What all shards together hold unused is at most this much
+/// of the rate, and a shard that waits for bandwidth waits about so long.
+pub const RATE_ROUND: Duration = Duration::from_millis(10);
+
+/// Bytes that a shard moves at once if any are left of a bandwidth limit, and owes: a cell with its TLS record.
+pub const RATE_LEAST: u64 = 514 + 29;
+
+/// Bytes that a connection moves in one go while others wait for bandwidth: 32 cells, as in C tor.
+pub const RATE_TURN: usize = 32 * 514;
+
 /// Full reads from one connection before other links have their turn.
 pub const READS_PER_TURN: usize = 2;
 

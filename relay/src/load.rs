@@ -85,7 +85,7 @@ pub struct Totals {
 }
 
 impl Totals {
-    /// Adds what a shard has counted. `rate_limited` stays 0 as long as no limit can be configured.
+    /// Adds what a shard has counted.
     pub fn add(&mut self, shard: ShardIndex, engine: &Counters, io: &IoCounters) {
         self.read_bytes += engine.link_bytes_in;
         self.written_bytes += engine.link_bytes_out;
@@ -101,6 +101,9 @@ impl Totals {
         self.windows[0] += engine.windows[0];
         self.windows[1] += engine.windows[1];
         self.stream_bytes += engine.stream_bytes[1];
+        // The limit is one for all shards: it is used up as long as it is for the one that wants most.
+        let limited = io.rate_reached.iter().map(|reached| reached.time).max().unwrap_or_default();
+        self.rate_limited = self.rate_limited.max(limited);
     }
 }
 

@@ -15,6 +15,7 @@ use onionring_node::tls::{Connector, TlsError, TlsVersions};
 use onionring_proto::cell::LinkVersion;
 use onionring_proto::dir::backoff::Delays;
 use onionring_proto::dir::fetch::Role;
+use onionring_proto::netdoc::params::ConsensusParams;
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha20Rng;
 use thiserror::Error;
@@ -26,6 +27,7 @@ use crate::control::Control;
 use crate::control::bandwidth::History;
 use crate::control::describe::{Describer, Standing};
 use crate::control::identity::{Identity, IdentityFailure};
+use crate::control::network;
 use crate::control::own_circuit::Dialer;
 use crate::control::settings::{self, Bound};
 use crate::control::signals::{Signal, SignalQueue};
@@ -35,6 +37,7 @@ use crate::dir::directory::Directory;
 use crate::dir::fetch::{DirClient, FetchSettings};
 use crate::dir::port;
 use crate::dir::publish::DirPublisher;
+use crate::engine::rate::Rates;
 use crate::engine::snapshot::{CircuitParams, KnownRelays, Snapshot};
 use crate::exit::dns::resolv_conf::ResolvConfError;
 use crate::io::check::SystemLacks;
@@ -219,7 +222,10 @@ pub fn run(start: Start, hidden: Hidden) -> Result<(), RunError> {
     let directory = Arc::new(Directory::new(settings::front_page(&config)));
     let served = Served { exit: exit.clone(), directory: config.dir_cache.then(|| directory.clone()) };
     let dialer = Dialer { connector: Connector::new(hidden.tls)?, outbound: config.outbound_or };
+    let limits = network::rate_limits(&ConsensusParams::default(), &config.bandwidth);
+    let rates = Arc::new(Rates::new(limits, shards));
     let snapshot = Arc::new(Snapshot {
+        rates: rates.clone(),
         identity: identity.server(),
         onion_keys: identity.onion_keys.clone(),
         link_identity: identity.link.clone(),
@@ -262,6 +268,7 @@ pub fn run(start: Start, hidden: Hidden) -> Result<(), RunError> {
         seen: Cell::default(),
         link_versions: hidden.link_versions,
         dialer,
+        rates: RefCell::new(rates),
         started: now,
         fatal: RefCell::default(),
         open_circuits: Cell::new(0),

@@ -36,6 +36,15 @@ pub fn publish(exporter: &Exporter, shard: ShardIndex, engine: &Counters, io: &I
     table::LINK_READ_BYTES.counter(&only_shard).absolute(engine.link_bytes_in);
     table::LINK_WRITTEN_BYTES.counter(&only_shard).absolute(engine.link_bytes_out);
 
+    let rates = [
+        (table::RATE_LIMIT_READ_REACHED, table::RATE_LIMIT_READ_SECONDS),
+        (table::RATE_LIMIT_WRITE_REACHED, table::RATE_LIMIT_WRITE_SECONDS),
+    ];
+    for ((times, seconds), reached) in rates.into_iter().zip(io.rate_reached) {
+        times.counter(&only_shard).absolute(reached.times);
+        seconds.counter(&only_shard).absolute(reached.time.as_secs());
+    }
+
     // A peer may send any command; those without a name are counted as one.
     let mut unknown = 0;
     for (command, n) in (0..=u8::MAX).map(Command).zip(engine.cells_in).filter(|(_, n)| *n > 0) {

@@ -18,12 +18,14 @@ use onionring_proto::handshake::{
 use onionring_proto::link::cert::{self, CertType, Certified};
 use onionring_proto::link::x509::{self, TlsLeaf};
 use onionring_proto::link::{ExpectedPeer, Handshake, LinkIdentity, LinkParams};
+use onionring_proto::rate::Rate;
 use onionring_proto::relay_msg::{
     self, Connected, Extend2, Extended2, LinkSpecs, RelayCmd, StreamId, encode,
 };
 use onionring_proto::time::Unix;
 use onionring_relay::engine::counters::Counters;
 use onionring_relay::engine::event::{StreamEvent, StreamRef};
+use onionring_relay::engine::rate::{RateLimits, Rates};
 use onionring_relay::engine::snapshot::{CircuitParams, Snapshot};
 use onionring_relay::io::control::Control;
 use onionring_relay::io::net::{OutboundAddresses, listen};
@@ -66,6 +68,10 @@ struct Relay {
 impl Relay {
     /// The relay `which`, 0 or 1.
     fn start(which: usize, shards: u16) -> Relay {
+        Relay::with_limits(which, shards, RateLimits::default())
+    }
+
+    fn with_limits(which: usize, shards: u16, limits: RateLimits) -> Relay {
         check::raise_limits(usize::from(shards)).unwrap();
         let rng = &mut rng(10 + which as u64);
         let (identities, leaf) = long_keys();
@@ -87,6 +93,7 @@ impl Relay {
             link_versions: LinkVersion::ALL.to_vec(),
             own_addresses: vec![Ipv4Addr::LOCALHOST.into()],
             relays: Arc::default(),
+            rates: Arc::new(Rates::new(limits, shards)),
             params: CircuitParams { extend_to_private: true, ..CircuitParams::default() },
         });
         let (address, listeners) = listen("127.0.0.1:0".parse().unwrap(), usize::from(shards)).unwrap();
@@ -426,6 +433,65 @@ fn cells_at_any_pace_are_sent_on() {
     }
     first.stop();
     second.stop();
+}
+
+/// Sends as much through a relay and back as its limits let through in a second or two, and checks that it took as long.
+fn takes_its_time(relay: &Relay, rate: Rate) -> Vec<(Counters, IoCounters)> {
+    let mut client = Client::connect(relay, TlsVersions::Both);
+    let begun = std::time::Instant::now();
+    let mut circuits: Vec<_> = (1..=6).map(|n| client.create(circ(n))).collect();
+    for circuit in &mut circuits {
+        client.begin(circuit);
+    }
+    for _ in 0..3 {
+        for circuit in &mut circuits {
+            client.send_data(circuit, 55_000);
+        }
+        client.receive_data(&mut circuits, 55_000);
+    }
+    let took = begun.elapsed();
+    let counters = relay.counters();
+    let bytes: u64 = counters.iter().map(|(c, _)| c.link_bytes_out).sum();
+    assert!(bytes > 1_000_000, "{bytes} bytes");
+    let least = Duration::from_secs(bytes - rate.burst) / rate.per_second as u32;
+    assert!(took >= least * 98 / 100, "{bytes} bytes in {took:?}");
+    counters
+}
+
+#[test]
+fn bandwidth_is_what_was_configured_at_any_number_of_shards() {
+    let rate = Rate { per_second: 800_000, burst: 200_000 };
+    for (shards, limits) in [
+        (1, RateLimits { all: rate, ..RateLimits::default() }),
+        (3, RateLimits { relayed: Some(rate), ..RateLimits::default() }),
+    ] {
+        let relay = Relay::with_limits(0, shards, RateLimits { count_private: true, ..limits });
+        let counters = takes_its_time(&relay, rate);
+        assert!(counters.iter().any(|(_, io)| io.rate_reached[0].times > 0), "{counters:?}");
+        relay.stop();
+    }
+}
+
+#[test]
+fn a_client_gets_no_more_than_its_link_may_have() {
+    let rate = Rate { per_second: 800_000, burst: 200_000 };
+    let per_link = Some(rate);
+    let relay =
+        Relay::with_limits(0, 2, RateLimits { per_link, count_private: true, ..RateLimits::default() });
+    let counters = takes_its_time(&relay, rate);
+    assert!(counters.iter().all(|(_, io)| io.rate_reached[0].times == 0), "{counters:?}");
+    relay.stop();
+}
+
+#[test]
+fn private_addresses_are_not_limited_unless_asked_for() {
+    let slow = Rate { per_second: 1000, burst: 1000 };
+    let relay =
+        Relay::with_limits(0, 2, RateLimits { all: slow, per_link: Some(slow), ..RateLimits::default() });
+    let mut client = Client::connect(&relay, TlsVersions::Both);
+    let mut circuit = client.create(circ(1));
+    client.echo(&mut circuit, 50_000);
+    relay.stop();
 }
 
 #[test]

@@ -74,8 +74,8 @@ families! {
         "" = PROCESS_MAX_FDS[];
     }
     "tor_relay_load_global_rate_limit_reached_total" "counter" "Times the configured bandwidth was used up" {
-        "side=\"read\"";
-        "side=\"write\"";
+        "side=\"read\"" = RATE_LIMIT_READ_REACHED[];
+        "side=\"write\"" = RATE_LIMIT_WRITE_REACHED[];
     }
     "tor_relay_load_tcp_exhaustion_total" "counter" "Times no local TCP port was left" {
         "" = PORTS_EXHAUSTED[];
@@ -165,16 +165,16 @@ families! {
         "state=\"cc_estimates\",action=\"bdp\"";
     }
     "tor_relay_dos_total" "counter" "Refusals as a defence against floods" {
-        "type=\"circuit_rejected\"";
+        "type=\"circuit_rejected\"" = DOS_REFUSED["reason" "circuits"];
         "type=\"circuit_killed_max_cell\"" = CIRCUITS_CLOSED["reason" "queue_overrun"];
         "type=\"circuit_killed_max_cell_outq\"";
-        "type=\"marked_address\"";
+        "type=\"marked_address\"" = DOS_MARKED["reason" "circuits"];
         "type=\"marked_address_maxq\"";
-        "type=\"conn_rejected\"";
-        "type=\"concurrent_conn_rejected\"";
+        "type=\"conn_rejected\"" = DOS_REFUSED["reason" "connects"];
+        "type=\"concurrent_conn_rejected\"" = DOS_REFUSED["reason" "concurrent_connections"];
         "type=\"single_hop_refused\"";
         "type=\"introduce2_rejected\"";
-        "type=\"stream_rejected\"";
+        "type=\"stream_rejected\"" = DOS_REFUSED["reason" "streams"];
     }
     "tor_relay_signing_cert_expiry_timestamp" "gauge" "When the signing key's certificate expires" {
         "" = KEY_EXPIRY["key" "signing"];

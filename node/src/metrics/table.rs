@@ -87,6 +87,12 @@ table! {
     LINK_WRITTEN_BYTES "onionring_link_written_bytes_total" counter ["shard"]
         "Bytes of cells written to links.";
 
+    DOS_REFUSED "onionring_dos_refused_total" counter ["shard", "reason"]
+        "Refused to clients as a defence against floods, by reason: connections while there were too many of the address \
+         (concurrent_connections) or after it opened too many at once (connects), circuits, streams.";
+    DOS_MARKED "onionring_dos_marked_total" counter ["shard", "reason"]
+        "Addresses of clients marked as sources of a flood, by reason: connects or circuits.";
+
     // Cells.
     CELLS_READ "onionring_cells_read_total" counter ["shard", "command"]
         "Cells read from links, by cell command.";
@@ -185,6 +191,14 @@ table! {
         "Times that bytes of a stream had to wait until its client had acknowledged others.";
     SHARD_LAG_SECONDS "onionring_shard_lag_seconds" SHARD_SECONDS ["shard"]
         "How late the shard's timer fired, sampled once a second.";
+    RATE_LIMIT_READ_REACHED "onionring_rate_limit_read_reached_total" counter ["shard"]
+        "Times the configured bandwidth for reading was used up and somebody had to wait.";
+    RATE_LIMIT_READ_SECONDS "onionring_rate_limit_read_seconds_total" counter ["shard"]
+        "Time in which somebody waited for bandwidth to read.";
+    RATE_LIMIT_WRITE_REACHED "onionring_rate_limit_write_reached_total" counter ["shard"]
+        "Times the configured bandwidth for writing was used up and somebody had to wait.";
+    RATE_LIMIT_WRITE_SECONDS "onionring_rate_limit_write_seconds_total" counter ["shard"]
+        "Time in which somebody waited for bandwidth to write.";
     MEMORY_BYTES "onionring_memory_bytes" gauge ["shard", "owner"]
         "Memory held, by what it is for: cells that wait (circuits), bytes of streams that wait (streams), and what is kept \
          for more cells (spare).";

@@ -131,6 +131,12 @@ params! {
     /// Seconds over which that share is measured.
     OVERLOAD_ONIONSKIN_NTOR_PERIOD_SECS = "overload_onionskin_ntor_period_secs", 6 * 3600, 0, MAX;
 
+    // Bandwidth.
+    /// Bytes a second of a link with a peer that is no relay; what relays may do in all if the consensus says nothing.
+    PER_CONN_BW_RATE = "perconnbwrate", MAX, 1, MAX;
+    /// The burst of that rate.
+    PER_CONN_BW_BURST = "perconnbwburst", MAX, 1, MAX;
+
     // Denial-of-service defences.
     /// Whether clients that create too many circuits are limited.
     DOS_CIRCUIT_CREATION_ENABLED = "DoSCircuitCreationEnabled", 0, 0, 1;

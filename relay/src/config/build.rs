@@ -18,6 +18,8 @@ use super::{
 };
 use crate::io::net::OutboundAddresses;
 
+mod bandwidth;
+
 /// What a relay without a nickname is called.
 const UNNAMED: &str = "Unnamed";
 /// The resolvers of the system.
@@ -81,6 +83,7 @@ impl Config {
             distinct_subnets: settings.flag("EnforceDistinctSubnets"),
             refuse_unknown_exits: settings.auto_flag("RefuseUnknownExits"),
             max_advertised_bandwidth: build.max_advertised_bandwidth(),
+            bandwidth: build.bandwidth(),
             shutdown_wait: settings.interval("ShutdownWaitLength"),
             max_mem_in_queues: build.max_mem_in_queues(),
             heartbeat: build.heartbeat(),

@@ -12,10 +12,12 @@ use super::{Config, Loaded};
 /// the other side of this list.
 #[rustfmt::skip]
 const RELOADABLE: &[&str] = &[
-    "Address", "AssumeReachable", "AssumeReachableIPv6", "ContactInfo", "DirPortFrontPage", "EnforceDistinctSubnets",
+    "Address", "AssumeReachable", "AssumeReachableIPv6", "BandwidthBurst", "BandwidthRate", "ContactInfo",
+    "CountPrivateBandwidth", "DirPortFrontPage", "EnforceDistinctSubnets",
     "ExitPolicy", "ExitPolicyRejectPrivate", "ExitRelay", "ExtendAllowPrivateAddresses", "HeartbeatPeriod", "IPv6Exit",
     "Log", "LogMessageDomains", "LogTimeGranularity", "MaxAdvertisedBandwidth", "MaxMemInQueues", "MetricsPortPolicy",
-    "MyFamily", "Nickname", "PublishServerDescriptor", "ReducedExitPolicy", "RefuseUnknownExits", "SafeLogging",
+    "MyFamily", "Nickname", "PerConnBWBurst", "PerConnBWRate", "PublishServerDescriptor", "RelayBandwidthBurst",
+    "RelayBandwidthRate", "ReducedExitPolicy", "RefuseUnknownExits", "SafeLogging",
     "ServerDNSAllowBrokenConfig", "ServerDNSAllowNonRFC953Hostnames", "ServerDNSRandomizeCase",
     "ServerDNSResolvConfFile", "ServerDNSSearchDomains", "ShutdownWaitLength", "SyslogIdentityTag", "TruncateLogFile",
 ];

@@ -152,18 +152,20 @@ fn contradictions_are_refused() {
 #[test]
 fn unsupported_options_are_refused_unless_they_say_the_default() {
     assert_eq!(
-        problems("BridgeRelay 0\nAccountingMax 0\nSandbox 0\nBandwidthRate 1 GB\nConnectionPadding auto"),
+        problems("BridgeRelay 0\nAccountingMax 0\nSandbox 0\nDisableAllSwap 0\nConnectionPadding auto"),
         [""; 0]
     );
     let expected = "standard input:2: HiddenServiceDir \"/x\": not supported here; this program is a public relay only: \
                     remove it, and run a stock tor for this role";
     assert_eq!(problems("HiddenServiceDir /x"), [expected]);
-    let loaded = load_all(None, "ORPort 9001\nRelayBandwidthRate 1 MB", "", true);
+    let loaded = load_all(None, "ORPort 9001\nAccountingMax 1 TB", "", true);
     assert!(loaded.config.is_some());
     let warnings: Vec<_> = loaded.findings.warnings.iter().map(ToString::to_string).collect();
-    assert!(warnings.contains(
-        &"standard input:2: RelayBandwidthRate \"1 MB\" is not supported here and ignored".to_owned()
-    ));
+    assert!(
+        warnings.contains(
+            &"standard input:2: AccountingMax \"1 TB\" is not supported here and ignored".to_owned()
+        )
+    );
 }
 
 #[test]
@@ -222,7 +224,8 @@ fn a_reload_changes_only_what_can_change() {
         "ORPort 9002\nDirCache 0\nNumCPUs 2\nDataDirectory /x\nOutboundBindAddress 192.0.2.9\n\
          TestingTorNetwork 1\nUser nobody\nPidFile /x/pid\nNickname b\nContactInfo me\nAddress 192.0.2.1\n\
          MaxMemInQueues 512 MB\nPublishServerDescriptor 0\nHeartbeatPeriod 1 hour\n\
-         MetricsPortPolicy accept 127.0.0.1\nExitRelay 1\nAssumeReachableIPv6 1\nMaxAdvertisedBandwidth 1 MB",
+         MetricsPortPolicy accept 127.0.0.1\nExitRelay 1\nAssumeReachableIPv6 1\nMaxAdvertisedBandwidth 1 MB\n\
+         RelayBandwidthRate 2 MB",
     );
     let config = old.reloaded(new);
     assert_eq!(config.or_ports, old.or_ports);
@@ -237,6 +240,7 @@ fn a_reload_changes_only_what_can_change() {
     assert_eq!(config.ipv4, Some([192, 0, 2, 1].into()));
     assert_eq!((config.max_mem_in_queues, config.max_advertised_bandwidth), (512 << 20, 1 << 20));
     assert_eq!(config.heartbeat, Some(Duration::from_secs(3600)));
+    assert_eq!(config.bandwidth.relayed, Some(Rate { per_second: 2 << 20, burst: 2 << 20 }));
     assert!(!config.publish && config.assume_reachable_ipv6);
     assert!(config.metrics.policy.permits([127, 0, 0, 1].into(), 1));
     assert!(config.exit.policy(&[]).permits([1, 1, 1, 1].into(), 443));
@@ -253,6 +257,65 @@ fn values_that_c_tor_refuses_are_refused_with_their_line() {
         assert!(problems.len() == 1 && problems[0].starts_with(start), "{problems:?}");
     }
     assert_eq!(problems("SigningKeyLifetime 2 days\nMaxAdvertisedBandwidth 38400\nDirCache 0"), [""; 0]);
+}
+
+#[test]
+fn bandwidth_limits_mean_what_they_do_in_c_tor() {
+    let limits = |lines: &str| config(&format!("ORPort 9001\n{lines}")).bandwidth;
+    let rate = |per_second, burst| Rate { per_second, burst };
+    let unset = limits("");
+    assert_eq!((unset.all, unset.relayed), (rate(1 << 30, 1 << 30), None));
+    assert_eq!((unset.per_link_rate, unset.per_link_burst, unset.count_private), (None, None, false));
+    // Each of the two is the other's default, and both raise what bounds everything.
+    assert_eq!(limits("RelayBandwidthRate 1 MB").relayed, Some(rate(1 << 20, 1 << 20)));
+    assert_eq!(limits("RelayBandwidthBurst 1 MB").relayed, Some(rate(1 << 20, 1 << 20)));
+    let raised = limits("BandwidthRate 1 MB\nBandwidthBurst 2 MB\nRelayBandwidthRate 3 MB");
+    assert_eq!(raised.all, rate(3 << 20, 3 << 20));
+    assert_eq!(limits("BandwidthRate 8 MBits").all.per_second, 1 << 20);
+    assert_eq!(limits("BandwidthBurst 2 GB").all.burst, (1 << 31) - 1);
+    let per_link = limits("PerConnBWRate 100 KB\nPerConnBWBurst 200 KB\nCountPrivateBandwidth 1");
+    assert_eq!((per_link.per_link_rate, per_link.per_link_burst), (Some(100 << 10), Some(200 << 10)));
+    assert!(per_link.count_private && limits("TestingTorNetwork 1").count_private);
+
+    let published = |lines: &str, most| limits(lines).published(most);
+    assert_eq!(published("", u64::MAX), (1 << 30, 1 << 30));
+    assert_eq!(published("", 1 << 20), (1 << 20, 1 << 30));
+    assert_eq!(published("BandwidthRate 2 MB", 4 << 20), (2 << 20, 1 << 30));
+    assert_eq!(published("RelayBandwidthRate 1 MB\nRelayBandwidthBurst 3 MB", 4 << 20), (1 << 20, 3 << 20));
+}
+
+#[test]
+fn bandwidth_limits_that_make_no_sense_are_refused() {
+    for (lines, start) in [
+        (
+            "BandwidthRate 0",
+            "standard input:2: BandwidthRate \"0\": too little for a relay; write at least 75 KB",
+        ),
+        ("BandwidthRate 76799", "standard input:2: BandwidthRate \"76799\": too little"),
+        ("RelayBandwidthRate 10 KB", "standard input:2: RelayBandwidthRate \"10 KB\": too little"),
+        ("RelayBandwidthBurst 10 KB", "standard input:2: RelayBandwidthBurst \"10 KB\": too little"),
+        ("BandwidthRate 3 GB", "standard input:2: BandwidthRate \"3 GB\": more than can be counted"),
+        (
+            "BandwidthBurst 1 MB",
+            "standard input:2: BandwidthBurst \"1 MB\": less than BandwidthRate; write at least",
+        ),
+        (
+            "BandwidthRate 2 GB",
+            "standard input:2: BandwidthRate \"2 GB\": more than BandwidthBurst, which is not set",
+        ),
+        (
+            "RelayBandwidthRate 2 MB\nRelayBandwidthBurst 1 MB",
+            "standard input:3: RelayBandwidthBurst \"1 MB\": less than RelayBandwidthRate",
+        ),
+        (
+            "PerConnBWBurst 100 KB\nPerConnBWRate 200 KB",
+            "standard input:2: PerConnBWBurst \"100 KB\": less than PerConnBWRate",
+        ),
+    ] {
+        let problems = problems(lines);
+        assert!(problems.len() == 1 && problems[0].starts_with(start), "{problems:?}");
+    }
+    assert_eq!(problems("BandwidthRate 75 KB\nRelayBandwidthRate 76800\nPerConnBWRate 1"), [""; 0]);
 }
 
 #[test]

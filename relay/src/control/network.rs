@@ -6,12 +6,15 @@ use std::time::Duration;
 
 use onionring_proto::link::PaddingParams;
 use onionring_proto::netdoc::consensus::Consensus;
-use onionring_proto::netdoc::params::{self, ConsensusParams};
+use onionring_proto::netdoc::params::{self, ConsensusParams, Param};
 use onionring_proto::netdoc::protover::Protocols;
+use onionring_proto::rate::Rate;
 
 use super::describe::protocols;
 use super::identity::OnionKeyLife;
+use crate::config::BandwidthConfig;
 use crate::dir::directory::NetworkView;
+use crate::engine::rate::RateLimits;
 use crate::engine::snapshot::CircuitParams;
 use crate::exit::dns;
 
@@ -54,6 +57,19 @@ pub fn circuit_params(network: &ConsensusParams, options: CircuitOptions) -> Cir
     }
 }
 
+/// Bandwidth limits from consensus and configuration. Where neither says anything of a link with a peer that is no relay,
+/// it has no limit of its own.
+pub fn rate_limits(network: &ConsensusParams, config: &BandwidthConfig) -> RateLimits {
+    let said = |param: &Param| network.raw(param.name).map(|_| u64::from(network.get(param).unsigned_abs()));
+    let rate = config.per_link_rate.or_else(|| said(&params::PER_CONN_BW_RATE));
+    let burst = config.per_link_burst.or_else(|| said(&params::PER_CONN_BW_BURST));
+    let per_link = (rate.is_some() || burst.is_some()).then(|| Rate {
+        per_second: rate.unwrap_or(config.all.per_second),
+        burst: burst.unwrap_or(config.all.burst),
+    });
+    RateLimits { all: config.all, relayed: config.relayed, per_link, count_private: config.count_private }
+}
+
 /// How exits ask name servers.
 pub fn set_dns_options(options: &mut dns::Options, network: &ConsensusParams) {
     options.timeout = Duration::from_millis(network.get(&params::EXIT_DNS_TIMEOUT) as u64);
@@ -91,6 +107,25 @@ pub fn missing_protocols(consensus: &Consensus) -> Protocols {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::rate::RateLimits;
+
+    #[test]
+    fn links_of_clients_are_limited_by_the_operator_or_the_consensus() {
+        let mut config = BandwidthConfig {
+            all: RateLimits::DEFAULT,
+            relayed: None,
+            per_link_rate: None,
+            per_link_burst: None,
+            count_private: false,
+        };
+        let rate = |per_second, burst| Some(Rate { per_second, burst });
+        let says: ConsensusParams = [("perconnbwrate", 1000), ("perconnbwburst", 0)].into_iter().collect();
+        assert_eq!(rate_limits(&ConsensusParams::default(), &config).per_link, None);
+        assert_eq!(rate_limits(&says, &config).per_link, rate(1000, 1));
+        config.per_link_rate = Some(500);
+        assert_eq!(rate_limits(&says, &config).per_link, rate(500, 1));
+        assert_eq!(rate_limits(&ConsensusParams::default(), &config).per_link, rate(500, 1 << 30));
+    }
     use crate::dir::testdata::CONSENSUS_MICRODESC;
     use onionring_proto::netdoc::consensus::UnverifiedConsensus;
 

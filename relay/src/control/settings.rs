@@ -48,16 +48,13 @@ pub fn publicity(config: &Config, bound: &Bound, address: Option<Ipv4Addr>) -> P
         ipv4,
         ipv6,
         dir_port: dir_port.unwrap_or(0),
-        rate: (config.max_advertised_bandwidth.min(UNLIMITED), UNLIMITED),
+        rate: config.bandwidth.published(config.max_advertised_bandwidth),
         family: config.family.clone(),
         policy: config.exit.policy(&own),
         dir_cache: config.dir_cache,
         publish: config.publish,
     }
 }
-
-/// Bandwidth rate and burst of a relay without a limit: C tor's default of `BandwidthRate` and `BandwidthBurst`.
-const UNLIMITED: u64 = 1 << 30;
 
 /// The IPv4 address to publish: as configured, or that of this machine towards the network if it is public, or the one
 /// that most directory authorities have `seen`.

@@ -541,6 +541,12 @@ impl Engine {
             .is_none_or(|link| matches!(link.state, State::Closing(_)) && link.queue.is_empty())
     }
 
+    /// Whether the peer of a link has proved to be a relay of the consensus.
+    pub fn leads_to_listed_relay(&self, id: LinkId) -> bool {
+        let Some(Link { state: State::Open(facts), .. }) = self.links.get(&id) else { return false };
+        self.snapshot.is_listed(facts)
+    }
+
     /// The links of this shard.
     pub fn links(&self) -> impl Iterator<Item = LinkId> + '_ {
         self.links.keys().copied()

@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use onionring_proto::cell::LinkVersion;
 use onionring_proto::handshake::{OnionKeyRing, ServerIdentity};
-use onionring_proto::link::{LinkIdentity, PaddingParams};
+use onionring_proto::link::{LinkIdentity, PaddingParams, PeerIdentity};
 
+use super::link::LinkFacts;
+use super::rate::Rates;
 use crate::limits;
 
 /// Keys, parameters and knowledge of the network.
@@ -27,6 +29,16 @@ pub struct Snapshot {
     pub relays: Arc<KnownRelays>,
     /// Parameters of the network and of the operator.
     pub params: CircuitParams,
+    /// Bandwidth limits, with what is left of them.
+    pub rates: Arc<Rates>,
+}
+
+impl Snapshot {
+    /// Whether the peer of a link is a relay of the consensus; before there is one, every relay is taken for that.
+    pub fn is_listed(&self, facts: &LinkFacts) -> bool {
+        let listed = |peer: &PeerIdentity| self.relays.is_empty() || self.relays.get(&peer.rsa_id).is_some();
+        facts.peer.as_ref().is_some_and(listed)
+    }
 }
 
 /// What bounds and permits circuits.

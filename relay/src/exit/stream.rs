@@ -7,7 +7,7 @@
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -22,6 +22,8 @@ use onionring_proto::relay_msg::{Connected, End, EndReason, Resolved};
 use super::Exit;
 use super::decide::end_of_socket;
 use crate::engine::event::StreamRef;
+use crate::engine::rate::{Direction, packaged};
+use crate::io::rate::Traffic;
 use crate::io::shard::Shard;
 use crate::limits;
 
@@ -42,6 +44,10 @@ pub trait StreamSide: Clone + 'static {
     fn write(&self, at: StreamRef, data: &[u8]);
     /// Ready when the shard may read from the outside.
     fn poll_may_read(&self, cx: &Context<'_>) -> Poll<()>;
+    /// How many bytes may be moved with a destination, as [`Shard::poll_bandwidth`] has it.
+    fn poll_bandwidth(&self, direction: Direction, peer: IpAddr, cx: &Context<'_>) -> Poll<Option<usize>>;
+    /// Bytes have been moved with a destination.
+    fn charge_bandwidth(&self, direction: Direction, peer: IpAddr, bytes: u64);
     /// Starts a task on this shard.
     fn spawn(&self, task: impl Future<Output = ()> + 'static);
 }
@@ -79,6 +85,14 @@ impl StreamSide for Rc<Shard> {
 
     fn poll_may_read(&self, cx: &Context<'_>) -> Poll<()> {
         Shard::poll_may_read(self, cx)
+    }
+
+    fn poll_bandwidth(&self, direction: Direction, peer: IpAddr, cx: &Context<'_>) -> Poll<Option<usize>> {
+        Shard::poll_bandwidth(self, direction, Traffic::Exit, peer, cx)
+    }
+
+    fn charge_bandwidth(&self, direction: Direction, peer: IpAddr, bytes: u64) {
+        Shard::charge_bandwidth(self, direction, Traffic::Exit, peer, bytes);
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + 'static) {
@@ -183,7 +197,8 @@ impl<S: StreamSide> Exit<S> {
     /// Carries bytes until either side ends, and returns the reason for the END.
     pub(super) async fn carry(&self, at: StreamRef, slot: &Rc<Slot>, mut connection: TcpStream) -> EndReason {
         let mut ending = Ending::No;
-        poll_fn(|cx| self.turn(cx, at, slot, &mut connection, &mut ending)).await
+        let Ok(peer) = connection.peer_addr() else { return EndReason::ConnReset };
+        poll_fn(|cx| self.turn(cx, at, slot, &mut connection, peer.ip(), &mut ending)).await
     }
 
     fn turn(
@@ -192,6 +207,7 @@ impl<S: StreamSide> Exit<S> {
         at: StreamRef,
         slot: &Slot,
         connection: &mut TcpStream,
+        peer: IpAddr,
         ending: &mut Ending,
     ) -> Poll<EndReason> {
         slot.listen(cx);
@@ -200,12 +216,12 @@ impl<S: StreamSide> Exit<S> {
             Some(Closed::ByClient) => ending.begin(),
             None => {}
         }
-        let sending = match self.send(cx, at, connection) {
+        let sending = match self.send(cx, at, connection, peer) {
             Ok(progress) => progress,
             Err(error) => return Poll::Ready(end_of_socket(&error)),
         };
         if let Ending::No = ending {
-            match self.receive(cx, at, connection) {
+            match self.receive(cx, at, connection, peer) {
                 Ok(Some(Progress::Goes)) => cx.waker().wake_by_ref(),
                 Ok(Some(Progress::Waits)) => {}
                 Ok(None) => ending.begin(),
@@ -228,14 +244,21 @@ impl<S: StreamSide> Exit<S> {
     }
 
     /// From the client to the destination.
-    fn send(&self, cx: &mut Context<'_>, at: StreamRef, connection: &mut TcpStream) -> io::Result<Progress> {
+    fn send(
+        &self,
+        cx: &mut Context<'_>,
+        at: StreamRef,
+        connection: &mut TcpStream,
+        peer: IpAddr,
+    ) -> io::Result<Progress> {
         for _ in 0..limits::STREAM_CHUNKS_PER_TURN {
             let mut result = Poll::Pending;
-            let mut is_empty = false;
             self.0.side.read(at, &mut |data| {
-                is_empty = data.is_empty();
-                if !is_empty {
-                    result = Pin::new(&mut *connection).poll_write(cx, data);
+                if !data.is_empty()
+                    && let Poll::Ready(most) = self.0.side.poll_bandwidth(Direction::Write, peer, cx)
+                {
+                    let most = most.unwrap_or(data.len()).min(data.len());
+                    result = Pin::new(&mut *connection).poll_write(cx, data.get(..most).unwrap_or(data));
                 }
                 match &result {
                     Poll::Ready(Ok(n)) => *n,
@@ -243,7 +266,11 @@ impl<S: StreamSide> Exit<S> {
                 }
             });
             match result {
-                Poll::Ready(written) => self.0.stream_metrics.written.increment(written? as u64),
+                Poll::Ready(written) => {
+                    let written = written? as u64;
+                    self.0.side.charge_bandwidth(Direction::Write, peer, written);
+                    self.0.stream_metrics.written.increment(written);
+                }
                 Poll::Pending => return Ok(Progress::Waits),
             }
         }
@@ -256,6 +283,7 @@ impl<S: StreamSide> Exit<S> {
         cx: &mut Context<'_>,
         at: StreamRef,
         connection: &mut TcpStream,
+        peer: IpAddr,
     ) -> io::Result<Option<Progress>> {
         let scratch = &mut *self.0.scratch.borrow_mut();
         for _ in 0..limits::STREAM_CHUNKS_PER_TURN {
@@ -263,6 +291,10 @@ impl<S: StreamSide> Exit<S> {
             if room == 0 || self.0.side.poll_may_read(cx).is_pending() {
                 return Ok(Some(Progress::Waits));
             }
+            let Poll::Ready(most) = self.0.side.poll_bandwidth(Direction::Read, peer, cx) else {
+                return Ok(Some(Progress::Waits));
+            };
+            let room = room.min(most.unwrap_or(room));
             let Some(buf) = scratch.get_mut(..room) else { return Ok(Some(Progress::Waits)) };
             let Poll::Ready(read) = Pin::new(&mut *connection).poll_read(cx, buf) else {
                 return Ok(Some(Progress::Waits));
@@ -271,6 +303,7 @@ impl<S: StreamSide> Exit<S> {
             if read == 0 {
                 return Ok(None);
             }
+            self.0.side.charge_bandwidth(Direction::Read, peer, packaged(read));
             self.0.stream_metrics.read.increment(read as u64);
             self.0.side.write(at, buf.get(..read).unwrap_or_default());
         }

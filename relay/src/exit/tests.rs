@@ -1,6 +1,7 @@
 use super::decide::ExitRules;
 use super::*;
 use crate::engine::ids::CircuitId;
+use crate::engine::rate::Direction;
 use onionring_proto::policy::ExitPolicy;
 use onionring_proto::relay_msg::StreamId;
 use std::collections::HashSet;
@@ -59,6 +60,12 @@ impl StreamSide for Client {
     fn poll_may_read(&self, _: &Context<'_>) -> Poll<()> {
         Poll::Ready(())
     }
+
+    fn poll_bandwidth(&self, _: Direction, _: IpAddr, _: &Context<'_>) -> Poll<Option<usize>> {
+        Poll::Ready(None)
+    }
+
+    fn charge_bandwidth(&self, _: Direction, _: IpAddr, _: u64) {}
 
     fn spawn(&self, task: impl Future<Output = ()> + 'static) {
         glommio::spawn_local(task).detach();

@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::future::{Future as _, poll_fn};
 use std::io::{self, IoSlice};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd as _;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -15,12 +15,15 @@ use glommio::timer::Timer;
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv, sendmsg};
 use onionring_node::tls::{TlsError, TlsStream};
+use onionring_proto::policy::is_internal;
 use tracing::debug;
 
 use super::pace::Trickle;
+use super::rate::{OwnLimit, Traffic};
 use super::shard::Shard;
 use crate::engine::ids::LinkId;
 use crate::engine::link::{NewLink, Origin};
+use crate::engine::rate::Direction;
 use crate::limits;
 
 /// What the pump tells a link's task.
@@ -95,6 +98,8 @@ pub(super) async fn run(shard: Rc<Shard>, connection: Connection, origin: Origin
         slot,
         socket,
         tls,
+        peer: peer.ip(),
+        own_limit: None,
         trickle: Trickle::default(),
         dry: None,
         held: Vec::new(),
@@ -143,6 +148,9 @@ struct Link {
     slot: Rc<LinkSlot>,
     socket: TcpStream,
     tls: TlsStream,
+    peer: IpAddr,
+    /// `PerConnBWRate`, once it is needed.
+    own_limit: Option<OwnLimit>,
     trickle: Trickle,
     /// The tick at which there was nothing more to read.
     dry: Option<u64>,
@@ -179,7 +187,9 @@ impl Link {
             if shard.poll_may_read(cx).is_pending() {
                 return Ok(());
             }
-            let len = match self.receive(cx, ciphertext) {
+            let Poll::Ready(most) = self.poll_bandwidth(Direction::Read, cx) else { return Ok(()) };
+            let most = most.min(ciphertext.len());
+            let len = match self.receive(cx, &mut ciphertext[..most]) {
                 Poll::Pending => return Ok(()),
                 Poll::Ready(len) => len?,
             };
@@ -187,6 +197,7 @@ impl Link {
                 return Err(LinkFailure::ClosedByPeer);
             }
             self.shard.pace.took(len);
+            self.charge(Direction::Read, len);
             plaintext.clear();
             plaintext.append(&mut self.held);
             let opened = self.tls.open(&ciphertext[..len], plaintext);
@@ -195,9 +206,44 @@ impl Link {
             if self.tls.peer_has_closed() {
                 return Err(LinkFailure::ClosedByPeer);
             }
+            if self.shard.yields_bandwidth(Direction::Read, Traffic::Link, cx) {
+                return Ok(());
+            }
         }
         cx.waker().wake_by_ref();
         Ok(())
+    }
+
+    /// How many bytes the limits allow; pending if none, and the task is woken when they do.
+    fn poll_bandwidth(&mut self, direction: Direction, cx: &mut Context<'_>) -> Poll<usize> {
+        let mut most = usize::MAX;
+        let Some(rate) = self.shard.throttle.per_link() else {
+            self.own_limit = None;
+            return self.poll_shared_bandwidth(direction, cx);
+        };
+        if self.shard.throttle.counts(is_internal(self.peer)) && !self.shard.is_listed(self.id) {
+            let now = self.shard.now();
+            let own = self.own_limit.get_or_insert_with(|| OwnLimit::new(rate));
+            own.adjust(rate, now);
+            let Poll::Ready(bytes) = own.poll(direction, now, cx) else { return Poll::Pending };
+            most = bytes;
+        } else {
+            self.own_limit = None;
+        }
+        self.poll_shared_bandwidth(direction, cx).map(|bytes| bytes.min(most))
+    }
+
+    fn poll_shared_bandwidth(&self, direction: Direction, cx: &Context<'_>) -> Poll<usize> {
+        let bytes = self.shard.poll_bandwidth(direction, Traffic::Link, self.peer, cx);
+        bytes.map(|bytes| bytes.unwrap_or(usize::MAX))
+    }
+
+    fn charge(&mut self, direction: Direction, bytes: usize) {
+        let bytes = bytes as u64;
+        self.shard.charge_bandwidth(direction, Traffic::Link, self.peer, bytes);
+        if let Some(own) = &mut self.own_limit {
+            own.charge(direction, self.shard.now(), bytes);
+        }
     }
 
     /// Reads what the socket has. If that is nothing, the task is woken at the shard's next tick while the trickle goes on,
@@ -240,11 +286,20 @@ impl Link {
     /// Writes until the socket takes no more, the engine gives no more, or others should have their turn.
     fn write(&mut self, cx: &mut Context<'_>) -> Result<(), LinkFailure> {
         for _ in 0..limits::WRITES_PER_TURN {
-            if !self.tls.wants_transmit() && !self.fill()? {
+            if !self.tls.wants_transmit() && !self.fill(cx)? {
                 return Ok(());
             }
             match self.tls.transmit(&mut SocketWriter { socket: &mut self.socket, cx }) {
-                Ok(_) => self.count_write(false),
+                Ok(len) => {
+                    self.count_write(false);
+                    self.charge(Direction::Write, len);
+                    if self.slot.writable.get()
+                        && !self.slot.closing.get()
+                        && self.shard.yields_bandwidth(Direction::Write, Traffic::Link, cx)
+                    {
+                        return Ok(());
+                    }
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.count_write(true);
                     self.shard.pace.blocked();
@@ -269,18 +324,29 @@ impl Link {
         });
     }
 
-    /// Seals the records of one write, of what the engine chooses now. `false` if it has nothing.
-    fn fill(&mut self) -> Result<bool, LinkFailure> {
+    /// Seals the records of one write, of what the engine chooses now. `false` if it has nothing, or may not send it yet.
+    fn fill(&mut self, cx: &mut Context<'_>) -> Result<bool, LinkFailure> {
+        if !self.slot.writable.get() {
+            return Ok(false);
+        }
+        // What is left for a link that closes goes out at once; others pay for it.
+        let mut most = if self.slot.closing.get() {
+            usize::MAX
+        } else {
+            let Poll::Ready(most) = self.poll_bandwidth(Direction::Write, cx) else { return Ok(false) };
+            most
+        };
         let outgoing = &mut self.shard.scratch.borrow_mut().outgoing;
         for _ in 0..limits::RECORDS_PER_WRITE {
-            if !self.slot.writable.get() {
+            if !self.slot.writable.get() || most == 0 {
                 break;
             }
             outgoing.truncate(LEAD);
-            let until = LEAD + limits::RECORD_FILL;
+            let until = LEAD + limits::RECORD_FILL.min(most);
             let some = self.shard.engine(|engine, now| engine.poll_transmit(now, self.id, outgoing, until));
             if some {
                 self.tls.seal(&outgoing[LEAD..])?;
+                most = most.saturating_sub(outgoing.len() - LEAD);
             } else {
                 self.slot.writable.set(false);
             }

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::future::poll_fn;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,22 +15,26 @@ use glommio::{Latency, Shares, Task, TaskQueueHandle, executor, spawn_local_into
 use nix::time::{ClockId, clock_gettime};
 use onionring_node::tls::{Acceptor, Connector};
 use onionring_proto::link::LinkIdentity;
+use onionring_proto::policy::is_internal;
 use onionring_proto::time::{Mono, Unix};
 use rand_chacha::ChaCha20Rng;
 use tracing::info;
 
+use super::ShardClock;
 use super::connect::{self, Handshakes};
 use super::control::{Control, Mailbox};
 use super::link::{LinkFailure, LinkSlot, Scratch};
 use super::mesh::Port;
 use super::net::{self, OutboundAddresses};
 use super::pace::{Pace, Rest, Trickle};
+use super::rate::{Next, Reached, Throttle, Traffic};
 use crate::engine::Engine;
 use crate::engine::cross::Batch;
 use crate::engine::durations::Durations;
 use crate::engine::event::{DialId, Event, LinkEvent, StreamEvent};
 use crate::engine::ids::{LinkId, ShardIndex};
 use crate::engine::link::LinkEnd;
+use crate::engine::rate::Direction;
 use crate::limits;
 
 /// Serves the streams of circuits that end on a shard: the exit and the directory.
@@ -42,7 +47,7 @@ pub trait StreamHandler {
 /// One shard, shared by the tasks on its thread.
 pub struct Shard {
     engine: RefCell<Engine>,
-    origin: Instant,
+    clock: ShardClock,
     pub(super) links: RefCell<HashMap<LinkId, Rc<LinkSlot>>>,
     pub(super) scratch: RefCell<Scratch>,
     pub(super) handshakes: Handshakes,
@@ -54,6 +59,7 @@ pub struct Shard {
     responder: RefCell<Acceptor>,
     background_queue: TaskQueueHandle,
     pub(super) pace: Pace,
+    pub(super) throttle: Throttle,
     pump: Wake,
     background: Wake,
     lull: Wake,
@@ -91,6 +97,8 @@ pub struct IoCounters {
     napped: Duration,
     /// How late a timer fired, looked at once a second.
     pub lag: Durations,
+    /// How often bandwidth ran out, reading and writing.
+    pub rate_reached: [Reached; 2],
 }
 
 impl IoCounters {
@@ -129,6 +137,7 @@ impl Shard {
     /// To be called on the shard's executor.
     pub(super) fn new(
         engine: Engine,
+        clock: ShardClock,
         acceptor: Acceptor,
         connector: Connector,
         outbound: OutboundAddresses,
@@ -136,9 +145,11 @@ impl Shard {
     ) -> Rc<Shard> {
         let shares = Shares::Static(limits::BACKGROUND_SHARES);
         let background_queue = executor().create_task_queue(shares, Latency::NotImportant, "background");
+        let throttle = Throttle::new(engine.snapshot().rates.clone());
         Rc::new(Shard {
             engine: RefCell::new(engine),
-            origin: Instant::now(),
+            clock,
+            throttle,
             links: RefCell::default(),
             scratch: RefCell::default(),
             handshakes: Handshakes::default(),
@@ -159,7 +170,7 @@ impl Shard {
 
     /// The time now, on the clock that the engine knows.
     pub fn now(&self) -> Mono {
-        Mono(self.origin.elapsed().as_micros() as u64)
+        self.clock.now()
     }
 
     /// The civil time now.
@@ -182,6 +193,47 @@ impl Shard {
         }
         self.paused.borrow_mut().entry(cx.waker().data()).or_insert_with(|| cx.waker().clone());
         Poll::Pending
+    }
+
+    /// How many bytes may be moved in a direction with a peer at this address (`None`: there is no limit); pending if
+    /// none, and the task is woken when there are some.
+    pub fn poll_bandwidth(
+        &self,
+        direction: Direction,
+        traffic: Traffic,
+        peer: IpAddr,
+        cx: &Context<'_>,
+    ) -> Poll<Option<usize>> {
+        if !self.throttle.counts(is_internal(peer)) {
+            return Poll::Ready(None);
+        }
+        let bytes = self.throttle.poll(direction, traffic, self.now(), cx);
+        if bytes.is_pending() {
+            // For the timer.
+            self.pump.wake();
+        }
+        bytes.map(Some)
+    }
+
+    /// After a turn of the task with such traffic: whether it has to let others go first, who wait for bandwidth.
+    pub fn yields_bandwidth(&self, direction: Direction, traffic: Traffic, cx: &Context<'_>) -> bool {
+        let yields = self.throttle.after_turn(direction, traffic, self.now(), cx);
+        if yields {
+            self.pump.wake();
+        }
+        yields
+    }
+
+    /// Whether the peer of a link has proved to be a relay of the consensus.
+    pub(super) fn is_listed(&self, link: LinkId) -> bool {
+        self.engine.borrow().leads_to_listed_relay(link)
+    }
+
+    /// Bytes have been moved.
+    pub fn charge_bandwidth(&self, direction: Direction, traffic: Traffic, peer: IpAddr, bytes: u64) {
+        if self.throttle.counts(is_internal(peer)) {
+            self.throttle.charge(direction, traffic, bytes);
+        }
     }
 
     /// Has the task woken at the next tick of [`Pace`].
@@ -231,6 +283,7 @@ impl Shard {
         let napped = std::mem::take(&mut counters.napped);
         counters.busy += worked.saturating_sub(napped);
         // Every kernel that has io_uring has this clock.
+        counters.rate_reached = self.throttle.reached(self.now());
         counters.cpu = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(counters.cpu, Duration::from);
         *counters
     }
@@ -337,8 +390,13 @@ impl Pump {
         if engine.has_background() {
             self.shard.background.wake();
         }
-        let deadline = engine.poll_timeout();
+        let mut deadline = engine.poll_timeout();
         drop(engine);
+        match self.shard.throttle.turn(now) {
+            Next::Nothing => {}
+            Next::Again => cx.waker().wake_by_ref(),
+            Next::At(at) => deadline = deadline.into_iter().chain([at]).min(),
+        }
         self.rest(deadline, cx);
         if self.stop_by.is_some_and(|end| now >= end || self.shard.links.borrow().is_empty()) {
             return Poll::Ready(());
@@ -350,6 +408,7 @@ impl Pump {
         let mut engine = self.shard.engine.borrow_mut();
         match message {
             Control::Snapshot(snapshot, acceptor) => {
+                self.shard.throttle.set(snapshot.rates.clone());
                 engine.set_snapshot(snapshot);
                 self.shard.responder.replace(acceptor);
             }

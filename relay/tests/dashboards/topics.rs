@@ -59,6 +59,14 @@ const RELAY: Dashboard = Dashboard {
                 panel!("Streams that found windows closed", "percentunit", [
                 "sum (rate(onionring_stream_windows_closed_total)) / (sum (rate(onionring_stream_windows_closed_total)) + sum (rate(onionring_stream_windows_open_total)))" => "of all tries",
             ]; "Of streams that end at this relay."),
+                panel!("Time waited for bandwidth", "percentunit", [
+                    "sum (rate(onionring_rate_limit_read_seconds_total))" => "to read",
+                    "sum (rate(onionring_rate_limit_write_seconds_total))" => "to write",
+                ]; "Share of the time, added over shards, in which links or streams waited for the configured bandwidth."),
+                panel!("Times the bandwidth was used up", "ops", [
+                    "sum (rate(onionring_rate_limit_read_reached_total))" => "reading",
+                    "sum (rate(onionring_rate_limit_write_reached_total))" => "writing",
+                ]),
             ],
         ),
         (
@@ -294,6 +302,12 @@ const HANDSHAKES: Dashboard = Dashboard {
         (
             "Limits reached",
             &[
+                panel!("Refused as a defence against floods", "ops", [
+                    "sum by (reason) (rate(onionring_dos_refused_total))" => "{{reason}}",
+                ]),
+                panel!("Addresses marked as sources of floods", "ops", [
+                    "sum by (reason) (rate(onionring_dos_marked_total))" => "of {{reason}}",
+                ]),
                 panel!("Circuits closed, by reason", "ops", [
                 "sum by (reason) (rate(onionring_circuits_closed_total{reason!~\"destroyed_by_client_side|destroyed_by_far_side|link_closed\"}))" => "{{reason}}",
             ]; "Those that neither neighbour asked for."),

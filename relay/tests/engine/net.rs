@@ -18,6 +18,7 @@ use onionring_relay::engine::cross::Batch;
 use onionring_relay::engine::event::{DialId, Event, LinkEvent, StreamEvent, StreamRef};
 use onionring_relay::engine::ids::{HomeRule, LinkId, ShardIndex};
 use onionring_relay::engine::link::{LinkEnd, NewLink, Origin};
+use onionring_relay::engine::rate::{RateLimits, Rates};
 use onionring_relay::engine::snapshot::{CircuitParams, KnownRelay, KnownRelays, Snapshot};
 use onionring_relay::limits::CROSSING_RING;
 use rand_chacha::ChaCha20Rng;
@@ -242,6 +243,7 @@ impl Net {
             link_versions: self.versions(index),
             own_addresses: vec![address(index).ip()],
             relays: self.known.clone(),
+            rates: Arc::new(Rates::new(RateLimits::default(), 1)),
             params: self.config.params.clone(),
         }
     }
