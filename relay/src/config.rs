@@ -101,6 +101,8 @@ pub struct Config {
     pub max_advertised_bandwidth: u64,
     /// Bandwidth limits.
     pub bandwidth: BandwidthConfig,
+    /// Limits of single clients.
+    pub dos: DosConfig,
     /// How long to go on serving after SIGINT.
     pub shutdown_wait: Duration,
     /// Bytes that may be queued.
@@ -207,6 +209,36 @@ impl BandwidthConfig {
         let relayed = self.relayed.unwrap_or(self.all);
         (self.all.per_second.min(relayed.per_second).min(advertised), self.all.burst.min(relayed.burst))
     }
+}
+
+/// Limits of single clients; what is `None` follows the consensus.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DosConfig {
+    /// `DoSConnection*`.
+    pub connections: FloodConfig,
+    /// `DoSConnectionMaxConcurrentCount`.
+    pub concurrent_connections: Option<u32>,
+    /// `DoSCircuitCreation*`.
+    pub circuits: FloodConfig,
+    /// `DoSCircuitCreationMinConnections`.
+    pub min_connections: Option<u32>,
+    /// `DoSStreamCreation*`.
+    pub streams: FloodConfig,
+}
+
+/// One of those limits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FloodConfig {
+    /// `...Enabled`.
+    pub enabled: Option<bool>,
+    /// `...Rate`, a second.
+    pub rate: Option<u32>,
+    /// `...Burst`.
+    pub burst: Option<u32>,
+    /// `...DefenseType`, as C tor numbers them.
+    pub defence: Option<u32>,
+    /// `...DefenseTimePeriod`; streams have none.
+    pub period: Option<Duration>,
 }
 
 /// The metrics endpoint.

@@ -40,6 +40,7 @@ use tracing::{info, warn};
 
 use crate::config::Config;
 use crate::dir::directory::Directory;
+use crate::engine::dos::Clients;
 use crate::engine::rate::Rates;
 use crate::engine::snapshot::{KnownRelays, Snapshot};
 use crate::exit::ExitSettings;
@@ -85,6 +86,8 @@ pub struct Control {
     pub bandwidth: RefCell<History>,
     /// Bandwidth limits, with what is left of them.
     pub rates: RefCell<Arc<Rates>>,
+    /// Clients that are counted against floods.
+    pub clients: Arc<Clients>,
     /// When the relay started.
     pub started: Unix,
     /// Set when the relay must end with an error; the main task looks.
@@ -155,6 +158,8 @@ impl Control {
         }
         let snapshot = Snapshot {
             rates: rates.clone(),
+            dos: network::dos_limits(&self.params(), &config.dos),
+            clients: self.clients.clone(),
             identity: identity.server(),
             onion_keys: identity.onion_keys.clone(),
             link_identity: identity.link.clone(),

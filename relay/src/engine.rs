@@ -23,6 +23,7 @@ pub mod circuit;
 pub mod counters;
 mod create;
 pub mod cross;
+pub mod dos;
 pub mod durations;
 pub mod event;
 mod extend;
@@ -213,8 +214,8 @@ impl Engine {
 
     fn handle_message(&mut self, now: Mono, message: Message) {
         match message {
-            Message::Create { leg, command, body, facts, link_full } => {
-                self.queue_create(now, leg, command, body, facts, link_full)
+            Message::Create { leg, command, body, facts, refuse } => {
+                self.queue_create(now, leg, command, body, facts, refuse)
             }
             Message::Destroyed(leg) => self.leg_destroyed(now, leg),
             Message::Overrun(leg) => self.leg_overrun(now, leg),

@@ -2,6 +2,16 @@
 
 use std::time::Duration;
 
+/// Parts of the table of clients that are counted against floods, each with a lock of its own.
+pub const DOS_STRIPES: u16 = 64;
+
+/// Clients in one part, some 130 bytes each; when it is full, those who come new are not counted until others need not
+/// be known any more.
+pub const DOS_CLIENTS_PER_STRIPE: usize = 4096;
+
+/// How often a part is looked through for clients that have no connections and are as good as new.
+pub const DOS_SWEEP: Duration = Duration::from_secs(30);
+
 /// Connections that the kernel holds for one shard's listener until they are accepted; it refuses more.
 pub const LISTEN_BACKLOG: i32 = 4096;
 

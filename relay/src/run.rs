@@ -16,7 +16,7 @@ use onionring_proto::cell::LinkVersion;
 use onionring_proto::dir::backoff::Delays;
 use onionring_proto::dir::fetch::Role;
 use onionring_proto::netdoc::params::ConsensusParams;
-use rand::SeedableRng as _;
+use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha20Rng;
 use thiserror::Error;
 use tracing::{error, info, warn};
@@ -37,6 +37,7 @@ use crate::dir::directory::Directory;
 use crate::dir::fetch::{DirClient, FetchSettings};
 use crate::dir::port;
 use crate::dir::publish::DirPublisher;
+use crate::engine::dos::Clients;
 use crate::engine::rate::Rates;
 use crate::engine::snapshot::{CircuitParams, KnownRelays, Snapshot};
 use crate::exit::dns::resolv_conf::ResolvConfError;
@@ -224,8 +225,13 @@ pub fn run(start: Start, hidden: Hidden) -> Result<(), RunError> {
     let dialer = Dialer { connector: Connector::new(hidden.tls)?, outbound: config.outbound_or };
     let limits = network::rate_limits(&ConsensusParams::default(), &config.bandwidth);
     let rates = Arc::new(Rates::new(limits, shards));
+    let mut key = [0; 16];
+    rng.fill_bytes(&mut key);
+    let clients = Arc::new(Clients::new(key));
     let snapshot = Arc::new(Snapshot {
         rates: rates.clone(),
+        dos: network::dos_limits(&ConsensusParams::default(), &config.dos),
+        clients: clients.clone(),
         identity: identity.server(),
         onion_keys: identity.onion_keys.clone(),
         link_identity: identity.link.clone(),
@@ -269,6 +275,7 @@ pub fn run(start: Start, hidden: Hidden) -> Result<(), RunError> {
         link_versions: hidden.link_versions,
         dialer,
         rates: RefCell::new(rates),
+        clients,
         started: now,
         fatal: RefCell::default(),
         open_circuits: Cell::new(0),

@@ -42,7 +42,7 @@ pub fn publish(exporter: &Exporter, shard: ShardIndex, engine: &Counters, io: &I
     ];
     for ((times, seconds), reached) in rates.into_iter().zip(io.rate_reached) {
         times.counter(&only_shard).absolute(reached.times);
-        seconds.counter(&only_shard).absolute(reached.time.as_secs());
+        exporter.set_total(&seconds, &only_shard, reached.time.as_secs_f64());
     }
 
     // A peer may send any command; those without a name are counted as one.
@@ -95,6 +95,13 @@ pub fn publish(exporter: &Exporter, shard: ShardIndex, engine: &Counters, io: &I
     }
 
     let queued_bytes = engine.queued_cells * CellPool::BYTES_PER_CELL;
+    for (reason, n) in &from_zero(&known::DOS_REFUSED, &engine.dos_refused) {
+        table::DOS_REFUSED.counter(&with("reason", reason)).absolute(*n);
+    }
+    for (reason, n) in &from_zero(&known::DOS_MARKED, &engine.dos_marked) {
+        table::DOS_MARKED.counter(&with("reason", reason)).absolute(*n);
+    }
+
     table::MEMORY_BYTES.gauge(&with("owner", "circuits")).set(queued_bytes as f64);
     table::MEMORY_BYTES.gauge(&with("owner", "streams")).set(engine.inbox_bytes as f64);
     table::MEMORY_BYTES.gauge(&with("owner", "spare")).set(engine.spare_bytes as f64);
@@ -131,13 +138,16 @@ fn from_zero(
 /// Labels to expect of a relay that is used as relays are. What only broken or hostile peers bring about appears when it
 /// happens.
 mod known {
+    pub const DOS_REFUSED: [&str; 4] = ["concurrent_connections", "connects", "circuits", "streams"];
+    pub const DOS_MARKED: [&str; 2] = ["connects", "circuits"];
     pub const LINKS_CLOSED: [&str; 7] =
         ["connection", "handshake_timeout", "idle", "overrun", "dial_shed", "shutdown", "unexpected_cell"];
     pub const CELLS_IGNORED: [&str; 4] =
         ["unknown_circuit", "unknown_stream", "circuit_id_in_use", "stream_id_in_use"];
     pub const HANDSHAKES: [&str; 3] = ["fast", "ntor", "ntor_v3"];
-    pub const HANDSHAKES_REFUSED: [&str; 7] = [
+    pub const HANDSHAKES_REFUSED: [&str; 8] = [
         "shed",
+        "flood",
         "waited_too_long",
         "circuits_of_link",
         "circuits_of_shard",

@@ -24,6 +24,7 @@ use onionring_proto::relay_msg::{
 };
 use onionring_proto::time::Unix;
 use onionring_relay::engine::counters::Counters;
+use onionring_relay::engine::dos::{Clients, ConnectionLimits, DosLimits};
 use onionring_relay::engine::event::{StreamEvent, StreamRef};
 use onionring_relay::engine::rate::{RateLimits, Rates};
 use onionring_relay::engine::snapshot::{CircuitParams, Snapshot};
@@ -68,10 +69,10 @@ struct Relay {
 impl Relay {
     /// The relay `which`, 0 or 1.
     fn start(which: usize, shards: u16) -> Relay {
-        Relay::with_limits(which, shards, RateLimits::default())
+        Relay::with_limits(which, shards, RateLimits::default(), DosLimits::default())
     }
 
-    fn with_limits(which: usize, shards: u16, limits: RateLimits) -> Relay {
+    fn with_limits(which: usize, shards: u16, limits: RateLimits, dos: DosLimits) -> Relay {
         check::raise_limits(usize::from(shards)).unwrap();
         let rng = &mut rng(10 + which as u64);
         let (identities, leaf) = long_keys();
@@ -94,6 +95,8 @@ impl Relay {
             own_addresses: vec![Ipv4Addr::LOCALHOST.into()],
             relays: Arc::default(),
             rates: Arc::new(Rates::new(limits, shards)),
+            dos,
+            clients: Arc::new(Clients::new([1; 16])),
             params: CircuitParams { extend_to_private: true, ..CircuitParams::default() },
         });
         let (address, listeners) = listen("127.0.0.1:0".parse().unwrap(), usize::from(shards)).unwrap();
@@ -465,7 +468,8 @@ fn bandwidth_is_what_was_configured_at_any_number_of_shards() {
         (1, RateLimits { all: rate, ..RateLimits::default() }),
         (3, RateLimits { relayed: Some(rate), ..RateLimits::default() }),
     ] {
-        let relay = Relay::with_limits(0, shards, RateLimits { count_private: true, ..limits });
+        let relay =
+            Relay::with_limits(0, shards, RateLimits { count_private: true, ..limits }, DosLimits::default());
         let counters = takes_its_time(&relay, rate);
         assert!(counters.iter().any(|(_, io)| io.rate_reached[0].times > 0), "{counters:?}");
         relay.stop();
@@ -476,8 +480,12 @@ fn bandwidth_is_what_was_configured_at_any_number_of_shards() {
 fn a_client_gets_no_more_than_its_link_may_have() {
     let rate = Rate { per_second: 800_000, burst: 200_000 };
     let per_link = Some(rate);
-    let relay =
-        Relay::with_limits(0, 2, RateLimits { per_link, count_private: true, ..RateLimits::default() });
+    let relay = Relay::with_limits(
+        0,
+        2,
+        RateLimits { per_link, count_private: true, ..RateLimits::default() },
+        DosLimits::default(),
+    );
     let counters = takes_its_time(&relay, rate);
     assert!(counters.iter().all(|(_, io)| io.rate_reached[0].times == 0), "{counters:?}");
     relay.stop();
@@ -486,11 +494,48 @@ fn a_client_gets_no_more_than_its_link_may_have() {
 #[test]
 fn private_addresses_are_not_limited_unless_asked_for() {
     let slow = Rate { per_second: 1000, burst: 1000 };
-    let relay =
-        Relay::with_limits(0, 2, RateLimits { all: slow, per_link: Some(slow), ..RateLimits::default() });
+    let relay = Relay::with_limits(
+        0,
+        2,
+        RateLimits { all: slow, per_link: Some(slow), ..RateLimits::default() },
+        DosLimits::default(),
+    );
     let mut client = Client::connect(&relay, TlsVersions::Both);
     let mut circuit = client.create(circ(1));
     client.echo(&mut circuit, 50_000);
+    relay.stop();
+}
+
+#[test]
+fn connections_above_the_limit_of_their_client_are_closed_before_their_handshake() {
+    let dos = DosLimits {
+        connections: Some(ConnectionLimits {
+            concurrent: 1,
+            connects: Rate { per_second: 1, burst: 1000 },
+            refuse: true,
+            period: Duration::from_secs(60),
+        }),
+        ..DosLimits::default()
+    };
+    let relay = Relay::with_limits(0, 3, RateLimits::default(), dos);
+    let mut first = Client::connect(&relay, TlsVersions::Both);
+    let _second = Client::connect(&relay, TlsVersions::Both);
+    for _ in 0..20 {
+        let mut socket = TcpStream::connect(relay.address).unwrap();
+        socket.set_read_timeout(Some(RESPONSE_TIME)).unwrap();
+        assert_eq!(socket.read(&mut [0; 100]).unwrap_or(0), 0);
+    }
+    let refused = |counters: &Counters| counters.dos_refused.get("concurrent_connections").copied();
+    relay.wait_until("all are refused", |shards| {
+        shards.iter().filter_map(|(counters, _)| refused(counters)).sum::<u64>() == 20
+    });
+    assert_eq!(relay.counters().iter().map(|(_, io)| io.tls_done).sum::<u64>(), 2);
+    let mut circuit = first.create(circ(1));
+    first.echo(&mut circuit, 5_000);
+    // Whoever goes makes room.
+    drop(first);
+    relay.wait_until("one link", |shards| shards.iter().map(|(c, _)| c.links).sum::<usize>() == 1);
+    Client::connect(&relay, TlsVersions::Both).create(circ(1));
     relay.stop();
 }
 

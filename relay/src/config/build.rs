@@ -19,6 +19,7 @@ use super::{
 use crate::io::net::OutboundAddresses;
 
 mod bandwidth;
+mod dos;
 
 /// What a relay without a nickname is called.
 const UNNAMED: &str = "Unnamed";
@@ -84,6 +85,7 @@ impl Config {
             refuse_unknown_exits: settings.auto_flag("RefuseUnknownExits"),
             max_advertised_bandwidth: build.max_advertised_bandwidth(),
             bandwidth: build.bandwidth(),
+            dos: build.dos(),
             shutdown_wait: settings.interval("ShutdownWaitLength"),
             max_mem_in_queues: build.max_mem_in_queues(),
             heartbeat: build.heartbeat(),

@@ -13,12 +13,16 @@ use super::{Config, Loaded};
 #[rustfmt::skip]
 const RELOADABLE: &[&str] = &[
     "Address", "AssumeReachable", "AssumeReachableIPv6", "BandwidthBurst", "BandwidthRate", "ContactInfo",
-    "CountPrivateBandwidth", "DirPortFrontPage", "EnforceDistinctSubnets",
-    "ExitPolicy", "ExitPolicyRejectPrivate", "ExitRelay", "ExtendAllowPrivateAddresses", "HeartbeatPeriod", "IPv6Exit",
-    "Log", "LogMessageDomains", "LogTimeGranularity", "MaxAdvertisedBandwidth", "MaxMemInQueues", "MetricsPortPolicy",
-    "MyFamily", "Nickname", "PerConnBWBurst", "PerConnBWRate", "PublishServerDescriptor", "RelayBandwidthBurst",
-    "RelayBandwidthRate", "ReducedExitPolicy", "RefuseUnknownExits", "SafeLogging",
-    "ServerDNSAllowBrokenConfig", "ServerDNSAllowNonRFC953Hostnames", "ServerDNSRandomizeCase",
+    "CountPrivateBandwidth", "DirPortFrontPage", "DoSCircuitCreationBurst", "DoSCircuitCreationDefenseTimePeriod",
+    "DoSCircuitCreationDefenseType", "DoSCircuitCreationEnabled", "DoSCircuitCreationMinConnections",
+    "DoSCircuitCreationRate", "DoSConnectionConnectBurst", "DoSConnectionConnectDefenseTimePeriod",
+    "DoSConnectionConnectRate", "DoSConnectionDefenseType", "DoSConnectionEnabled", "DoSConnectionMaxConcurrentCount",
+    "DoSStreamCreationBurst", "DoSStreamCreationDefenseType", "DoSStreamCreationEnabled", "DoSStreamCreationRate",
+    "EnforceDistinctSubnets", "ExitPolicy", "ExitPolicyRejectPrivate", "ExitRelay", "ExtendAllowPrivateAddresses",
+    "HeartbeatPeriod", "IPv6Exit", "Log", "LogMessageDomains", "LogTimeGranularity", "MaxAdvertisedBandwidth",
+    "MaxMemInQueues", "MetricsPortPolicy", "MyFamily", "Nickname", "PerConnBWBurst", "PerConnBWRate",
+    "PublishServerDescriptor", "ReducedExitPolicy", "RefuseUnknownExits", "RelayBandwidthBurst", "RelayBandwidthRate",
+    "SafeLogging", "ServerDNSAllowBrokenConfig", "ServerDNSAllowNonRFC953Hostnames", "ServerDNSRandomizeCase",
     "ServerDNSResolvConfFile", "ServerDNSSearchDomains", "ShutdownWaitLength", "SyslogIdentityTag", "TruncateLogFile",
 ];
 

@@ -319,6 +319,30 @@ fn bandwidth_limits_that_make_no_sense_are_refused() {
 }
 
 #[test]
+fn limits_of_clients_are_left_to_the_consensus_unless_they_are_set() {
+    let dos = |lines: &str| config(&format!("ORPort 9001\n{lines}")).dos;
+    assert_eq!(dos(""), DosConfig::default());
+    let set = dos("DoSConnectionEnabled 1\nDoSConnectionMaxConcurrentCount 7\nDoSConnectionConnectRate 5\n\
+                   DoSConnectionConnectBurst 6\nDoSConnectionDefenseType 1\n\
+                   DoSConnectionConnectDefenseTimePeriod 2 minutes\nDoSCircuitCreationEnabled 0\n\
+                   DoSCircuitCreationMinConnections 2\nDoSStreamCreationDefenseType 3");
+    let connections = FloodConfig {
+        enabled: Some(true),
+        rate: Some(5),
+        burst: Some(6),
+        defence: Some(1),
+        period: Some(Duration::from_secs(120)),
+    };
+    assert_eq!((set.connections, set.concurrent_connections), (connections, Some(7)));
+    assert_eq!((set.circuits.enabled, set.min_connections, set.circuits.rate), (Some(false), Some(2), None));
+    assert_eq!((set.streams.defence, set.streams.enabled), (Some(3), None));
+    let expected = "standard input:2: DoSConnectionDefenseType \"3\": not a kind of defence; write 1 to 2, or 0 to follow the \
+                    consensus";
+    assert_eq!(problems("DoSConnectionDefenseType 3"), [expected]);
+    assert_eq!(problems("DoSStreamCreationDefenseType -1").len(), 1);
+}
+
+#[test]
 fn home_directories_are_expanded() {
     let expand = |path| expand_home(path, Some(Path::new("/home/op")));
     assert_eq!(expand("~/x"), Path::new("/home/op/x"));

@@ -12,8 +12,9 @@ use onionring_proto::rate::Rate;
 
 use super::describe::protocols;
 use super::identity::OnionKeyLife;
-use crate::config::BandwidthConfig;
+use crate::config::{BandwidthConfig, DosConfig, FloodConfig};
 use crate::dir::directory::NetworkView;
+use crate::engine::dos::{CircuitLimits, ConnectionLimits, DosLimits, StreamDefence, StreamLimits};
 use crate::engine::rate::RateLimits;
 use crate::engine::snapshot::CircuitParams;
 use crate::exit::dns;
@@ -70,6 +71,52 @@ pub fn rate_limits(network: &ConsensusParams, config: &BandwidthConfig) -> RateL
     RateLimits { all: config.all, relayed: config.relayed, per_link, count_private: config.count_private }
 }
 
+/// What a single client may do, from configuration and, where that says nothing, from the consensus.
+pub fn dos_limits(network: &ConsensusParams, config: &DosConfig) -> DosLimits {
+    let number = |set: Option<u32>, param: &Param| set.unwrap_or(network.get(param).unsigned_abs());
+    let seconds = |set: Option<Duration>, param: &Param| {
+        set.unwrap_or(Duration::from_secs(network.get(param).unsigned_abs().into()))
+    };
+    let is_on = |set: Option<bool>, param: &Param| set.unwrap_or_else(|| network.is_on(param));
+    let rate = |config: &FloodConfig, per_second: &Param, burst: &Param| Rate {
+        per_second: number(config.rate, per_second).into(),
+        burst: number(config.burst, burst).into(),
+    };
+
+    let connections = &config.connections;
+    let connection_limits = ConnectionLimits {
+        concurrent: number(config.concurrent_connections, &params::DOS_CONNECTION_MAX_CONCURRENT_COUNT),
+        connects: rate(
+            connections,
+            &params::DOS_CONNECTION_CONNECT_RATE,
+            &params::DOS_CONNECTION_CONNECT_BURST,
+        ),
+        refuse: number(connections.defence, &params::DOS_CONNECTION_DEFENSE_TYPE) == 2,
+        period: seconds(connections.period, &params::DOS_CONNECTION_CONNECT_DEFENSE_TIME_PERIOD),
+    };
+    let circuits = &config.circuits;
+    let circuit_limits = CircuitLimits {
+        min_connections: number(config.min_connections, &params::DOS_CIRCUIT_CREATION_MIN_CONNECTIONS),
+        creates: rate(circuits, &params::DOS_CIRCUIT_CREATION_RATE, &params::DOS_CIRCUIT_CREATION_BURST),
+        refuse: number(circuits.defence, &params::DOS_CIRCUIT_CREATION_DEFENSE_TYPE) == 2,
+        period: seconds(circuits.period, &params::DOS_CIRCUIT_CREATION_DEFENSE_TIME_PERIOD),
+    };
+    let streams = &config.streams;
+    let stream_limits = StreamLimits {
+        opens: rate(streams, &params::DOS_STREAM_CREATION_RATE, &params::DOS_STREAM_CREATION_BURST),
+        defence: match number(streams.defence, &params::DOS_STREAM_CREATION_DEFENSE_TYPE) {
+            2 => StreamDefence::Refuse,
+            3 => StreamDefence::CloseCircuit,
+            _ => StreamDefence::Count,
+        },
+    };
+    DosLimits {
+        connections: is_on(connections.enabled, &params::DOS_CONNECTION_ENABLED).then_some(connection_limits),
+        circuits: is_on(circuits.enabled, &params::DOS_CIRCUIT_CREATION_ENABLED).then_some(circuit_limits),
+        streams: is_on(streams.enabled, &params::DOS_STREAM_CREATION_ENABLED).then_some(stream_limits),
+    }
+}
+
 /// How exits ask name servers.
 pub fn set_dns_options(options: &mut dns::Options, network: &ConsensusParams) {
     options.timeout = Duration::from_millis(network.get(&params::EXIT_DNS_TIMEOUT) as u64);
@@ -108,6 +155,43 @@ pub fn missing_protocols(consensus: &Consensus) -> Protocols {
 mod tests {
     use super::*;
     use crate::engine::rate::RateLimits;
+
+    #[test]
+    fn floods_are_what_the_operator_or_the_consensus_calls_so() {
+        let nothing = ConsensusParams::default();
+        assert_eq!(dos_limits(&nothing, &DosConfig::default()), DosLimits::default());
+        let says: ConsensusParams = [
+            ("DoSConnectionEnabled", 1),
+            ("DoSConnectionMaxConcurrentCount", 50),
+            ("DoSCircuitCreationEnabled", 1),
+            ("DoSStreamCreationEnabled", 1),
+            ("DoSStreamCreationDefenseType", 3),
+        ]
+        .into_iter()
+        .collect();
+        let followed = dos_limits(&says, &DosConfig::default());
+        let connections = followed.connections.unwrap();
+        assert_eq!((connections.concurrent, connections.refuse), (50, true));
+        assert_eq!(connections.connects, Rate { per_second: 20, burst: 40 });
+        assert_eq!(connections.period, Duration::from_secs(24 * 3600));
+        let circuits = followed.circuits.unwrap();
+        assert_eq!((circuits.min_connections, circuits.creates), (3, Rate { per_second: 3, burst: 90 }));
+        assert_eq!(circuits.period, Duration::from_secs(3600));
+        let streams = followed.streams.unwrap();
+        let opens = Rate { per_second: 100, burst: 300 };
+        assert_eq!(streams, StreamLimits { opens, defence: StreamDefence::CloseCircuit });
+
+        let mut config = DosConfig { min_connections: Some(7), ..DosConfig::default() };
+        config.connections.enabled = Some(false);
+        config.circuits.defence = Some(1);
+        config.circuits.burst = Some(5);
+        let limits = dos_limits(&says, &config);
+        assert_eq!(limits.connections, None);
+        let circuits = limits.circuits.unwrap();
+        assert_eq!((circuits.min_connections, circuits.creates.burst, circuits.refuse), (7, 5, false));
+        config.connections.enabled = Some(true);
+        assert!(dos_limits(&nothing, &config).connections.is_some());
+    }
 
     #[test]
     fn links_of_clients_are_limited_by_the_operator_or_the_consensus() {

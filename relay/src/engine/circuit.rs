@@ -6,6 +6,7 @@ use std::sync::Arc;
 use onionring_proto::cell::{Body, CircId, Command, DestroyReason};
 use onionring_proto::circuit::{Outbound, Received, RelayCircuit};
 use onionring_proto::crypto::tor1::KeyMaterial;
+use onionring_proto::rate::Bucket;
 use onionring_proto::relay_msg::{RelayCmd, Sendme, StreamId};
 use onionring_proto::time::Mono;
 
@@ -31,6 +32,8 @@ pub(super) struct Circuit {
     /// When an extension that is under way has taken too long.
     pub(super) extend_timer: Option<TimerKey>,
     pub(super) streams: Streams,
+    /// Streams that the circuit may still ask for, once it has.
+    pub(super) opens: Option<Bucket>,
 }
 
 /// The leg away from the client.
@@ -227,6 +230,7 @@ impl Engine {
             extends: 0,
             extend_timer: None,
             streams: Streams::default(),
+            opens: None,
         });
         self.counters.circuits_created += 1;
         self.tell(now, leg.link.shard(), Message::Joined(leg));

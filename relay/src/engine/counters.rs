@@ -95,6 +95,10 @@ pub struct Counters {
     pub windows: [u64; 2],
     /// Streams ended by this side, by END reason.
     pub stream_ends: BTreeMap<&'static str, u64>,
+    /// Connections, circuits and streams refused because a client asks for too many, by reason.
+    pub dos_refused: BTreeMap<&'static str, u64>,
+    /// Clients marked for that, by what they asked for.
+    pub dos_marked: BTreeMap<&'static str, u64>,
 }
 
 impl Default for Counters {
@@ -142,6 +146,8 @@ impl Default for Counters {
             stream_bytes: [0; 2],
             windows: [0; 2],
             stream_ends: BTreeMap::new(),
+            dos_refused: BTreeMap::new(),
+            dos_marked: BTreeMap::new(),
         }
     }
 }

@@ -105,7 +105,7 @@ impl Engine {
         command: Command,
         body: Box<Body>,
         facts: Arc<LinkFacts>,
-        link_full: bool,
+        refuse: Option<&'static str>,
     ) {
         // An id in use: a request that waits has it too.
         if self.circuits.find(leg).is_some() || self.creates.by_leg.contains_key(&leg) {
@@ -123,8 +123,8 @@ impl Engine {
         if self.draining {
             return self.refuse_create(now, leg, "draining", DestroyReason::Hibernating);
         }
-        if link_full {
-            return self.refuse_create(now, leg, "circuits_of_link", DestroyReason::ResourceLimit);
+        if let Some(label) = refuse {
+            return self.refuse_create(now, leg, label, DestroyReason::ResourceLimit);
         }
         if self.circuits.len() + self.creates.len() >= self.snapshot.params.circuits_per_shard {
             return self.refuse_create(now, leg, "circuits_of_shard", DestroyReason::ResourceLimit);

@@ -50,8 +50,8 @@ pub enum Message {
         body: Box<Body>,
         /// The link it came on.
         facts: Arc<LinkFacts>,
-        /// The peer has all the circuits there that it may have.
-        link_full: bool,
+        /// Why the peer may not have it, as a label for metrics.
+        refuse: Option<&'static str>,
     },
     /// Link to home: the peer destroyed the circuit.
     Destroyed(Leg),

@@ -54,7 +54,7 @@ pub struct Leg {
 ///
 /// The key is drawn at every start of the relay, so nobody outside can aim circuits at one core, not even with one
 /// circuit id on many links.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct HomeRule {
     key: [u8; 16],
     shards: u16,
@@ -91,7 +91,7 @@ impl HomeRule {
     }
 
     /// Maps a hash to a shard by its high bits, which costs a multiplication instead of a division.
-    fn pick(&self, hash: u64) -> ShardIndex {
+    pub(super) fn pick(&self, hash: u64) -> ShardIndex {
         ShardIndex(((u128::from(hash) * u128::from(self.shards)) >> 64) as u16)
     }
 }

@@ -16,6 +16,7 @@ use rand_core::Rng;
 
 use super::Engine;
 use super::cross::{Cross, Message};
+use super::dos::Admission;
 use super::event::{DialId, Event, LinkEvent};
 use super::ids::{Leg, LinkId};
 use super::queue::{LinkQueue, QueueFull};
@@ -52,6 +53,8 @@ pub struct NewLink {
     pub peer: SocketAddr,
     /// How it came about.
     pub origin: Origin,
+    /// What [`Engine::admit`] said of it.
+    pub admission: Admission,
 }
 
 /// How a connection came about, with what binds the link handshake to its TLS session.
@@ -68,6 +71,8 @@ pub(super) struct Link {
     queue: LinkQueue,
     address: IpAddr,
     dial: Option<DialId>,
+    /// Counts the link as one of a client's, unless it leads to a relay of the consensus.
+    admission: Admission,
     /// Padding of an open link.
     padding: Option<PaddingTimer>,
     /// Circuits of all shards that run over it.
@@ -167,6 +172,7 @@ impl Engine {
             queue: LinkQueue::new(self.homes.clone(), self.snapshot.params.priority_half_life, now),
             address: new.peer.ip().to_canonical(),
             dial,
+            admission: new.admission,
             padding: None,
             circuits: 0,
             created_by_peer: 0,
@@ -266,6 +272,9 @@ impl Engine {
             address: link.address,
             opened_at: now,
         });
+        if self.snapshot.is_listed(&facts) {
+            link.admission = Admission::uncounted();
+        }
         let params = &self.snapshot.params;
         let canonical = params.idle_canonical_link;
         let range = if facts.canonical { canonical * 3 / 4..canonical * 5 / 4 } else { limits::IDLE_LINK };
@@ -349,9 +358,13 @@ impl Engine {
         let home = self.homes.home(leg);
         match command {
             Command::CREATE2 | Command::CREATE_FAST | Command::CREATE => {
-                let link_full = self.link_is_full(leg.link);
+                let refuse = if self.is_create_flood(now, facts) {
+                    Some("flood")
+                } else {
+                    self.link_is_full(leg.link).then_some("circuits_of_link")
+                };
                 let message =
-                    Message::Create { leg, command, body: Box::new(*body), facts: facts.clone(), link_full };
+                    Message::Create { leg, command, body: Box::new(*body), facts: facts.clone(), refuse };
                 self.tell(now, home, message);
             }
             Command::DESTROY => {

@@ -1,6 +1,6 @@
 //! What the control side decided and every shard obeys: immutable, and swapped whole.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +9,7 @@ use onionring_proto::cell::LinkVersion;
 use onionring_proto::handshake::{OnionKeyRing, ServerIdentity};
 use onionring_proto::link::{LinkIdentity, PaddingParams, PeerIdentity};
 
+use super::dos::{Clients, DosLimits};
 use super::link::LinkFacts;
 use super::rate::Rates;
 use crate::limits;
@@ -31,6 +32,10 @@ pub struct Snapshot {
     pub params: CircuitParams,
     /// Bandwidth limits, with what is left of them.
     pub rates: Arc<Rates>,
+    /// What a single client may do.
+    pub dos: DosLimits,
+    /// Those of which that is counted.
+    pub clients: Arc<Clients>,
 }
 
 impl Snapshot {
@@ -108,6 +113,7 @@ impl Default for CircuitParams {
 #[derive(Clone, Debug, Default)]
 pub struct KnownRelays {
     by_rsa_id: HashMap<[u8; 20], KnownRelay>,
+    addresses: HashSet<IpAddr>,
 }
 
 /// One relay.
@@ -125,6 +131,11 @@ impl KnownRelays {
         self.by_rsa_id.get(rsa_id)
     }
 
+    /// Whether a relay has this address.
+    pub fn has_address(&self, address: IpAddr) -> bool {
+        self.addresses.contains(&address.to_canonical())
+    }
+
     /// Whether no relay is known: there is no consensus yet.
     pub fn is_empty(&self) -> bool {
         self.by_rsa_id.is_empty()
@@ -133,6 +144,8 @@ impl KnownRelays {
 
 impl FromIterator<([u8; 20], KnownRelay)> for KnownRelays {
     fn from_iter<I: IntoIterator<Item = ([u8; 20], KnownRelay)>>(relays: I) -> Self {
-        KnownRelays { by_rsa_id: relays.into_iter().collect() }
+        let by_rsa_id: HashMap<_, KnownRelay> = relays.into_iter().collect();
+        let addresses = by_rsa_id.values().flat_map(|relay| &relay.addresses).map(SocketAddr::ip).collect();
+        KnownRelays { by_rsa_id, addresses }
     }
 }

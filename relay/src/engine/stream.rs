@@ -173,6 +173,13 @@ impl Engine {
         if self.stream(at).is_some() {
             return self.counters.ignored("stream_id_in_use");
         }
+        // Of RESOURCELIMIT a client would conclude that the relay has no room for anybody.
+        let refuse = |engine: &mut Engine| {
+            engine.send_end(now, at, &End { reason: EndReason::Misc, addr: None });
+        };
+        if self.is_stream_flood(now, at.circuit, refuse) {
+            return;
+        }
         if let Some(reason) = self.exit_refused(at.circuit).or_else(|| self.streams_full(at.circuit)) {
             return self.send_end(now, at, &End { reason, addr: None });
         }
@@ -228,6 +235,13 @@ impl Engine {
     fn resolve(&mut self, now: Mono, at: StreamRef, data: &[u8]) {
         if self.stream(at).is_some() {
             return self.counters.ignored("stream_id_in_use");
+        }
+        let refuse = |engine: &mut Engine| {
+            let answers = vec![(ResolvedValue::TransientError, RESOLVED_TTL)];
+            engine.send_resolved(now, at, &Resolved { answers });
+        };
+        if self.is_stream_flood(now, at.circuit, refuse) {
+            return;
         }
         if self.exit_refused(at.circuit).is_some() {
             return self.counters.ignored("resolve_refused");

@@ -20,6 +20,7 @@ use tracing::{debug, warn};
 use super::link::{self, Connection, LinkFailure, SocketWriter};
 use super::net;
 use super::shard::Shard;
+use crate::engine::dos::Admission;
 use crate::engine::event::DialId;
 use crate::engine::link::Origin;
 use crate::limits;
@@ -65,7 +66,14 @@ pub(super) async fn accept(shard: Rc<Shard>, listener: TcpListener) {
             Ok(accepted) => {
                 shard.count(|counters| counters.accepted += 1);
                 let socket = accepted.bind_to_executor();
-                let task = |serial| shard.spawn_background(respond(shard.clone(), serial, socket));
+                // A connection that is gone already has no address, and needs no answer.
+                let Ok(peer) = socket.peer_addr() else { continue };
+                let Ok(admission) = shard.engine(|engine, now| engine.admit(now, peer.ip())) else {
+                    // Closed without a word, as in C tor: whatever is said costs more than it cost to ask.
+                    continue;
+                };
+                let task =
+                    |serial| shard.spawn_background(respond(shard.clone(), serial, socket, peer, admission));
                 shard.handshakes.start(task, &shard);
             }
             Err(error) => {
@@ -83,18 +91,18 @@ pub(super) async fn accept(shard: Rc<Shard>, listener: TcpListener) {
 }
 
 /// The TLS handshake of an accepted connection, and the start of the link if it succeeds.
-async fn respond(shard: Rc<Shard>, serial: u64, socket: TcpStream) {
+async fn respond(shard: Rc<Shard>, serial: u64, socket: TcpStream, peer: SocketAddr, admission: Admission) {
     let begun = Instant::now();
     let (acceptor, identity) = shard.responder();
-    let connection = async {
-        let peer = socket.peer_addr().map_err(io::Error::from)?;
-        shake(socket, acceptor.accept()?, peer).await
-    };
+    let connection = async { shake(socket, acceptor.accept()?, peer).await };
     let result = within(limits::TLS_HANDSHAKE_TIMEOUT, connection).await;
     shard.handshakes.done(serial);
     shard.count(|counters| counters.tls_handshake(begun, &result));
     match result {
-        Ok(connection) => shard.spawn(link::run(shard.clone(), connection, Origin::Accepted(identity))),
+        Ok(connection) => {
+            let origin = Origin::Accepted(identity);
+            shard.spawn(link::run(shard.clone(), connection, origin, admission));
+        }
         Err(failure) => debug!("TLS handshake with a peer that came to us: {failure}"),
     }
 }
@@ -118,7 +126,8 @@ pub(super) async fn dial(shard: Rc<Shard>, dial: DialId, addresses: Vec<SocketAd
     match connection {
         Some(connection) => {
             let leaf = connection.tls.peer_certificate().unwrap_or_default().to_vec();
-            shard.spawn(link::run(shard.clone(), connection, Origin::Dialed(dial, leaf)));
+            let origin = Origin::Dialed(dial, leaf);
+            shard.spawn(link::run(shard.clone(), connection, origin, Admission::uncounted()));
         }
         None => shard.engine(|engine, now| engine.dial_failed(now, dial)),
     }

@@ -21,6 +21,7 @@ use tracing::debug;
 use super::pace::Trickle;
 use super::rate::{OwnLimit, Traffic};
 use super::shard::Shard;
+use crate::engine::dos::Admission;
 use crate::engine::ids::LinkId;
 use crate::engine::link::{NewLink, Origin};
 use crate::engine::rate::Direction;
@@ -87,9 +88,9 @@ pub(super) struct Connection {
 }
 
 /// Runs a link until its connection is closed.
-pub(super) async fn run(shard: Rc<Shard>, connection: Connection, origin: Origin) {
+pub(super) async fn run(shard: Rc<Shard>, connection: Connection, origin: Origin, admission: Admission) {
     let Connection { socket, tls, mut early, peer } = connection;
-    let id = shard.engine(|engine, now| engine.open_link(now, NewLink { peer, origin }));
+    let id = shard.engine(|engine, now| engine.open_link(now, NewLink { peer, origin, admission }));
     let slot = Rc::new(LinkSlot::default());
     shard.links.borrow_mut().insert(id, slot.clone());
     let mut link = Link {

@@ -6,6 +6,7 @@ mod allocations;
 mod by_hand;
 mod circuits;
 mod dials;
+mod floods;
 mod hostile;
 mod keys;
 mod limits;

@@ -15,6 +15,7 @@ use onionring_proto::time::{Mono, Unix};
 use onionring_relay::engine::Engine;
 pub use onionring_relay::engine::counters::Counters;
 use onionring_relay::engine::cross::Batch;
+use onionring_relay::engine::dos::{Admission, Clients, DosLimits};
 use onionring_relay::engine::event::{DialId, Event, LinkEvent, StreamEvent, StreamRef};
 use onionring_relay::engine::ids::{HomeRule, LinkId, ShardIndex};
 use onionring_relay::engine::link::{LinkEnd, NewLink, Origin};
@@ -114,6 +115,7 @@ pub struct NetConfig {
     /// Batches that may be under way from one shard to another.
     pub ring: usize,
     pub params: CircuitParams,
+    pub dos: DosLimits,
 }
 
 impl NetConfig {
@@ -124,6 +126,7 @@ impl NetConfig {
             queue_bytes: 64 << 20,
             ring: CROSSING_RING,
             params: CircuitParams { extend_to_private: true, ..CircuitParams::default() },
+            dos: DosLimits::default(),
         }
     }
 }
@@ -150,6 +153,7 @@ pub struct Net {
     /// Addresses at which a dial waits for an answer that does not come.
     pub tarpits: BTreeSet<SocketAddr>,
     config: NetConfig,
+    clients: Vec<Arc<Clients>>,
     known: Arc<KnownRelays>,
     wires: BTreeMap<WireId, Wire>,
     next_wire: u64,
@@ -190,6 +194,7 @@ impl Net {
             tls_leaf: None,
             trace: DefaultHasher::new(),
             tarpits: BTreeSet::new(),
+            clients: config.shards.iter().map(|_| Arc::new(Clients::new([1; 16]))).collect(),
             known: Arc::new(known),
             wires: BTreeMap::new(),
             next_wire: 0,
@@ -244,6 +249,8 @@ impl Net {
             own_addresses: vec![address(index).ip()],
             relays: self.known.clone(),
             rates: Arc::new(Rates::new(RateLimits::default(), 1)),
+            dos: self.config.dos,
+            clients: self.clients[index].clone(),
             params: self.config.params.clone(),
         }
     }
@@ -270,8 +277,10 @@ impl Net {
     /// The kernel of relay number `index` accepts a connection, on any of its listeners.
     fn accept(&mut self, index: usize, from: SocketAddr, wire: WireId) -> End {
         let shard = self.below(self.relays[index].engines.len());
+        let engine = &mut self.relays[index].engines[shard];
+        let Ok(admission) = engine.admit(self.now, from.ip()) else { return End::Gone };
         let origin = Origin::Accepted(keys(index).link.clone());
-        let link = self.relays[index].engines[shard].open_link(self.now, NewLink { peer: from, origin });
+        let link = engine.open_link(self.now, NewLink { peer: from, origin, admission });
         self.relays[index].links.insert(link, (wire, 1));
         End::Relay { relay: index, shard, link }
     }
@@ -314,7 +323,8 @@ impl Net {
             }
             let leaf = self.tls_leaf.as_ref().unwrap_or(&keys(peer).tls_leaf);
             let origin = Origin::Dialed(dial, leaf.clone());
-            let link = self.relays[index].engines[shard].open_link(self.now, NewLink { peer: to, origin });
+            let link = self.relays[index].engines[shard]
+                .open_link(self.now, NewLink { peer: to, origin, admission: Admission::uncounted() });
             let wire = self.add_wire([End::Relay { relay: index, shard, link }, End::Gone]);
             self.relays[index].links.insert(link, (wire, 0));
             let end = if up {

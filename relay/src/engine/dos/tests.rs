@@ -1,0 +1,185 @@
+use super::*;
+
+const LIMITS: DosLimits = DosLimits {
+    connections: Some(ConnectionLimits {
+        concurrent: 3,
+        connects: Rate { per_second: 2, burst: 10 },
+        refuse: true,
+        period: Duration::from_secs(100),
+    }),
+    circuits: Some(CircuitLimits {
+        min_connections: 2,
+        creates: Rate { per_second: 3, burst: 9 },
+        refuse: true,
+        period: Duration::from_secs(60),
+    }),
+    streams: None,
+};
+
+fn clients() -> Arc<Clients> {
+    Arc::new(Clients::new([7; 16]))
+}
+
+fn at(seconds: u64) -> Mono {
+    Mono(seconds * 1_000_000)
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+#[test]
+fn above_the_limit_of_connections_no_further_one_is_accepted() {
+    let clients = clients();
+    let connect = |address: &str| clients.connect(at(0), ip(address), &LIMITS, 0).0;
+    let mut held: Vec<_> = (0..4).map(|_| connect("192.0.2.1").unwrap()).collect();
+    assert_eq!(connect("192.0.2.1").unwrap_err(), Refused::Concurrent);
+    // Others are others; an address in the other notation is the same.
+    assert!(connect("192.0.2.2").is_ok());
+    assert_eq!(connect("::ffff:192.0.2.1").unwrap_err(), Refused::Concurrent);
+    held.pop();
+    assert!(connect("192.0.2.1").is_ok());
+}
+
+#[test]
+fn an_ipv6_client_is_a_network_of_64_bits() {
+    let clients = clients();
+    let connect = |address: &str| clients.connect(at(0), ip(address), &LIMITS, 0).0;
+    let _held: Vec<_> = (0..4).map(|n| connect(&format!("2001:db8::{n}:1")).unwrap()).collect();
+    assert_eq!(connect("2001:db8::ffff").unwrap_err(), Refused::Concurrent);
+    assert!(connect("2001:db8:0:1::1").is_ok());
+}
+
+#[test]
+fn too_many_connects_mark_a_client_for_a_time() {
+    let clients = clients();
+    // A spread of 20 seconds, out of up to 50.
+    let connect = |now| clients.connect(at(now), ip("192.0.2.1"), &LIMITS, 70_000_000);
+    for n in 1..=10 {
+        let (result, marks) = connect(0);
+        assert_eq!((result.is_ok(), marks), (true, n == 10));
+    }
+    for now in [0, 1, 100, 119] {
+        let (result, marks) = connect(now);
+        assert_eq!((result.unwrap_err(), marks), (Refused::Connects, false));
+    }
+    // It starts again with what came in meanwhile.
+    for n in 1..=10 {
+        assert_eq!(connect(120).1, n == 10);
+    }
+    assert_eq!(connect(121).0.unwrap_err(), Refused::Connects);
+}
+
+#[test]
+fn slow_clients_are_never_marked() {
+    let clients = clients();
+    for now in 0..1000 {
+        for _ in 0..2 {
+            let (result, marks) = clients.connect(at(now), ip("192.0.2.1"), &LIMITS, 0);
+            assert!(result.is_ok() && !marks);
+        }
+    }
+}
+
+#[test]
+fn too_many_circuits_mark_a_client_that_has_enough_connections() {
+    let clients = clients();
+    let limits = LIMITS.circuits.unwrap();
+    let address = ip("192.0.2.1");
+    let create = |now| clients.create(at(now), address, &limits, 0);
+    // Nobody knows it yet.
+    assert_eq!(create(0), (false, false));
+    let _first = clients.connect(at(0), address, &LIMITS, 0).0.unwrap();
+    for _ in 0..20 {
+        assert_eq!(create(0), (false, false));
+    }
+    let second = clients.connect(at(0), address, &LIMITS, 0).0.unwrap();
+    assert_eq!(create(0), (true, true));
+    assert_eq!(create(0), (true, false));
+    // Whoever pauses for long enough is free again, whoever goes on is not.
+    assert_eq!(create(59), (true, false));
+    assert_eq!(create(61), (false, false));
+    for _ in 0..20 {
+        create(61);
+    }
+    assert_eq!(create(61), (true, false));
+    drop(second);
+    assert_eq!(create(100), (true, false));
+    assert_eq!(create(200), (false, false));
+}
+
+#[test]
+fn without_a_defence_it_only_counts() {
+    let clients = clients();
+    let mut limits = LIMITS;
+    limits.connections.as_mut().unwrap().refuse = false;
+    limits.circuits.as_mut().unwrap().refuse = false;
+    let mut marked = 0;
+    let held: Vec<_> = (0..30)
+        .map(|_| {
+            let (result, marks) = clients.connect(at(0), ip("192.0.2.1"), &limits, 0);
+            marked += u32::from(marks);
+            result.unwrap()
+        })
+        .collect();
+    assert_eq!((held.len(), marked), (30, 1));
+    let circuits = limits.circuits.unwrap();
+    let refused = (0..30).filter(|_| clients.create(at(0), ip("192.0.2.1"), &circuits, 0).0);
+    assert_eq!(refused.count(), 0);
+}
+
+#[test]
+fn clients_are_forgotten_when_nothing_is_lost_by_it() {
+    let clients = clients();
+    let connect = |now, n: u32| {
+        clients.connect(at(now), IpAddr::from((0x0a00_0000 + n).to_be_bytes()), &LIMITS, 0).0.unwrap()
+    };
+    let held = connect(0, 0);
+    for n in 1..1000 {
+        drop(connect(0, n));
+    }
+    assert_eq!(clients.len(), 1000);
+    // Each stripe is swept when someone comes to it.
+    let later = limits::DOS_SWEEP.as_secs() + 1;
+    for n in 2000..4000 {
+        drop(connect(later, n));
+    }
+    assert_eq!(clients.len(), 2001);
+    drop(held);
+    for n in 2000..4000 {
+        drop(connect(3 * later, n));
+    }
+    assert!(clients.len() <= 2000, "{}", clients.len());
+}
+
+#[test]
+fn the_table_is_bounded() {
+    let clients = clients();
+    let most = usize::from(limits::DOS_STRIPES) * limits::DOS_CLIENTS_PER_STRIPE;
+    let mut held = Vec::new();
+    for n in 0..most as u32 * 5 / 4 {
+        let address = IpAddr::from((0x0a00_0000 + n).to_be_bytes());
+        held.push(clients.connect(at(1), address, &LIMITS, 0).0.unwrap());
+    }
+    assert!(clients.len() <= most);
+    assert!(held.iter().filter(|admission| admission.0.is_none()).count() >= most / 4);
+    drop(held);
+    let later = at(2 * limits::DOS_SWEEP.as_secs());
+    assert!(clients.connect(later, ip("192.0.2.1"), &LIMITS, 0).0.unwrap().0.is_some());
+}
+
+#[test]
+fn shards_count_together() {
+    let clients = clients();
+    let threads: Vec<_> = (0..4)
+        .map(|_| {
+            let clients = clients.clone();
+            std::thread::spawn(move || {
+                let all = (0..3).map(|_| clients.connect(at(0), ip("192.0.2.1"), &LIMITS, 0).0);
+                all.collect::<Vec<_>>()
+            })
+        })
+        .collect();
+    let results: Vec<_> = threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
+    assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 4);
+}
