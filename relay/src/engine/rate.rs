@@ -1,7 +1,7 @@
 //! Bandwidth limits of the whole relay, over all shards.
 //!
 //! Each limit is one [`Pool`], a token bucket in a single atomic number. A shard does not go there for every record: it
-//! takes a [`chunk`](Pool::chunk) at a time into a [`Share`] of its own, which is plain arithmetic to spend. Chunks are
+//! takes a chunk at a time into a [`Share`] of its own, which is plain arithmetic to spend. Chunks are
 //! so small that what all shards hold of them is no more than a [`limits::RATE_ROUND`] of the rate. When the pool is
 //! nearly empty, each shard gets one chunk in a round, and more only while there is enough left for the others: so
 //! shards that want much leave something for those that come later, and lose nothing to those that want nothing.

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use onionring_loadgen::net::{Kind, Network, NetworkSpec, NodeSpec, Paths, Role, directory};
 use onionring_loadgen::traffic::Order;
@@ -86,6 +87,7 @@ fn follows_its_torrc(network: &Network) {
             Some(("ExitPolicy", _)) => "ExitPolicy reject *:25, accept *:*",
             _ => line,
         })
+        .chain(["RelayBandwidthRate 6 MB", "RelayBandwidthBurst 7 MB"])
         .map(|line| format!("{line}\n"))
         .collect::<String>();
     assert_ne!(before, after);
@@ -98,7 +100,9 @@ fn follows_its_torrc(network: &Network) {
     let path = format!("/tor/server/fp/{}", node.fingerprint());
     wait(network, "a new descriptor", || {
         let text = String::from_utf8(network.document(&path).unwrap()).unwrap();
-        text.contains("\ncontact somebody else\n") && text.contains("\nreject *:25\naccept *:*\n")
+        text.contains("\ncontact somebody else\n")
+            && text.contains("\nreject *:25\naccept *:*\n")
+            && text.contains(&format!("\nbandwidth {} {} ", 6 * MIB, 7 * MIB))
     });
     assert!(node.pid().is_some());
 }
@@ -112,6 +116,7 @@ fn drains(network: &Network) {
     let socks = path.socks();
     let order = Order { socks: &socks, target: network.target(), bytes: 48 * MIB, seed: 9 };
     let (begun, flowing) = std::sync::mpsc::channel();
+    let start = Instant::now();
     thread::scope(|scope| {
         let transfer = scope.spawn(move || {
             order.download(&mut |_| {
@@ -124,7 +129,13 @@ fn drains(network: &Network) {
         node.signal(Signal::TERM).unwrap();
         wait(network, "the drain", || node.log().contains("circuits are still open"));
         assert!(paths.build(&hops).is_err(), "no new circuit is taken");
+        wait(network, "the bandwidth to be used up", || {
+            metric(node, "onionring_rate_limit_write_reached_total", &[]) > 0.0
+        });
         transfer.join().unwrap().unwrap();
+        // As the torrc has it by now: 6 MB a second, and 7 at once.
+        let least = Duration::from_secs(48 - 7) / 6;
+        assert!(start.elapsed() > least, "{:?}", start.elapsed());
     });
     drop(path);
     drop(paths);
