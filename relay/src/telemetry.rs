@@ -95,11 +95,11 @@ pub fn publish(exporter: &Exporter, shard: ShardIndex, engine: &Counters, io: &I
     }
 
     let queued_bytes = engine.queued_cells * CellPool::BYTES_PER_CELL;
-    for (reason, n) in &from_zero(&known::DOS_REFUSED, &engine.dos_refused) {
-        table::DOS_REFUSED.counter(&with("reason", reason)).absolute(*n);
+    for (reason, n) in from_zero(&known::DOS_REFUSED, &engine.dos_refused) {
+        table::DOS_REFUSED.counter(&with("reason", reason)).absolute(n);
     }
-    for (reason, n) in &from_zero(&known::DOS_MARKED, &engine.dos_marked) {
-        table::DOS_MARKED.counter(&with("reason", reason)).absolute(*n);
+    for (reason, n) in from_zero(&known::DOS_MARKED, &engine.dos_marked) {
+        table::DOS_MARKED.counter(&with("reason", reason)).absolute(n);
     }
 
     table::MEMORY_BYTES.gauge(&with("owner", "circuits")).set(queued_bytes as f64);
