@@ -195,6 +195,11 @@ impl RelayCircuit {
         self.send.window()
     }
 
+    /// Whether the window will open further by itself.
+    pub fn expects_sendme(&self) -> bool {
+        self.send.expects_sendme()
+    }
+
     /// The most bytes that the next DATA message may carry.
     pub fn data_limit(&self) -> usize {
         self.send.data_limit()

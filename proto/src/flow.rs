@@ -84,6 +84,11 @@ impl CircuitSend {
         self.window
     }
 
+    /// Whether a SENDME has to come: an increment of cells has been sent and not been acknowledged.
+    pub fn expects_sendme(&self) -> bool {
+        !self.tags.is_empty()
+    }
+
     /// The most bytes the next DATA message should carry.
     ///
     /// All that fits, except that one cell of every increment leaves room for random bytes: otherwise a receiver that

@@ -34,6 +34,21 @@ pub(super) struct Streams {
     /// Ended by the client, with bytes that the driver may still take; by number.
     flushing: BTreeMap<u32, Stream>,
     next_serial: u32,
+    turns: Turns,
+}
+
+/// Who may use the circuit's window: without turns the first stream would take all that every SENDME brings, and others
+/// would starve.
+///
+/// In a round, every stream that waited (if there are cells enough) is told once that it may send, and gets an equal part of the window when it asks;
+/// whoever asks again meanwhile waits for the next round. A round begins when the last one has asked, and with every
+/// SENDME, so that a stream which never asks holds up nobody for long.
+#[derive(Default)]
+struct Turns {
+    /// Streams that have been told and have not asked.
+    open: usize,
+    /// Where the next round begins, if the last one could not take in all.
+    first: u16,
 }
 
 impl Streams {
@@ -57,9 +72,39 @@ impl Streams {
 
     fn remove(&mut self, at: StreamRef) -> Option<Stream> {
         match self.open.get(&at.stream) {
-            Some(stream) if stream.serial == at.serial => self.open.remove(&at.stream),
+            Some(stream) if stream.serial == at.serial => self.remove_open(at.stream),
             _ => self.flushing.remove(&at.serial),
         }
+    }
+
+    fn remove_open(&mut self, id: StreamId) -> Option<Stream> {
+        let stream = self.open.remove(&id)?;
+        self.turns.open -= usize::from(stream.has_turn);
+        Some(stream)
+    }
+
+    /// Begins a round of those who wait, as many as there are cells in the window, and returns them in its order.
+    fn begin_round(&mut self, window: u16) -> Vec<(StreamId, u32)> {
+        let first = StreamId(self.turns.first);
+        let mut waiting = [Vec::new(), Vec::new()];
+        for (&id, stream) in &mut self.open {
+            stream.has_turn = false;
+            if stream.blocked && stream.send.can_send() {
+                waiting[usize::from(id < first)].push((id, stream.serial));
+            }
+        }
+        let mut round = waiting.concat();
+        if let Some(&(next, _)) = round.get(usize::from(window)) {
+            self.turns.first = next.0;
+            round.truncate(usize::from(window));
+        }
+        for (id, _) in &round {
+            if let Some(stream) = self.open.get_mut(id) {
+                (stream.blocked, stream.has_turn) = (false, true);
+            }
+        }
+        self.turns.open = round.len();
+        round
     }
 
     /// Since when bytes wait for the driver.
@@ -80,6 +125,8 @@ struct Stream {
     waiting_since: Mono,
     /// The driver found no room to send and waits to be told.
     blocked: bool,
+    /// The driver has been told, and has not asked since.
+    has_turn: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -104,6 +151,7 @@ impl Stream {
             inbox: VecDeque::new(),
             waiting_since: Mono::default(),
             blocked: false,
+            has_turn: false,
         }
     }
 }
@@ -307,7 +355,7 @@ impl Engine {
 
     fn ended(&mut self, at: StreamRef, reason: EndReason) {
         let Some(circuit) = self.circuits.get_mut(at.circuit) else { return };
-        let Some(mut stream) = circuit.streams.open.remove(&at.stream) else {
+        let Some(mut stream) = circuit.streams.remove_open(at.stream) else {
             return self.counters.ignored("unknown_stream");
         };
         if stream.state == State::Resolving {
@@ -319,15 +367,12 @@ impl Engine {
         self.events.push_back(Event::Stream(StreamEvent::Closed { at, reason: Some(reason) }));
     }
 
-    /// The circuit's window has opened: streams that waited for it may go on.
+    /// The circuit's window has opened: streams that waited for it may go on, in turn.
     pub(super) fn window_open(&mut self, id: CircuitId) {
         let Some(circuit) = self.circuits.get_mut(id) else { return };
-        for (&stream, state) in &mut circuit.streams.open {
-            if state.blocked && state.send.can_send() {
-                state.blocked = false;
-                let at = StreamRef { circuit: id, stream, serial: state.serial };
-                self.events.push_back(Event::Stream(StreamEvent::Writable(at)));
-            }
+        for (stream, serial) in circuit.streams.begin_round(circuit.relay.window()) {
+            let at = StreamRef { circuit: id, stream, serial };
+            self.events.push_back(Event::Stream(StreamEvent::Writable(at)));
         }
     }
 
@@ -421,18 +466,36 @@ impl Engine {
     /// How many bytes [`Engine::stream_write`] would take now. At 0, [`StreamEvent::Writable`] follows later.
     pub fn stream_writable(&mut self, at: StreamRef) -> usize {
         let Some(circuit) = self.circuits.get_mut(at.circuit) else { return 0 };
-        let circuit_window = circuit.relay.window();
-        let Some(stream) = circuit.streams.get_mut(at) else { return 0 };
+        let (window, more_to_come) = (circuit.relay.window(), circuit.relay.expects_sendme());
+        let streams = &mut circuit.streams;
+        let Some(stream) = streams.get_mut(at) else { return 0 };
         if stream.state != State::Open {
             return 0;
         }
-        let cells = circuit_window.min(stream.send.window()).min(STREAM_WINDOW);
+        let had_turn = std::mem::take(&mut stream.has_turn);
+        let own_window = stream.send.window();
+        streams.turns.open -= usize::from(had_turn);
+        // Without anything outstanding there would be no SENDME to end a round that somebody holds up.
+        let others = streams.turns.open;
+        let circuit_share = if others == 0 || !more_to_come {
+            window
+        } else if had_turn {
+            window.div_ceil(u16::try_from(others).unwrap_or(u16::MAX).saturating_add(1))
+        } else {
+            0
+        };
+        let cells = circuit_share.min(own_window).min(STREAM_WINDOW);
+        let round_is_over = had_turn && streams.turns.open == 0 && window > 0;
+        let Some(stream) = streams.get_mut(at) else { return 0 };
         let closed = cells == 0;
         // Who asks again while the windows are closed is not held up once more.
         if !(closed && stream.blocked) {
             self.counters.windows[usize::from(closed)] += 1;
         }
         stream.blocked = closed;
+        if round_is_over {
+            self.window_open(at.circuit);
+        }
         // One cell of every hundred leaves room for random bytes (tor-spec 7.3.1).
         let reserve = (usize::from(cells).div_ceil(100)) * (MAX_DATA_LEN - MAX_UNPREDICTABLE_DATA_LEN);
         (usize::from(cells) * MAX_DATA_LEN).saturating_sub(reserve).min(limits::STREAM_WRITE_CHUNK)

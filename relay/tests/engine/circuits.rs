@@ -50,6 +50,31 @@ fn three_hops_carry_streams_both_ways_at_any_number_of_shards() {
     }
 }
 
+/// Streams that all have more than the circuit's window takes get on side by side, those that came late and those of
+/// which there are more than cells in a SENDME included.
+#[test]
+fn streams_share_the_window_of_their_circuit() {
+    for (streams, len) in [(12, 400_000), (110, 300_000)] {
+        let mut net = with_shards(4, 2);
+        let client = net.client(0);
+        let plans = vec![Exchange::new(1, 0, len); streams];
+        let id = net.start(client, &[0, 1], &plans);
+        let received = |net: &mut Net| -> Vec<usize> {
+            net.circuit(client, id).exchanges.values().map(|running| running.received).collect()
+        };
+        // Until the first one is done.
+        while received(&mut net).iter().all(|&bytes| bytes < len) {
+            assert!(net.round(), "they are stuck");
+        }
+        let least = received(&mut net).into_iter().min().unwrap();
+        // The first ones had the window to themselves at the beginning.
+        assert!(least > len / 8, "one has got {least} of {len} bytes when another is done");
+        net.settle();
+        assert!(net.circuit(client, id).exchanges.values().all(|running| running.complete()));
+        net.assert_nothing_left();
+    }
+}
+
 #[test]
 fn long_circuits_work_up_to_nine_hops() {
     let mut net = with_shards(5, 2);
