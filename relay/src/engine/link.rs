@@ -413,7 +413,10 @@ impl Engine {
 
     /// Gives up a circuit whose cells find no room.
     pub(super) fn overrun(&mut self, now: Mono, leg: Leg) {
-        self.forget_queued(leg);
+        // Until the home hears of it, it may send more.
+        if let Some(link) = self.links.get_mut(&leg.link) {
+            link.queue.condemn(&mut self.pool, leg.circ);
+        }
         let home = self.homes.home(leg);
         self.tell(now, home, Message::Overrun(leg));
     }

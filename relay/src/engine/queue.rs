@@ -216,6 +216,8 @@ struct CircuitQueue {
     generation: u32,
     cells: CellFifo,
     activity: Activity,
+    /// It is to be closed, and sends no more cells.
+    condemned: bool,
 }
 
 /// What a link has to send.
@@ -341,6 +343,9 @@ impl LinkQueue {
             None => self.add_circuit(circ),
         };
         let queue = &mut self.circuits[slot as usize];
+        if queue.condemned {
+            return Ok(());
+        }
         if queue.cells.len() >= limit {
             return Err(QueueFull::Circuit);
         }
@@ -372,6 +377,7 @@ impl LinkQueue {
             generation: self.next_generation,
             cells: CellFifo::default(),
             activity: Activity(0.0),
+            condemned: false,
         }) as u32;
         self.by_circ.insert(circ, slot);
         slot
@@ -384,6 +390,14 @@ impl LinkQueue {
             self.cells -= queue.cells.len();
             pool.clear(&mut queue.cells);
         }
+    }
+
+    /// Drops what a circuit has waiting, and whatever comes for it until it is removed: after a cell that is lost, none must
+    /// follow.
+    pub fn condemn(&mut self, pool: &mut CellPool, circ: CircId) {
+        self.remove(pool, circ);
+        let slot = self.add_circuit(circ);
+        self.circuits[slot as usize].condemned = true;
     }
 
     /// Forgets all circuits; what goes before them is still sent.

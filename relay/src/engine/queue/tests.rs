@@ -98,6 +98,21 @@ fn limits_of_circuit_and_pool_hold() {
 }
 
 #[test]
+fn nothing_follows_a_cell_that_was_lost() {
+    let (mut pool, mut q) = queue();
+    push(&mut pool, &mut q, 1, 0);
+    push(&mut pool, &mut q, 2, 0);
+    q.condemn(&mut pool, CircId(1));
+    push(&mut pool, &mut q, 1, 1);
+    assert_eq!((q.cells(), pool.used()), (1, 1));
+    assert_eq!(sent(&mut pool, &mut q, Mono(0), 10), [2]);
+    // Once its end is on the way, the id may serve another.
+    assert!(q.push_destroy(&mut pool, CircId(1), DestroyReason::ResourceLimit));
+    push(&mut pool, &mut q, 1, 2);
+    assert_eq!(q.circuit_cells(CircId(1)), 1);
+}
+
+#[test]
 fn waiting_cells_tell_their_age() {
     let (mut pool, mut q) = queue();
     q.push(&mut pool, Mono(5), CircId(1), Command::RELAY, &body(0), 100).unwrap();
