@@ -517,10 +517,17 @@ impl Pump {
         match shard.pace.rest(shard.now(), &mut self.crossings) {
             Rest::Sleep => self.sleep_until(deadline, cx),
             Rest::SleepUntil(due) => self.sleep_until(deadline.into_iter().chain([due]).min(), cx),
-            Rest::Again => cx.waker().wake_by_ref(),
-            Rest::Ask => shard.lull.wake(),
+            Rest::Again => {
+                self.guard(cx);
+                cx.waker().wake_by_ref();
+            }
+            Rest::Ask => {
+                self.guard(cx);
+                shard.lull.wake();
+            }
             Rest::Tick => {
                 shard.pace.tick(shard.now());
+                self.guard(cx);
                 cx.waker().wake_by_ref();
             }
             Rest::Nap(due) => {
@@ -540,6 +547,17 @@ impl Pump {
                     cx.waker().wake_by_ref();
                 }
             }
+        }
+    }
+
+    /// Has this task woken soon, whatever else happens. Links that wait for a tick are not known to io_uring, and glommio
+    /// goes to sleep over runnable tasks if its preemption timer is over before it has begun: when the thread was off its
+    /// core for so long just then.
+    fn guard(&mut self, cx: &mut Context<'_>) {
+        let now = self.shard.now();
+        let soon = now + limits::RING_INTERVAL_BUSY / 2;
+        if self.wake_up.as_ref().is_none_or(|(at, _)| *at <= now || *at > now + limits::RING_INTERVAL_BUSY) {
+            self.sleep_until(Some(soon), cx);
         }
     }
 

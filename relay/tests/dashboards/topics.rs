@@ -541,6 +541,84 @@ const LOADGEN: Dashboard = Dashboard {
             ],
         ),
         (
+            "Bulk at a given rate",
+            &[
+                panel!("Latency of cells", "s", [
+                    "onionring_loadgen_bulk_latency_p50_seconds" => "{{kind}} median",
+                    "onionring_loadgen_bulk_latency_p90_seconds" => "{{kind}} 90 %",
+                    "onionring_loadgen_bulk_latency_p99_seconds" => "{{kind}} 99 %",
+                    "onionring_loadgen_bulk_latency_p999_seconds" => "{{kind}} 99.9 %",
+                    "onionring_loadgen_bulk_latency_max_seconds" => "{{kind}} most",
+                ]; "From the time at which a cell was meant to be sent."),
+                panel!("Cells missed, and sent late", "percentunit", [
+                    "onionring_loadgen_bulk_missed_ratio" => "{{kind}} missed",
+                    "onionring_loadgen_bulk_late_ratio" => "{{kind}} late",
+                ]),
+            ],
+        ),
+        (
+            "Flood",
+            &[
+                panel!("Goodput lost", "percentunit", [
+                    "onionring_loadgen_goodput_lost_ratio" => "{{kind}} lost",
+                ]),
+                panel!("Goodput without the flood", "Bps", [
+                    "onionring_loadgen_goodput_quiet_bytes_per_second" => "{{kind}} quiet",
+                ]),
+                panel!("Latency of cells without the flood", "s", [
+                    "onionring_loadgen_bulk_quiet_latency_p50_seconds" => "{{kind}} median",
+                    "onionring_loadgen_bulk_quiet_latency_p99_seconds" => "{{kind}} 99 %",
+                ]),
+                panel!("Latency of honest circuit handshakes", "s", [
+                    "onionring_loadgen_create_latency_p50_seconds" => "{{kind}} median",
+                    "onionring_loadgen_create_latency_p99_seconds" => "{{kind}} 99 %",
+                ]),
+                panel!("Honest circuit handshakes answered", "percentunit", [
+                    "onionring_loadgen_create_success_ratio" => "{{kind}} answered",
+                ]),
+                panel!("Junk", "ops", [
+                    "onionring_loadgen_junk_per_second" => "{{kind}} sent",
+                    "onionring_loadgen_junk_answered_per_second" => "{{kind}} answered",
+                    "onionring_loadgen_junk_refused_per_second" => "{{kind}} refused",
+                    "onionring_loadgen_junk_links_lost_per_second" => "{{kind}} links lost",
+                ]),
+            ],
+        ),
+        (
+            "Exit",
+            &[
+                panel!("Transfers", "ops", [
+                    "onionring_loadgen_transfers_per_second" => "{{kind}} done",
+                ]),
+                panel!("Time to the first byte", "s", [
+                    "onionring_loadgen_time_to_first_byte_p50_seconds" => "{{kind}} median",
+                    "onionring_loadgen_time_to_first_byte_p99_seconds" => "{{kind}} 99 %",
+                ]),
+                panel!("Time to the last byte", "s", [
+                    "onionring_loadgen_time_to_last_byte_p50_seconds" => "{{kind}} median",
+                    "onionring_loadgen_time_to_last_byte_p99_seconds" => "{{kind}} 99 %",
+                ]),
+            ],
+        ),
+        (
+            "The paper's downloads",
+            &[
+                panel!("File", "s", [
+                    "onionring_loadgen_file_mean_seconds" => "{{kind}} over relays",
+                    "onionring_loadgen_file_direct_mean_seconds" => "{{kind}} directly",
+                ]),
+                panel!("File, over relays to directly", "percentunit", [
+                    "onionring_loadgen_file_over_direct_ratio" => "{{kind}} ratio",
+                ]),
+                panel!("Page", "s", [
+                    "onionring_loadgen_page_min_seconds" => "{{kind}} least",
+                    "onionring_loadgen_page_median_seconds" => "{{kind}} median",
+                    "onionring_loadgen_page_p80_seconds" => "{{kind}} 80 %",
+                    "onionring_loadgen_page_direct_median_seconds" => "{{kind}} directly, median",
+                ]),
+            ],
+        ),
+        (
             "Idle",
             &[
                 panel!("Memory per 1,000 links", "bytes", [
