@@ -4,23 +4,40 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 LOADGEN := $(TARGET)/release/onionring-loadgen
 
-.PHONY: help demo test lint bench soak setup release
+.PHONY: help demo test lint bench baseline counts soak setup release
 
 help:
 	@echo 'make demo   a private network on loopback: stock tor authorities and client, onionring relays in every position'
 	@echo 'make test   everything that must hold, lint included (.ci/run calls this)'
 	@echo 'make lint   formatting, clippy, docs, licences and duplicate dependencies, proto stays free of I/O'
-	@echo 'make bench  CPU seconds per GiB: of the bare minimum, then of onionring and stock tor as the middle relay in turn'
+	@echo 'make bench  what the pieces cost (a table in target/bench.md), shards in memory and a model of many, CPU seconds per'
+	@echo '            GiB: of the bare minimum, then of onionring and stock tor as the middle relay in turn'
+	@echo 'make baseline  count instructions anew, for make test to hold later changes against'
 	@echo 'make soak   the full matrix and the long simulations (hours)'
 
 demo: release
 	$(LOADGEN) demo $(ARGS)
 
-bench: release
-	cargo run --release --locked --package onionring-benches --bin floor
+bench: release counts
+	cargo bench --locked --package onionring-benches --bench '*'
+	cargo build --release --locked --package onionring-benches
+	$(TARGET)/release/table $(TARGET)/criterion >$(TARGET)/bench.md
+	@cat $(TARGET)/bench.md
+	$(TARGET)/release/ciphers
+	$(TARGET)/release/engine --model
+	$(TARGET)/release/engine --rate 2000
+	$(TARGET)/release/engine --rate 50000
+	$(TARGET)/release/floor
 	$(LOADGEN) bench middle $(ARGS)
 
-test: lint
+# Instructions of framing, queues, rings and parsing: noise does not show in them.
+counts: setup
+	cargo run --release --locked --package onionring-benches --bin counts -- check benches/baseline.toml
+
+baseline: setup
+	cargo run --release --locked --package onionring-benches --bin counts -- update benches/baseline.toml
+
+test: lint counts
 	cargo test --workspace --locked
 	ONIONRING_RELAY=$(abspath $(TARGET))/debug/onionring-relay \
 	    cargo test --manifest-path proto/oracle/Cargo.toml --target-dir $(TARGET)/oracle --locked
