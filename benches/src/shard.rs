@@ -361,7 +361,9 @@ impl Shard {
         }
     }
 
-    /// At the end of a turn, of which `before` is when it began if the one before it was idle: naps until cells come in. If there are always some, and another shard has to make room first, looks again at once,
+    /// What follows a turn; `before` is when it began, if the one before it was idle.
+    ///
+    /// Naps until cells come in. If there are always some, and another shard has to make room first, looks again at once,
     /// which does not count: a nap would hand the core to whoever else is on the machine, who leaves cold caches behind.
     fn rest(&mut self, busy: bool, before: Option<Duration>) {
         match (self.load.rate, busy) {
