@@ -54,7 +54,7 @@ type Outcome<T> = Result<T, Box<dyn Error>>;
 fn main() -> Outcome<ExitCode> {
     match Arguments::parse().command {
         Action::Run { kernel } => run(&kernel)?,
-        Action::Update { baseline } => fs::write(baseline, format(&compiler()?, &count_all()?))?,
+        Action::Update { baseline } => fs::write(baseline, render(&compiler()?, &count_all()?))?,
         Action::Check { baseline } => return check(&baseline),
     }
     Ok(ExitCode::SUCCESS)
@@ -114,7 +114,7 @@ fn compiler() -> Outcome<String> {
 }
 
 /// The baseline as a file.
-fn format(compiler: &str, counts: &BTreeMap<String, f64>) -> String {
+fn render(compiler: &str, counts: &BTreeMap<String, f64>) -> String {
     let mut text = String::from(
         "# Instructions per unit of each kernel (benches/src/kernels.rs). `make baseline` writes this file; a rise of over\n\
          # 5 % fails `make test`. Commit a new one together with the change that is worth it, and say why.\n",
@@ -126,7 +126,7 @@ fn format(compiler: &str, counts: &BTreeMap<String, f64>) -> String {
     text
 }
 
-/// The file as compiler and counts. It has nothing of TOML but what [`format`] writes.
+/// The file as compiler and counts. It has nothing of TOML but what `render` writes.
 fn parse(text: &str) -> Outcome<(String, BTreeMap<String, f64>)> {
     let mut pairs =
         text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split_once(" = "));
@@ -182,7 +182,7 @@ mod tests {
     #[test]
     fn a_baseline_reads_as_it_was_written() {
         let counts = BTreeMap::from([("frame_in".to_owned(), 12.5), ("ring".to_owned(), 80.0)]);
-        assert_eq!(parse(&format("rustc 1.2.3", &counts)).unwrap(), ("rustc 1.2.3".to_owned(), counts));
+        assert_eq!(parse(&render("rustc 1.2.3", &counts)).unwrap(), ("rustc 1.2.3".to_owned(), counts));
         assert!(parse("ring = 1\n").is_err());
     }
 }
