@@ -22,9 +22,11 @@ use onionring_proto::link::{
 use onionring_proto::relay_msg::{self, Extend2, LinkSpecs, RelayCmd, StreamId};
 use onionring_proto::time::{Mono, Unix};
 use onionring_relay::engine::Engine;
+use onionring_relay::engine::dos::{Admission, Clients, DosLimits};
 use onionring_relay::engine::event::{Event, LinkEvent};
 use onionring_relay::engine::ids::{HomeRule, Leg, LinkId, ShardIndex};
 use onionring_relay::engine::link::{NewLink, Origin};
+use onionring_relay::engine::rate::{RateLimits, Rates};
 use onionring_relay::engine::snapshot::{CircuitParams, KnownRelays, Snapshot};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng as _, SeedableRng as _};
@@ -170,6 +172,9 @@ impl Rig {
             own_addresses: vec![Ipv4Addr::LOCALHOST.into()],
             relays: Arc::new(KnownRelays::default()),
             params,
+            rates: Arc::new(Rates::new(RateLimits::default(), size.shards)),
+            dos: DosLimits::default(),
+            clients: Arc::new(Clients::new([1; 16])),
         });
         let engine = |shard| {
             let rng = ChaCha20Rng::seed_from_u64(u64::from(shard));
@@ -210,7 +215,8 @@ impl Builder {
     fn connect(&mut self, shard: usize, number: usize, identity: Option<&Identity>) -> Peer {
         let address = address(number);
         let origin = Origin::Accepted(self.identity.link.clone());
-        let link = self.engines[shard].open_link(START, NewLink { peer: address.into(), origin });
+        let link = self.engines[shard]
+            .open_link(START, NewLink { peer: address.into(), origin, admission: Admission::uncounted() });
         let params = LinkParams {
             versions: vec![LinkVersion::V5],
             peer_address: Ipv4Addr::LOCALHOST.into(),
