@@ -340,6 +340,7 @@ pub fn write_destroy(version: LinkVersion, circ_id: CircId, reason: DestroyReaso
 /// If `body` is longer than its 2-byte length field can say.
 pub fn write_variable(framing: Framing, circ_id: CircId, command: Command, body: &[u8], out: &mut Vec<u8>) {
     debug_assert!(command.is_variable(), "{command} is not a variable-length cell");
+    // Only the link handshake writes such cells: bodies of its own making; the longest, CERTS, is a handful of certificates.
     let length = u16::try_from(body.len()).expect("a variable cell of ours is shorter than 64 KiB");
     write_header(framing, circ_id, command, out);
     out.extend_from_slice(&length.to_be_bytes());

@@ -64,8 +64,8 @@ pub const PACE_GAP: Duration = Duration::from_millis(2);
 /// cheaper to sleep.
 pub const PACE_PATIENCE: Duration = Duration::from_millis(5);
 
-/// Longest time that a shard which naps between ticks goes without a look at its rings, which say what else there is:
-/// new connections, streams of exits, timers.
+/// Time after which a shard looks at its rings at the end of a nap; they say what else there is: new connections, streams of
+/// exits, links without a trickle, timers. Without a whole nap it may take up to [`RING_INTERVAL_BUSY`].
 pub const RING_INTERVAL: Duration = Duration::from_millis(2);
 
 /// Longest time that a shard which always has something to do goes without that.

@@ -41,7 +41,9 @@ fn kdf_tor_fill(secret: &[u8], out: &mut [u8]) {
 }
 
 fn hkdf_fill(key_seed: &[u8; 32], info: &[u8], out: &mut [u8]) {
+    // Refused below 32 bytes, and the type says 32.
     let hkdf = Hkdf::<Sha256>::from_prk(key_seed).expect("a PRK as long as the hash is long enough");
+    // Refused above 255 blocks; `out` is the keys of one hop, which have a fixed length of under 256 bytes.
     hkdf.expand(info, out).expect("key material is far below the 8160 bytes HKDF-SHA256 can give");
 }
 

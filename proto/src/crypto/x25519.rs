@@ -17,7 +17,9 @@ pub struct Secret {
 impl Secret {
     /// The key with these bytes, which count as if they were clamped.
     pub fn new(bytes: &[u8; 32]) -> Secret {
+        // Refused for another length only: RFC 7748 clamps whatever the bytes are.
         let key = PrivateKey::from_private_key(&X25519, bytes).expect("any 32 bytes are a secret key");
+        // The library has computed it with the key, and hands it out as RFC 7748 has it: 32 bytes.
         let public = key.compute_public_key().expect("a secret key has a public half");
         let public = public.as_ref().try_into().expect("public keys have 32 bytes");
         Secret { bytes: Zeroizing::new(*bytes), key, public }

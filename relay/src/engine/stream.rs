@@ -40,9 +40,9 @@ pub(super) struct Streams {
 /// Who may use the circuit's window: without turns the first stream would take all that every SENDME brings, and others
 /// would starve.
 ///
-/// In a round, every stream that waited (if there are cells enough) is told once that it may send, and gets an equal part of the window when it asks;
-/// whoever asks again meanwhile waits for the next round. A round begins when the last one has asked, and with every
-/// SENDME, so that a stream which never asks holds up nobody for long.
+/// In a round, every stream that waited, if there are cells enough, is told once that it may send, and gets an equal part
+/// of the window when it asks; whoever asks again meanwhile waits for the next round. A round begins when the last one
+/// has asked, and with every SENDME, so that a stream which never asks holds up nobody for long.
 #[derive(Default)]
 struct Turns {
     /// Streams that have been told and have not asked.

@@ -67,42 +67,9 @@ mod tests {
 
     use super::*;
 
-    /// Every number that another thread puts in place is seen, though the executor sleeps in between.
-    #[test]
-    fn a_foreign_thread_wakes_a_sleeping_executor() {
-        const LAST: usize = 2_000;
-        let bell = Arc::new(Bell::default());
-        let said = Arc::new(AtomicUsize::new(0));
-        let heard = Arc::new(AtomicUsize::new(0));
-        let listener = {
-            let (bell, said, heard) = (bell.clone(), said.clone(), heard.clone());
-            LocalExecutorBuilder::new(Placement::Unbound)
-                .io_memory(0)
-                .spawn(move || {
-                    poll_fn(move |cx| {
-                        bell.listen(cx);
-                        let now = said.load(Ordering::Acquire);
-                        heard.store(now, Ordering::Release);
-                        if now == LAST { Poll::Ready(()) } else { Poll::Pending }
-                    })
-                })
-                .unwrap()
-        };
-        for number in 1..=LAST {
-            said.store(number, Ordering::Release);
-            bell.ring();
-            bell.ring();
-            // Every other time the listener gets to sleep first.
-            while number % 2 == 0 && heard.load(Ordering::Acquire) < number {
-                std::thread::yield_now();
-            }
-        }
-        listener.join().unwrap();
-    }
-
-    /// The same with a listener that naps, now and then until the nap is over by itself.
-    #[test]
-    fn a_foreign_thread_ends_a_nap() {
+    /// Another thread puts numbers in place and rings; the listener sees every one, with `rest` after each that is not the
+    /// last.
+    fn hears_all(rest: impl Fn(&Bell, &Context<'_>, usize) + Send + 'static) {
         const LAST: usize = 2_000;
         let bell = Arc::new(Bell::default());
         let said = Arc::new(AtomicUsize::new(0));
@@ -119,13 +86,7 @@ mod tests {
                         if now == LAST {
                             return Poll::Ready(());
                         }
-                        match now % 3 {
-                            0 => bell.nap(Duration::from_secs(600)),
-                            1 => bell.nap(Duration::from_micros(20)),
-                            // Sleeps as executors do.
-                            _ => return Poll::Pending,
-                        }
-                        cx.waker().wake_by_ref();
+                        rest(&bell, cx, now);
                         Poll::Pending
                     })
                 })
@@ -134,10 +95,30 @@ mod tests {
         for number in 1..=LAST {
             said.store(number, Ordering::Release);
             bell.ring();
+            bell.ring();
+            // Every other time the listener gets to sleep first.
             while number % 2 == 0 && heard.load(Ordering::Acquire) < number {
                 std::thread::yield_now();
             }
         }
         listener.join().unwrap();
+    }
+
+    #[test]
+    fn a_foreign_thread_wakes_a_sleeping_executor() {
+        hears_all(|_, _, _| {});
+    }
+
+    /// Now and then the nap is over by itself, or the executor sleeps.
+    #[test]
+    fn a_foreign_thread_ends_a_nap() {
+        hears_all(|bell, cx, now| {
+            match now % 3 {
+                0 => bell.nap(Duration::from_secs(600)),
+                1 => bell.nap(Duration::from_micros(20)),
+                _ => return,
+            }
+            cx.waker().wake_by_ref();
+        });
     }
 }
