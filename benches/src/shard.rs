@@ -41,7 +41,7 @@ pub struct Load {
 }
 
 /// Time between two looks at the links when there is a rate, as `relay::io::pace` has it under a light load.
-const TICK: Duration = limits::PACE;
+const TICK: Duration = limits::LOOK_GAP;
 
 /// What one shard did, or all of them together.
 #[derive(Clone, Copy, Debug, Default)]
@@ -370,7 +370,7 @@ impl Shard {
             (Some(_), true) => {}
             (Some(_), false) => {
                 self.done.naps += 1;
-                self.bell.nap(self.tick.saturating_sub(self.origin.elapsed()));
+                self.bell.doze(self.tick.saturating_sub(self.origin.elapsed()));
             }
             (None, true) => {
                 if let (Some(since), Some(before)) = (self.idle_since.take(), before) {

@@ -22,8 +22,11 @@ pub mod mesh;
 pub mod net;
 mod pace;
 pub mod rate;
+mod ready;
 pub mod shard;
+pub mod socket;
 
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -44,6 +47,7 @@ use crate::limits;
 use bell::Bell;
 use control::{Control, ShardHandle};
 use net::OutboundAddresses;
+use ready::Sources;
 use shard::{Shard, StreamHandler};
 
 /// What the shards are made of, settled for their life.
@@ -72,6 +76,9 @@ pub enum StartError {
     /// An executor could not be made, though [`check::io_uring`] found nothing missing.
     #[error("a shard's executor does not start: {0}")]
     Executor(#[from] GlommioError<()>),
+    /// The system has no descriptor or memory left for what a shard waits with.
+    #[error("no means to wait for sockets: {0}; if too many files are open, raise LimitNOFILE")]
+    Wait(io::Error),
     /// A shard ended without an error.
     #[error("a shard ended before all had started")]
     Ended,
@@ -132,6 +139,7 @@ where
     let mut running = Shards { handles: Vec::new(), threads: Vec::new(), ended, clock };
     for port in mesh::mesh(&bells, limits::CROSSING_RING) {
         let index = port.me();
+        let sources = Sources::new(&bells[index]).map_err(StartError::Wait)?;
         let (handle, mailbox) = control::mailbox(bells[index].clone());
         let core = cores.get(index).copied();
         let listeners = setup.listeners.iter_mut().filter_map(|address| address.pop()).collect();
@@ -148,7 +156,7 @@ where
                 core_affinity::set_for_current(core);
             }
             let engine = Engine::new(me, homes, snapshot, queue_bytes, engine_rng);
-            let shard = Shard::new(engine, clock, acceptor, connector, outbound, driver_rng);
+            let shard = Shard::new(engine, clock, sources, acceptor, connector, outbound, driver_rng);
             let handler = streams(&shard);
             let _ = ready.send(());
             async move {

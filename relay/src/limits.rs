@@ -44,18 +44,21 @@ pub const TRACKED_CONNECTIONS_ADVISED: u64 = 256 * 1024;
 /// Open files to ask for when the hard limit is unlimited.
 pub const OPEN_FILES_WANTED: u64 = 1 << 20;
 
+/// A cell of link protocols 4 and 5.
+pub const CELL_BYTES: usize = 514;
+
 /// Submissions that one of a shard's rings holds before it calls the kernel.
 pub const RING_DEPTH: usize = 256;
 
-/// Longest time between two ticks of a shard whose links have a steady trickle of cells: so much later a cell may be sent
-/// on, in exchange for fewer wake-ups. C tor's scheduler waits up to 10 ms.
-pub const PACE: Duration = Duration::from_millis(2);
+/// Longest time between two looks at the sockets while cells keep coming: so much later a cell may be sent on, in exchange for
+/// fewer wake-ups. C tor's scheduler waits up to 10 ms.
+pub const LOOK_GAP: Duration = Duration::from_micros(500);
 
-/// Shortest time between two ticks.
-pub const PACE_LEAST: Duration = Duration::from_micros(60);
+/// Bytes that one look has to bring for the next one to follow at once; with less, in proportion later.
+pub const LOOK_BYTES: usize = 64 * 1024;
 
-/// Bytes in one tick above which the next one comes sooner; with less than half of it, it comes later.
-pub const PACE_BYTES: usize = 32 * 1024;
+/// Sockets of which one look learns.
+pub const READY_EVENTS: usize = 256;
 
 /// Time between two arrivals of cells below which a trickle begins.
 pub const PACE_GAP: Duration = Duration::from_millis(2);
@@ -64,8 +67,8 @@ pub const PACE_GAP: Duration = Duration::from_millis(2);
 /// cheaper to sleep.
 pub const PACE_PATIENCE: Duration = Duration::from_millis(5);
 
-/// Time after which a shard looks at its rings at the end of a nap; they say what else there is: new connections, streams of
-/// exits, links without a trickle, timers. Without a whole nap it may take up to [`RING_INTERVAL_BUSY`].
+/// Time after which a shard that naps looks at its rings; they say what else there is: new connections, handshakes,
+/// timers. A shard that always has something to do may take up to [`RING_INTERVAL_BUSY`].
 pub const RING_INTERVAL: Duration = Duration::from_millis(2);
 
 /// Longest time that a shard which always has something to do goes without that.
@@ -85,7 +88,7 @@ pub const READ_BYTES: usize = 64 * 1024;
 pub const RATE_ROUND: Duration = Duration::from_millis(10);
 
 /// Bytes that a shard moves at once if any are left of a bandwidth limit, and owes: a cell with its TLS record.
-pub const RATE_LEAST: u64 = 514 + 29;
+pub const RATE_LEAST: u64 = CELL_BYTES as u64 + 29;
 
 /// Bytes that a connection moves in one go while others wait for bandwidth: 32 cells, as in C tor.
 pub const RATE_TURN: usize = 32 * 514;

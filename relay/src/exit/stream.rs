@@ -6,13 +6,12 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use futures_lite::{AsyncRead as _, AsyncWrite as _};
 use glommio::net::TcpStream;
 use glommio::timer::Timer;
 use metrics::{Counter, Gauge};
@@ -25,6 +24,7 @@ use crate::engine::event::StreamRef;
 use crate::engine::rate::{Direction, packaged};
 use crate::io::rate::Traffic;
 use crate::io::shard::Shard;
+use crate::io::socket::Socket;
 use crate::limits;
 
 /// What streams need of their shard: the engine's side of them, and its tasks.
@@ -48,6 +48,8 @@ pub trait StreamSide: Clone + 'static {
     fn poll_bandwidth(&self, direction: Direction, peer: IpAddr, cx: &Context<'_>) -> Poll<Option<usize>>;
     /// Bytes have been moved with a destination.
     fn charge_bandwidth(&self, direction: Direction, peer: IpAddr, bytes: u64);
+    /// A connection to a destination, as a socket of this shard.
+    fn socket(&self, connection: TcpStream) -> Socket;
     /// Starts a task on this shard.
     fn spawn(&self, task: impl Future<Output = ()> + 'static);
 }
@@ -81,6 +83,7 @@ impl StreamSide for Rc<Shard> {
     fn write(&self, at: StreamRef, data: &[u8]) {
         // No room was taken away since `writable`, for nothing else ran; but the circuit may be closed by its own cells.
         self.engine(|engine, now| engine.stream_write(now, at, data));
+        self.heard(data.len());
     }
 
     fn poll_may_read(&self, cx: &Context<'_>) -> Poll<()> {
@@ -93,6 +96,10 @@ impl StreamSide for Rc<Shard> {
 
     fn charge_bandwidth(&self, direction: Direction, peer: IpAddr, bytes: u64) {
         Shard::charge_bandwidth(self, direction, Traffic::Exit, peer, bytes);
+    }
+
+    fn socket(&self, connection: TcpStream) -> Socket {
+        Shard::socket(self, connection)
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + 'static) {
@@ -195,9 +202,10 @@ enum Ending {
 
 impl<S: StreamSide> Exit<S> {
     /// Carries bytes until either side ends, and returns the reason for the END.
-    pub(super) async fn carry(&self, at: StreamRef, slot: &Rc<Slot>, mut connection: TcpStream) -> EndReason {
+    pub(super) async fn carry(&self, at: StreamRef, slot: &Rc<Slot>, connection: TcpStream) -> EndReason {
         let mut ending = Ending::No;
         let Ok(peer) = connection.peer_addr() else { return EndReason::ConnReset };
+        let mut connection = self.0.side.socket(connection);
         poll_fn(|cx| self.turn(cx, at, slot, &mut connection, peer.ip(), &mut ending)).await
     }
 
@@ -206,7 +214,7 @@ impl<S: StreamSide> Exit<S> {
         cx: &mut Context<'_>,
         at: StreamRef,
         slot: &Slot,
-        connection: &mut TcpStream,
+        connection: &mut Socket,
         peer: IpAddr,
         ending: &mut Ending,
     ) -> Poll<EndReason> {
@@ -248,7 +256,7 @@ impl<S: StreamSide> Exit<S> {
         &self,
         cx: &mut Context<'_>,
         at: StreamRef,
-        connection: &mut TcpStream,
+        connection: &mut Socket,
         peer: IpAddr,
     ) -> io::Result<Progress> {
         for _ in 0..limits::STREAM_CHUNKS_PER_TURN {
@@ -258,7 +266,8 @@ impl<S: StreamSide> Exit<S> {
                     && let Poll::Ready(most) = self.0.side.poll_bandwidth(Direction::Write, peer, cx)
                 {
                     let most = most.unwrap_or(data.len()).min(data.len());
-                    result = Pin::new(&mut *connection).poll_write(cx, data.get(..most).unwrap_or(data));
+                    let data = data.get(..most).unwrap_or(data);
+                    result = connection.poll_write(cx, &[IoSlice::new(data)]);
                 }
                 match &result {
                     Poll::Ready(Ok(n)) => *n,
@@ -282,7 +291,7 @@ impl<S: StreamSide> Exit<S> {
         &self,
         cx: &mut Context<'_>,
         at: StreamRef,
-        connection: &mut TcpStream,
+        connection: &mut Socket,
         peer: IpAddr,
     ) -> io::Result<Option<Progress>> {
         let scratch = &mut *self.0.scratch.borrow_mut();
@@ -296,7 +305,7 @@ impl<S: StreamSide> Exit<S> {
             };
             let room = room.min(most.unwrap_or(room));
             let Some(buf) = scratch.get_mut(..room) else { return Ok(Some(Progress::Waits)) };
-            let Poll::Ready(read) = Pin::new(&mut *connection).poll_read(cx, buf) else {
+            let Poll::Ready(read) = connection.poll_read(cx, buf) else {
                 return Ok(Some(Progress::Waits));
             };
             let read = read?;

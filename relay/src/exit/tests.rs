@@ -2,6 +2,8 @@ use super::decide::ExitRules;
 use super::*;
 use crate::engine::ids::CircuitId;
 use crate::engine::rate::Direction;
+use crate::io::socket::Socket;
+use glommio::net::TcpStream;
 use onionring_proto::policy::ExitPolicy;
 use onionring_proto::relay_msg::StreamId;
 use std::collections::HashSet;
@@ -66,6 +68,10 @@ impl StreamSide for Client {
     }
 
     fn charge_bandwidth(&self, _: Direction, _: IpAddr, _: u64) {}
+
+    fn socket(&self, connection: TcpStream) -> Socket {
+        Socket::plain(connection)
+    }
 
     fn spawn(&self, task: impl Future<Output = ()> + 'static) {
         glommio::spawn_local(task).detach();

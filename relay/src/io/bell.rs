@@ -1,10 +1,18 @@
 //! Waking a shard from another thread.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering, fence};
 use std::task::{Context, Waker};
-use std::thread::{self, Thread};
 use std::time::Duration;
+
+use nix::sys::eventfd::EventFd;
+
+/// The listener's executor does what it does: a waker reaches it.
+const AWAKE: u8 = 0;
+/// The listener's thread naps: only the alarm reaches it.
+const NAPPING: u8 = 1;
+/// The listener's thread dozes, and looks afterwards by itself.
+const DOZING: u8 = 2;
 
 /// A bell that any thread may ring and one task listens to.
 ///
@@ -14,20 +22,23 @@ use std::time::Duration;
 pub struct Bell {
     rung: AtomicBool,
     listener: OnceLock<Waker>,
-    /// The listener's thread naps: no waker would reach it.
-    napping: AtomicBool,
-    thread: OnceLock<Thread>,
+    /// What the listener's thread does, one of the constants above.
+    state: AtomicU8,
+    alarm: OnceLock<EventFd>,
 }
 
 impl Bell {
     /// Has the listener look once more. What it is to see must have been put in place before.
     pub fn ring(&self) {
         if !self.rung.swap(true, Ordering::AcqRel) {
-            // Pairs with the fences in `listen` and `nap`: the listener sees the ring, or we see its waker, or its nap.
+            // Pairs with the fences in `listen` and `away`: the listener sees the ring, or we see its waker, or that it
+            // is away.
             fence(Ordering::SeqCst);
-            match (self.napping.load(Ordering::SeqCst), self.thread.get(), self.listener.get()) {
-                // Comes too late for a nap that is just over, and then cuts the next one short.
-                (true, Some(thread), _) => thread.unpark(),
+            match (self.state.load(Ordering::SeqCst), self.alarm.get(), self.listener.get()) {
+                (DOZING, _, _) => {}
+                // Comes too late for a nap that is just over, and then cuts the next one short. Fails only when it has
+                // been given already, over and over.
+                (NAPPING, Some(alarm), _) => _ = alarm.write(1),
                 (_, _, Some(listener)) => listener.wake_by_ref(),
                 _ => {}
             }
@@ -42,17 +53,42 @@ impl Bell {
         self.rung.swap(false, Ordering::AcqRel);
     }
 
-    /// Has the listener's thread, with all its tasks, sleep for at most `time`, or until the bell rings. The listener
-    /// looks again afterwards. Costs a fraction of what it takes an executor to sleep.
-    pub fn nap(&self, time: Duration) {
-        self.thread.get_or_init(thread::current);
-        self.napping.store(true, Ordering::SeqCst);
-        // Pairs with the fence in `ring`: we see the ring, or the ringer sees that we nap.
+    /// What ends naps, from now on; for a listener that naps. It must not block.
+    pub fn set_alarm(&self, alarm: EventFd) -> &EventFd {
+        self.alarm.get_or_init(|| alarm)
+    }
+
+    /// Has the listener's thread, with all its tasks, sleep for a time during which ringing costs nothing, and is not
+    /// heard. Returns at once if the bell has rung: then the listener is to look first.
+    pub fn doze(&self, time: Duration) -> bool {
+        self.away(DOZING, || std::thread::sleep(time))
+    }
+
+    /// Has the listener's thread, with all its tasks, sleep in `sleep`, which ends at the latest when the alarm is
+    /// given; not at all if the bell has rung. Costs a fraction of what it takes an executor to sleep. Returns whether it
+    /// slept.
+    pub fn nap(&self, sleep: impl FnOnce()) -> bool {
+        self.away(NAPPING, sleep)
+    }
+
+    fn away(&self, state: u8, sleep: impl FnOnce()) -> bool {
+        self.state.store(state, Ordering::SeqCst);
+        // Pairs with the fence in `ring`: we see the ring, or the ringer sees that we are away.
         fence(Ordering::SeqCst);
-        if !self.rung.load(Ordering::SeqCst) {
-            thread::park_timeout(time);
+        let sleeps = !self.rung.load(Ordering::SeqCst);
+        if sleeps {
+            sleep();
         }
-        self.napping.store(false, Ordering::SeqCst);
+        self.state.store(AWAKE, Ordering::SeqCst);
+        sleeps
+    }
+
+    /// Takes the alarm back.
+    pub fn clear_alarm(&self) {
+        if let Some(alarm) = self.alarm.get() {
+            // Fails if it was not given.
+            let _ = alarm.read();
+        }
     }
 }
 
@@ -109,16 +145,22 @@ mod tests {
         hears_all(|_, _, _| {});
     }
 
-    /// Now and then the nap is over by itself, or the executor sleeps.
+    /// Now and then the nap is over by itself, or the executor sleeps, or nothing is heard for a while.
     #[test]
     fn a_foreign_thread_ends_a_nap() {
-        hears_all(|bell, cx, now| {
-            match now % 3 {
-                0 => bell.nap(Duration::from_secs(600)),
-                1 => bell.nap(Duration::from_micros(20)),
+        let slept = Arc::new(AtomicUsize::new(0));
+        let count = slept.clone();
+        hears_all(move |bell, cx, now| {
+            let alarm = bell.set_alarm(EventFd::new().unwrap());
+            let slept = match now % 4 {
+                0 => bell.nap(|| _ = alarm.read()),
+                1 => bell.nap(|| std::thread::sleep(Duration::from_micros(20))),
+                2 => bell.doze(Duration::from_micros(20)),
                 _ => return,
-            }
+            };
+            count.fetch_add(usize::from(slept), Ordering::Relaxed);
             cx.waker().wake_by_ref();
         });
+        assert_ne!(slept.load(Ordering::Relaxed), 0);
     }
 }

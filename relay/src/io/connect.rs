@@ -5,21 +5,21 @@ use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use futures_lite::{AsyncRead as _, future};
+use futures_lite::future;
 use glommio::net::{TcpListener, TcpStream};
 use glommio::timer::Timer;
 use glommio::{Task, executor};
 use onionring_node::tls::TlsStream;
 use tracing::{debug, warn};
 
-use super::link::{self, Connection, LinkFailure, SocketWriter};
+use super::link::{self, Connection, LinkFailure};
 use super::net;
 use super::shard::Shard;
+use super::socket::Socket;
 use crate::engine::dos::Admission;
 use crate::engine::event::DialId;
 use crate::engine::link::Origin;
@@ -94,6 +94,7 @@ pub(super) async fn accept(shard: Rc<Shard>, listener: TcpListener) {
 async fn respond(shard: Rc<Shard>, serial: u64, socket: TcpStream, peer: SocketAddr, admission: Admission) {
     let begun = Instant::now();
     let (acceptor, identity) = shard.responder();
+    let socket = shard.socket(socket);
     let connection = async { shake(socket, acceptor.accept()?, peer).await };
     let result = within(limits::TLS_HANDSHAKE_TIMEOUT, connection).await;
     shard.handshakes.done(serial);
@@ -136,6 +137,7 @@ pub(super) async fn dial(shard: Rc<Shard>, dial: DialId, addresses: Vec<SocketAd
 async fn initiate(shard: &Rc<Shard>, address: SocketAddr) -> Result<Connection, LinkFailure> {
     let connect = async { Ok(net::connect(address, &shard.outbound).await?) };
     let socket = within(limits::CONNECT_TIMEOUT, connect).await?;
+    let socket = shard.socket(socket);
     let begun = Instant::now();
     let tls = shard.connector.connect(&mut *shard.rng.borrow_mut())?;
     let result = within(limits::TLS_HANDSHAKE_TIMEOUT, shake(socket, tls, address)).await;
@@ -144,17 +146,13 @@ async fn initiate(shard: &Rc<Shard>, address: SocketAddr) -> Result<Connection, 
 }
 
 /// Brings a TLS handshake to its end.
-async fn shake(
-    mut socket: TcpStream,
-    mut tls: TlsStream,
-    peer: SocketAddr,
-) -> Result<Connection, LinkFailure> {
+async fn shake(mut socket: Socket, mut tls: TlsStream, peer: SocketAddr) -> Result<Connection, LinkFailure> {
     let mut early = Vec::new();
     let mut buf = vec![0; limits::TLS_HANDSHAKE_READ_BYTES];
     let mut failed = None;
     loop {
         while tls.wants_transmit() {
-            poll_fn(|cx| match tls.transmit(&mut SocketWriter { socket: &mut socket, cx }) {
+            poll_fn(|cx| match tls.transmit(&mut socket.writer(cx)) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
                 result => Poll::Ready(result),
             })
@@ -166,7 +164,7 @@ async fn shake(
         if !tls.is_handshaking() {
             return Ok(Connection { socket, tls, early, peer });
         }
-        let len = poll_fn(|cx| Pin::new(&mut socket).poll_read(cx, &mut buf)).await?;
+        let len = poll_fn(|cx| socket.poll_read(cx, &mut buf)).await?;
         if len == 0 {
             return Err(LinkFailure::ClosedByPeer);
         }

@@ -2,25 +2,20 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future as _, poll_fn};
-use std::io::{self, IoSlice};
+use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::AsRawFd as _;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use futures_lite::{AsyncRead as _, AsyncWrite as _};
-use glommio::net::TcpStream;
 use glommio::timer::Timer;
-use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, recv, sendmsg};
 use onionring_node::tls::{TlsError, TlsStream};
 use onionring_proto::policy::is_internal;
 use tracing::debug;
 
-use super::pace::Trickle;
 use super::rate::{OwnLimit, Traffic};
 use super::shard::Shard;
+use super::socket::Socket;
 use crate::engine::dos::Admission;
 use crate::engine::ids::LinkId;
 use crate::engine::link::{NewLink, Origin};
@@ -80,7 +75,7 @@ impl Default for Scratch {
 
 /// A connection whose TLS handshake is complete.
 pub(super) struct Connection {
-    pub(super) socket: TcpStream,
+    pub(super) socket: Socket,
     pub(super) tls: TlsStream,
     /// Application data that came with the end of the handshake.
     pub(super) early: Vec<u8>,
@@ -101,8 +96,6 @@ pub(super) async fn run(shard: Rc<Shard>, connection: Connection, origin: Origin
         tls,
         peer: peer.ip(),
         own_limit: None,
-        trickle: Trickle::default(),
-        dry: None,
         held: Vec::new(),
         linger: None,
         held_up: false,
@@ -147,14 +140,11 @@ struct Link {
     shard: Rc<Shard>,
     id: LinkId,
     slot: Rc<LinkSlot>,
-    socket: TcpStream,
+    socket: Socket,
     tls: TlsStream,
     peer: IpAddr,
     /// `PerConnBWRate`, once it is needed.
     own_limit: Option<OwnLimit>,
-    trickle: Trickle,
-    /// The tick at which there was nothing more to read.
-    dry: Option<u64>,
     /// The beginning of a cell whose end has not come yet.
     held: Vec<u8>,
     /// Set when the link is closing: how long the peer may take to read the last of it.
@@ -190,14 +180,14 @@ impl Link {
             }
             let Poll::Ready(most) = self.poll_bandwidth(Direction::Read, cx) else { return Ok(()) };
             let most = most.min(ciphertext.len());
-            let len = match self.receive(cx, &mut ciphertext[..most]) {
+            let len = match self.socket.poll_read(cx, &mut ciphertext[..most]) {
                 Poll::Pending => return Ok(()),
                 Poll::Ready(len) => len?,
             };
             if len == 0 {
                 return Err(LinkFailure::ClosedByPeer);
             }
-            self.shard.pace.took(len);
+            self.shard.heard(len);
             self.charge(Direction::Read, len);
             plaintext.clear();
             plaintext.append(&mut self.held);
@@ -247,34 +237,6 @@ impl Link {
         }
     }
 
-    /// Reads what the socket has. If that is nothing, the task is woken at the shard's next tick while the trickle goes on,
-    /// and otherwise when there is something.
-    fn receive(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
-        let pace = &self.shard.pace;
-        if self.dry == Some(pace.now()) {
-            return Poll::Pending;
-        }
-        if self.trickle.goes_on(self.shard.now()) {
-            match recv(self.socket.as_raw_fd(), buf, MsgFlags::MSG_DONTWAIT) {
-                Ok(len) => {
-                    self.trickle.heard(self.shard.now(), pace);
-                    return Poll::Ready(Ok(len));
-                }
-                Err(Errno::EAGAIN | Errno::EINTR) => {
-                    self.dry = Some(pace.now());
-                    self.shard.wait_for_tick(cx);
-                    return Poll::Pending;
-                }
-                Err(error) => return Poll::Ready(Err(error.into())),
-            }
-        }
-        let received = Pin::new(&mut self.socket).poll_read(cx, buf);
-        if received.is_ready() {
-            self.trickle.heard(self.shard.now(), pace);
-        }
-        received
-    }
-
     /// Hands application data to the engine, which works where it lies, and holds what is left.
     fn cells(&mut self, plaintext: &mut [u8]) {
         let unix = self.shard.unix();
@@ -290,7 +252,7 @@ impl Link {
             if !self.tls.wants_transmit() && !self.fill(cx)? {
                 return Ok(());
             }
-            match self.tls.transmit(&mut SocketWriter { socket: &mut self.socket, cx }) {
+            match self.tls.transmit(&mut self.socket.writer(cx)) {
                 Ok(len) => {
                     self.count_write(false);
                     self.charge(Direction::Write, len);
@@ -303,7 +265,6 @@ impl Link {
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.count_write(true);
-                    self.shard.pace.blocked();
                     return Ok(());
                 }
                 Err(error) => return Err(error.into()),
@@ -370,35 +331,5 @@ impl Link {
             self.write(cx)?;
         }
         if finished && !self.tls.wants_transmit() { Poll::Ready(Ok(())) } else { Poll::Pending }
-    }
-}
-
-/// A socket as the TLS session wants it: what cannot be written now is `WouldBlock`, and the task is woken when it can.
-pub(super) struct SocketWriter<'a, 'b> {
-    pub(super) socket: &'a mut TcpStream,
-    pub(super) cx: &'a mut Context<'b>,
-}
-
-impl io::Write for SocketWriter<'_, '_> {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        match Pin::new(&mut *self.socket).poll_write(self.cx, buf) {
-            Poll::Ready(Ok(0)) => Err(io::ErrorKind::WriteZero.into()),
-            Poll::Ready(result) => result,
-            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
-        }
-    }
-
-    /// Several records in one call: what the network does for each costs more than the call.
-    fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
-        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-        match sendmsg::<()>(self.socket.as_raw_fd(), bufs, &[], flags, None) {
-            Ok(len) if len > 0 => Ok(len),
-            // Has the task woken when there is room, or says what is wrong.
-            _ => self.write(bufs.iter().find(|buf| !buf.is_empty()).map_or(&[], |buf| buf)),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }

@@ -1,43 +1,36 @@
-//! Pacing: a shard whose links have a steady trickle of cells looks at them at a fixed pace.
+//! Pacing: a shard that gets a steady trickle of cells naps between them instead of sleeping.
 //!
-//! Sleeping in io_uring until a socket has something costs far more than the handful of cells that it then has: the
-//! poll, two timers, a barrier over all threads, two task switches, and most of it again on the shard to which the
-//! cells cross. So a link that has just had something does not ask to be told of more; it waits for the shard's next
-//! tick, and the shard, when nobody has anything left to do, naps until then, as network cards do that moderate their
-//! interrupts. What comes in meanwhile is one larger batch.
+//! Sleeping in io_uring until a socket has something costs far more than the handful of cells that it then has. So while
+//! cells keep coming, the shard, when nobody has anything left to do, naps until a socket or another shard has something
+//! ([`Ready`](super::ready)); and as network cards do that moderate their interrupts, not before
+//! [`limits::LOOK_GAP`] after it looked last, unless that brought much: what comes in meanwhile is one larger batch.
 //!
-//! The more comes in, the shorter the time between ticks, at most [`limits::PACE`]; cells that cross from another shard
-//! end a nap at once. Ticks end with the trickle: a link that had nothing for [`limits::PACE_PATIENCE`] waits for its
-//! socket again, and when no link waits for ticks there are none.
+//! A trickle is two arrivals within [`limits::PACE_GAP`], and ends with a silence of [`limits::PACE_PATIENCE`]. Then the
+//! sockets are handed back to io_uring, and the shard sleeps.
 
-use std::cell::{Cell, RefCell};
-use std::task::{Context, Waker};
+use std::cell::Cell;
 use std::time::Duration;
 
 use onionring_proto::time::Mono;
 
 use crate::limits;
 
-/// The ticks of one shard, and what it needs to know whether it may nap.
+/// When one shard last did what, and so what it does next.
 #[derive(Default)]
 pub(super) struct Pace {
-    tick: Cell<u64>,
-    /// When the next tick is due.
-    due: Cell<Mono>,
-    interval: Cell<Duration>,
-    /// Those who wait for the next tick.
-    waiting: RefCell<Vec<Waker>>,
-    /// Bytes that came in since the last tick.
+    /// When cells last came in, from a socket or another shard.
+    heard: Cell<Mono>,
+    /// There is a trickle.
+    steady: Cell<bool>,
+    /// When the sockets were last looked at.
+    looked: Cell<Mono>,
+    /// What has come in since the last nap.
     bytes: Cell<usize>,
-    /// Since the last tick, a socket was full: the shard must hear when it no longer is.
-    blocked: Cell<bool>,
+    /// When the executor's rings were last looked at on purpose.
+    looked_at_rings: Cell<Mono>,
     /// Something has happened since the pump's last turn.
     busy: Cell<bool>,
     lull: Cell<Lull>,
-    /// The shard ticks.
-    on: Cell<bool>,
-    /// When the executor's rings were last looked at on purpose.
-    looked: Cell<Mono>,
 }
 
 /// Whether anything waits in the background queue, which the pump cannot see: it has a task at the end of that queue
@@ -53,54 +46,31 @@ enum Lull {
 /// What the pump does at the end of a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rest {
-    /// Wait for whatever comes: nobody waits for a tick.
+    /// Wait for whatever comes, in io_uring.
     Sleep,
-    /// Wait for whatever comes, but not beyond the tick at this time.
-    SleepUntil(Mono),
-    /// The time has come for a [`Pace::tick`].
-    Tick,
+    /// Look at the sockets, and again when all tasks had their turn.
+    Look,
     /// Look again when all tasks had their turn.
     Again,
     /// Have the background queue asked for a [`Pace::lull`].
     Ask,
-    /// Nobody has anything to do, and nothing to wait for but the tick at this time.
+    /// Nobody has anything to do: nap, but look at no socket before this time.
     Nap(Mono),
+    /// Nobody has anything to do, and it is time to see what io_uring has.
+    Rings,
 }
 
 impl Pace {
-    /// The number of the last tick.
-    pub(super) fn now(&self) -> u64 {
-        self.tick.get()
-    }
-
-    /// Whether the shard ticks, and so learns late what its rings have.
-    pub(super) fn is_on(&self) -> bool {
-        self.on.get()
-    }
-
-    /// Has the task woken at the next tick. To be called once for each tick.
-    ///
-    /// Returns whether the pump has to be woken: nobody waited so far, so it may be asleep, with no tick to come.
-    #[must_use]
-    pub(super) fn wait(&self, cx: &Context<'_>) -> bool {
-        let mut waiting = self.waiting.borrow_mut();
-        waiting.push(cx.waker().clone());
-        waiting.len() == 1
-    }
-
     /// Something has happened of which more may follow.
     pub(super) fn busy(&self) {
         self.busy.set(true);
     }
 
     /// Bytes of cells came in.
-    pub(super) fn took(&self, bytes: usize) {
-        self.bytes.set(self.bytes.get() + bytes);
-    }
-
-    /// A socket is full.
-    pub(super) fn blocked(&self) {
-        self.blocked.set(true);
+    pub(super) fn heard(&self, now: Mono, bytes: usize) {
+        self.bytes.set(self.bytes.get().saturating_add(bytes));
+        let last = self.heard.replace(now);
+        self.steady.set(self.steady.get() || now.since(last) < limits::PACE_GAP);
     }
 
     /// The background queue has nothing to do, if that was asked.
@@ -112,74 +82,54 @@ impl Pace {
         asked
     }
 
-    /// What to do at the end of a turn of the pump.
-    pub(super) fn rest(&self, now: Mono, crossings: &mut Trickle) -> Rest {
+    /// What to do at the end of a turn of the pump; `hurry` if the next look is not to wait for more to come in.
+    pub(super) fn rest(&self, now: Mono, hurry: bool) -> Rest {
         let busy = self.busy.take();
         let lull = self.lull.take();
-        let due = match self.waiting.borrow().is_empty() {
-            false => Some(self.due.get()),
-            true => crossings.goes_on(now).then_some(now + limits::PACE),
-        };
-        self.on.set(due.is_some());
-        let Some(due) = due else { return Rest::Sleep };
-        if due <= now {
-            Rest::Tick
+        self.steady.set(self.steady.get() && now.since(self.heard.get()) < limits::PACE_PATIENCE);
+        let gap = if hurry { Duration::ZERO } else { self.gap() };
+        let due = self.looked.get() + gap;
+        if !self.steady.get() {
+            Rest::Sleep
+        } else if busy && due <= now {
+            Rest::Look
         } else if busy {
             Rest::Again
-        } else if self.blocked.get() {
-            Rest::SleepUntil(due)
         } else if lull != Lull::Found {
             self.lull.set(Lull::Asked);
             Rest::Ask
+        } else if self.looks_at_rings_by() <= now {
+            Rest::Rings
         } else {
             Rest::Nap(due)
         }
     }
 
-    /// Whether the executor has to look at its rings after a nap that ends at this time; if so, counts it as done.
-    pub(super) fn looks_at_rings(&self, end: Mono) -> bool {
-        let look = end.since(self.looked.get()) >= limits::RING_INTERVAL;
-        if look {
-            self.looked.set(end);
-        }
-        look
+    /// The time between two looks: the shorter the more has come in since the last nap.
+    fn gap(&self) -> Duration {
+        let wanting = limits::LOOK_BYTES.saturating_sub(self.bytes.get());
+        limits::LOOK_GAP.mul_f32(wanting as f32 / limits::LOOK_BYTES as f32)
     }
 
-    /// Wakes those that wait, and sets the time of the next tick.
-    pub(super) fn tick(&self, now: Mono) {
-        self.tick.set(self.tick.get() + 1);
-        let interval = match self.bytes.take() {
-            bytes if bytes > limits::PACE_BYTES => self.interval.get() / 2,
-            bytes if bytes < limits::PACE_BYTES / 2 => self.interval.get() * 2,
-            _ => self.interval.get(),
-        };
-        let interval = interval.clamp(limits::PACE_LEAST, limits::PACE);
-        self.interval.set(interval);
-        self.due.set(now + interval);
-        self.blocked.set(false);
-        self.waiting.borrow_mut().drain(..).for_each(Waker::wake);
-    }
-}
-
-/// Whether one source of cells, a link or the other shards, has a steady trickle.
-#[derive(Default)]
-pub(super) struct Trickle {
-    last: Mono,
-    steady: bool,
-}
-
-impl Trickle {
-    /// There was something. Twice within [`limits::PACE_GAP`] is a trickle, and whatever comes to a shard that ticks
-    /// anyway.
-    pub(super) fn heard(&mut self, now: Mono, pace: &Pace) {
-        self.steady |= pace.is_on() || now.since(self.last) < limits::PACE_GAP;
-        self.last = now;
+    /// When the executor has to look at its rings next.
+    pub(super) fn looks_at_rings_by(&self) -> Mono {
+        self.looked_at_rings.get() + limits::RING_INTERVAL
     }
 
-    /// Whether more is to be expected; not if there has been nothing for [`limits::PACE_PATIENCE`].
-    pub(super) fn goes_on(&mut self, now: Mono) -> bool {
-        self.steady &= now.since(self.last) < limits::PACE_PATIENCE;
-        self.steady
+    /// The sockets have been looked at.
+    pub(super) fn looked(&self, now: Mono) {
+        self.looked.set(now);
+    }
+
+    /// A nap is over, and the sockets have been looked at.
+    pub(super) fn napped(&self, now: Mono) {
+        self.looked(now);
+        self.bytes.set(0);
+    }
+
+    /// The rings are being looked at.
+    pub(super) fn looks_at_rings(&self, now: Mono) {
+        self.looked_at_rings.set(now);
     }
 }
 
@@ -191,102 +141,93 @@ mod tests {
         Mono(1_000_000 + micros)
     }
 
-    fn waiter() -> Context<'static> {
-        Context::from_waker(Waker::noop())
+    /// A shard with a trickle since `at(0)`, that has just looked at everything.
+    fn steady() -> Pace {
+        let pace = Pace::default();
+        pace.heard(at(0), 0);
+        pace.heard(at(0), 0);
+        pace.looked(at(0));
+        pace.looks_at_rings(at(0));
+        pace
     }
 
     #[test]
     fn a_shard_naps_only_when_nobody_has_anything_to_do() {
-        let (pace, mut crossings) = (Pace::default(), Trickle::default());
-        assert_eq!(pace.rest(at(0), &mut crossings), Rest::Sleep);
-        assert!(!pace.is_on());
-
-        assert!(pace.wait(&waiter()), "a sleeping pump would not tick");
-        assert!(!pace.wait(&waiter()));
-        assert_eq!(pace.rest(at(0), &mut crossings), Rest::Tick);
-        assert!(pace.is_on());
-        pace.tick(at(0));
-        assert!(pace.wait(&waiter()));
+        let pace = steady();
+        let due = at(0) + limits::LOOK_GAP;
         pace.busy();
-        assert_eq!(pace.rest(at(1), &mut crossings), Rest::Again);
-        assert_eq!(pace.rest(at(2), &mut crossings), Rest::Ask);
+        assert_eq!(pace.rest(at(1), false), Rest::Again);
+        assert_eq!(pace.rest(at(2), false), Rest::Ask);
         // Not told yet: asked once more.
-        assert_eq!(pace.rest(at(3), &mut crossings), Rest::Ask);
+        assert_eq!(pace.rest(at(3), false), Rest::Ask);
         assert!(pace.lull());
-        let due = at(0) + limits::PACE_LEAST;
-        assert_eq!(pace.rest(at(4), &mut crossings), Rest::Nap(due));
+        assert_eq!(pace.rest(at(4), false), Rest::Nap(due));
 
         // What was found does not last.
         assert!(!pace.lull());
-        assert_eq!(pace.rest(at(5), &mut crossings), Rest::Ask);
+        assert_eq!(pace.rest(at(5), false), Rest::Ask);
         assert!(pace.lull());
         pace.busy();
-        assert_eq!(pace.rest(at(6), &mut crossings), Rest::Again);
-        pace.blocked();
-        assert_eq!(pace.rest(at(7), &mut crossings), Rest::SleepUntil(due));
-        assert_eq!(pace.rest(due, &mut crossings), Rest::Tick);
-        pace.tick(due);
-        // Nobody waits any more.
-        assert_eq!(pace.rest(due, &mut crossings), Rest::Sleep);
+        assert_eq!(pace.rest(at(6), false), Rest::Again);
     }
 
     #[test]
-    fn cells_from_other_shards_keep_a_shard_from_sleeping() {
-        let (pace, mut crossings) = (Pace::default(), Trickle::default());
-        crossings.heard(at(0), &pace);
-        assert_eq!(pace.rest(at(0), &mut crossings), Rest::Sleep);
-        crossings.heard(at(1), &pace);
-        assert_eq!(pace.rest(at(1), &mut crossings), Rest::Ask);
-        assert!(pace.lull());
-        assert_eq!(pace.rest(at(1), &mut crossings), Rest::Nap(at(1) + limits::PACE));
-        assert_eq!(pace.rest(at(1) + limits::PACE_PATIENCE, &mut crossings), Rest::Sleep);
+    fn a_busy_shard_looks_at_its_sockets_too() {
+        let pace = steady();
+        let due = at(0) + limits::LOOK_GAP;
+        pace.busy();
+        assert_eq!(pace.rest(due, false), Rest::Look);
+        pace.busy();
+        assert_eq!(pace.rest(at(0), true), Rest::Look);
+        pace.looked(due);
+        pace.busy();
+        assert_eq!(pace.rest(due, false), Rest::Again);
     }
 
     #[test]
-    fn ticks_come_the_faster_the_more_there_is() {
-        let pace = Pace::default();
-        let interval = |bytes| {
-            pace.took(bytes);
-            pace.tick(at(0));
-            pace.due.get().since(at(0))
-        };
-        for _ in 0..20 {
-            interval(0);
-        }
-        assert_eq!(interval(0), limits::PACE);
-        assert_eq!(interval(limits::PACE_BYTES), limits::PACE);
-        assert_eq!(interval(limits::PACE_BYTES + 1), limits::PACE / 2);
-        assert_eq!(interval(limits::PACE_BYTES / 2), limits::PACE / 2);
-        for _ in 0..20 {
-            interval(usize::MAX / 2);
-        }
-        assert_eq!(interval(limits::PACE_BYTES), limits::PACE_LEAST);
+    fn what_brings_much_is_looked_at_again_soon() {
+        let pace = steady();
+        pace.heard(at(0), limits::LOOK_BYTES / 4);
+        pace.heard(at(0), limits::LOOK_BYTES / 4);
+        assert_eq!(pace.gap(), limits::LOOK_GAP / 2);
+        pace.heard(at(0), limits::LOOK_BYTES);
+        assert_eq!(pace.gap(), Duration::ZERO);
+        pace.looked(at(0));
+        assert_eq!(pace.gap(), Duration::ZERO);
+        pace.napped(at(0));
+        assert_eq!(pace.gap(), limits::LOOK_GAP);
     }
 
     #[test]
     fn a_trickle_takes_two_and_ends_with_silence() {
-        let (pace, mut trickle) = (Pace::default(), Trickle::default());
-        assert!(!trickle.goes_on(at(0)));
-        trickle.heard(at(0), &pace);
+        let pace = Pace::default();
+        assert_eq!(pace.rest(at(0), false), Rest::Sleep);
+        pace.heard(at(0), 0);
+        assert_eq!(pace.rest(at(0), false), Rest::Sleep);
         let next = at(0) + limits::PACE_GAP;
-        trickle.heard(next, &pace);
-        assert!(!trickle.goes_on(next));
-        trickle.heard(next, &pace);
-        assert!(trickle.goes_on(next));
-        assert!(!trickle.goes_on(next + limits::PACE_PATIENCE));
-        assert!(!trickle.goes_on(next));
-
-        // A shard that ticks would be late to hear of the second.
-        pace.on.set(true);
-        trickle.heard(at(0) + 10 * limits::PACE_PATIENCE, &pace);
-        assert!(trickle.goes_on(at(0) + 10 * limits::PACE_PATIENCE));
+        pace.heard(next, 0);
+        assert_eq!(pace.rest(next, false), Rest::Sleep);
+        pace.heard(next, 0);
+        assert_ne!(pace.rest(next, false), Rest::Sleep);
+        let patience = Duration::from_micros(1);
+        assert_ne!(pace.rest(next + (limits::PACE_PATIENCE - patience), false), Rest::Sleep);
+        assert_eq!(pace.rest(next + limits::PACE_PATIENCE, false), Rest::Sleep);
+        // Also when it is asked again.
+        assert_eq!(pace.rest(next, false), Rest::Sleep);
     }
 
     #[test]
     fn rings_are_looked_at_now_and_then() {
-        let pace = Pace::default();
-        assert!(pace.looks_at_rings(at(0)));
-        assert!(!pace.looks_at_rings(at(1)));
-        assert!(pace.looks_at_rings(at(0) + limits::RING_INTERVAL));
+        let pace = steady();
+        let time = at(0) + limits::RING_INTERVAL;
+        let idle = |time| {
+            assert_eq!(pace.rest(time, false), Rest::Ask);
+            assert!(pace.lull());
+            pace.rest(time, false)
+        };
+        assert_eq!(idle(time), Rest::Rings);
+        pace.looks_at_rings(time);
+        assert!(matches!(idle(time), Rest::Nap(_)));
+        assert_eq!(pace.looks_at_rings_by(), time + limits::RING_INTERVAL);
     }
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use glommio::net::TcpStream;
 use glommio::timer::Timer;
 use glommio::{Latency, Shares, Task, TaskQueueHandle, executor, spawn_local_into};
 use nix::time::{ClockId, clock_gettime};
@@ -26,8 +27,10 @@ use super::control::{Control, Mailbox};
 use super::link::{LinkFailure, LinkSlot, Scratch};
 use super::mesh::Port;
 use super::net::{self, OutboundAddresses};
-use super::pace::{Pace, Rest, Trickle};
+use super::pace::{Pace, Rest};
 use super::rate::{Next, Reached, Throttle, Traffic};
+use super::ready::{Ready, Sources};
+use super::socket::Socket;
 use crate::engine::Engine;
 use crate::engine::cross::Batch;
 use crate::engine::durations::Durations;
@@ -58,7 +61,8 @@ pub struct Shard {
     pub(super) rng: RefCell<ChaCha20Rng>,
     responder: RefCell<Acceptor>,
     background_queue: TaskQueueHandle,
-    pub(super) pace: Pace,
+    pace: Pace,
+    ready: Rc<Ready>,
     pub(super) throttle: Throttle,
     pump: Wake,
     background: Wake,
@@ -138,6 +142,7 @@ impl Shard {
     pub(super) fn new(
         engine: Engine,
         clock: ShardClock,
+        sources: Sources,
         acceptor: Acceptor,
         connector: Connector,
         outbound: OutboundAddresses,
@@ -160,6 +165,7 @@ impl Shard {
             responder: RefCell::new(acceptor),
             background_queue,
             pace: Pace::default(),
+            ready: Ready::new(sources),
             pump: Wake::default(),
             background: Wake::default(),
             lull: Wake::default(),
@@ -236,11 +242,14 @@ impl Shard {
         }
     }
 
-    /// Has the task woken at the next tick of [`Pace`].
-    pub(super) fn wait_for_tick(&self, cx: &Context<'_>) {
-        if self.pace.wait(cx) {
-            self.pump.wake();
-        }
+    /// Bytes of cells came in, or such as have become cells.
+    pub fn heard(&self, bytes: usize) {
+        self.pace.heard(self.now(), bytes);
+    }
+
+    /// A connection as a socket of this shard.
+    pub fn socket(&self, connection: TcpStream) -> Socket {
+        Socket::new(connection, Some(&self.ready))
     }
 
     /// Starts a task that gets little time while there are cells to move: for public-key work.
@@ -304,16 +313,7 @@ impl Shard {
             .collect();
         let _background = self.spawn_background(background(self.clone()));
         let _lull = self.spawn_background(lull(self.clone()));
-        let mut pump = Pump {
-            shard: self,
-            port,
-            mailbox,
-            streams,
-            accepting,
-            crossings: Trickle::default(),
-            wake_up: None,
-            stop_by: None,
-        };
+        let mut pump = Pump { shard: self, port, mailbox, streams, accepting, wake_up: None, stop_by: None };
         poll_fn(|cx| pump.turn(cx)).await;
     }
 }
@@ -360,8 +360,6 @@ struct Pump {
     mailbox: Mailbox,
     streams: Box<dyn StreamHandler>,
     accepting: Vec<Task<()>>,
-    /// What other shards send.
-    crossings: Trickle,
     /// The engine's deadline, and the timer that waits for it.
     wake_up: Option<(Mono, Timer)>,
     /// When the shard is stopping: the time at which it ends, whatever links are left.
@@ -443,13 +441,12 @@ impl Pump {
     /// Takes in what other shards sent, and the memory that they return.
     fn receive(&mut self, cx: &Context<'_>) {
         let mut engine = self.shard.engine.borrow_mut();
-        let mut heard = false;
+        let mut heard = 0;
         for other in self.port.others() {
             let mut left = limits::CROSSING_RING;
             while let Some(mut batch) = self.port.receive(other) {
-                self.shard.pace.took(batch.len() * 514);
+                heard += batch.len() * limits::CELL_BYTES;
                 engine.handle_batch(self.shard.now(), &mut batch);
-                heard = true;
                 self.port.give_back(other, batch);
                 left -= 1;
                 if left == 0 {
@@ -462,8 +459,8 @@ impl Pump {
                 engine.recycle_batch(batch);
             }
         }
-        if heard {
-            self.crossings.heard(self.shard.now(), &self.shard.pace);
+        if heard > 0 {
+            self.shard.heard(heard);
             self.shard.pace.busy();
         }
     }
@@ -514,9 +511,21 @@ impl Pump {
     /// Sees to it that this task is woken when it next has something to do. Naps, if nobody has anything to do now.
     fn rest(&mut self, deadline: Option<Mono>, cx: &mut Context<'_>) {
         let shard = self.shard.clone();
-        match shard.pace.rest(shard.now(), &mut self.crossings) {
+        let now = shard.now();
+        let rest = shard.pace.rest(now, shard.ready.is_any_full());
+        match (rest, shard.ready.is_on()) {
+            (Rest::Sleep, true) => shard.ready.hand_back(),
+            (Rest::Sleep, false) | (_, true) => {}
+            (_, false) => shard.ready.take_over(),
+        }
+        match rest {
             Rest::Sleep => self.sleep_until(deadline, cx),
-            Rest::SleepUntil(due) => self.sleep_until(deadline.into_iter().chain([due]).min(), cx),
+            Rest::Look => {
+                shard.ready.look();
+                shard.pace.looked(now);
+                self.guard(cx);
+                cx.waker().wake_by_ref();
+            }
             Rest::Again => {
                 self.guard(cx);
                 cx.waker().wake_by_ref();
@@ -525,27 +534,22 @@ impl Pump {
                 self.guard(cx);
                 shard.lull.wake();
             }
-            Rest::Tick => {
-                shard.pace.tick(shard.now());
-                self.guard(cx);
-                cx.waker().wake_by_ref();
+            Rest::Rings => {
+                // Over at once, and wakes this task when the executor, which has nothing else, looks.
+                self.sleep_until(Some(now + Duration::from_micros(2)), cx);
+                shard.pace.looks_at_rings(now);
             }
             Rest::Nap(due) => {
-                let look = shard.pace.looks_at_rings(due);
-                if look {
-                    // It is over after the nap, and wakes this task when the executor has nothing else and looks.
-                    self.sleep_until(Some(due), cx);
+                let latest = deadline.into_iter().chain([shard.pace.looks_at_rings_by()]).min();
+                let bell = &self.mailbox.bell;
+                if now >= due || bell.doze(due.since(now)) {
+                    if !bell.nap(|| shard.ready.nap(latest.unwrap_or(due).since(shard.now()), bell)) {
+                        shard.ready.look();
+                    }
+                    shard.pace.napped(shard.now());
                 }
-                let begun = shard.now();
-                self.mailbox.bell.nap(due.since(begun));
-                let now = shard.now();
-                shard.count(|counters| counters.napped += now.since(begun));
-                if now >= due {
-                    shard.pace.tick(now);
-                }
-                if !look || now < due {
-                    cx.waker().wake_by_ref();
-                }
+                shard.count(|counters| counters.napped += shard.now().since(now));
+                cx.waker().wake_by_ref();
             }
         }
     }

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use onionring_loadgen::net::{Kind, Network, NetworkSpec, Node, NodeSpec, Role, directory};
 use onionring_node::metrics::page::Page;
+use onionring_proto::netdoc::consensus::UnverifiedConsensus;
 
 const MIB: u64 = 1 << 20;
 
@@ -49,15 +50,21 @@ fn wait(network: &Network, what: &str, condition: impl FnMut() -> bool) {
     network.wait(what, PATIENCE, condition).unwrap_or_else(|error| panic!("{error}"));
 }
 
-/// Waits until every relay knows the consensus, and that it is in it.
+/// Waits until every relay knows a consensus in which all of them are.
 fn wait_informed(network: &Network) {
-    let knows = |node: &Node| match node.control() {
-        Ok(mut control) => control.get_info(&format!("ns/id/{}", node.fingerprint())).is_ok(),
-        Err(_) => metric(node, "onionring_relay_flag", &[("flag", "Running")]) == 1.0,
+    let relays = || network.nodes().iter().filter(|node| node.role() != Role::Client);
+    // The authorities have one, or the network would not be up.
+    let consensus = network.consensus().expect("a consensus");
+    assert!(relays().all(|node| consensus.running(node.fingerprint()).is_some()));
+    let since =
+        UnverifiedConsensus::parse(&consensus.text).expect("a good consensus").peek().lifetime.valid_after;
+    let knows_all = |node: &Node| match node.control() {
+        Ok(mut control) => {
+            relays().all(|other| control.get_info(&format!("ns/id/{}", other.fingerprint())).is_ok())
+        }
+        Err(_) => metric(node, "onionring_consensus_valid_after_timestamp_seconds", &[]) >= since.0 as f64,
     };
-    wait(network, "relays to know the consensus", || {
-        network.nodes().iter().filter(|node| node.role() != Role::Client).all(knows)
-    });
+    wait(network, "relays to know the consensus", || relays().all(knows_all));
 }
 
 /// Fails if an onionring relay has warned of anything but what is `expected`, what it lacks, and that the tests run as
