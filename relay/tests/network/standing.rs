@@ -87,7 +87,7 @@ fn follows_its_torrc(network: &Network) {
             Some(("ExitPolicy", _)) => "ExitPolicy reject *:25, accept *:*",
             _ => line,
         })
-        .chain(["RelayBandwidthRate 6 MB", "RelayBandwidthBurst 7 MB"])
+        .chain(["RelayBandwidthRate 3 MB", "RelayBandwidthBurst 4 MB"])
         .map(|line| format!("{line}\n"))
         .collect::<String>();
     assert_ne!(before, after);
@@ -102,7 +102,7 @@ fn follows_its_torrc(network: &Network) {
         let text = String::from_utf8(network.document(&path).unwrap()).unwrap();
         text.contains("\ncontact somebody else\n")
             && text.contains("\nreject *:25\naccept *:*\n")
-            && text.contains(&format!("\nbandwidth {} {} ", 6 * MIB, 7 * MIB))
+            && text.contains(&format!("\nbandwidth {} {} ", 3 * MIB, 4 * MIB))
     });
     assert!(node.pid().is_some());
 }
@@ -114,7 +114,7 @@ fn drains(network: &Network) {
     let hops = ["oGuard", "tMiddle", "oExit"].map(|name| network.node(name));
     let path = paths.build(&hops).unwrap();
     let socks = path.socks();
-    let order = Order { socks: &socks, target: network.target(), bytes: 48 * MIB, seed: 9 };
+    let order = Order { socks: &socks, target: network.target(), bytes: 24 * MIB, seed: 9 };
     let (begun, flowing) = std::sync::mpsc::channel();
     let start = Instant::now();
     thread::scope(|scope| {
@@ -133,8 +133,8 @@ fn drains(network: &Network) {
             metric(node, "onionring_rate_limit_write_reached_total", &[]) > 0.0
         });
         transfer.join().unwrap().unwrap();
-        // As the torrc has it by now: 6 MB a second, and 7 at once.
-        let least = Duration::from_secs(48 - 7) / 6;
+        // As the torrc has it by now: 3 MB a second, and 4 at once.
+        let least = Duration::from_secs(24 - 4) / 3;
         assert!(start.elapsed() > least, "{:?}", start.elapsed());
     });
     drop(path);
