@@ -1,11 +1,14 @@
 //! Whole relays in one process: shards, sockets, TLS and links, and a client that speaks the protocol by itself.
 
-use std::io::Read as _;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::collections::HashSet;
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use arc_swap::ArcSwap;
 use crossbeam::channel;
 use onionring_node::tls::{Acceptor, Connector, TlsStream, TlsVersions};
 use onionring_proto::cell::{BODY_LEN, Body, CircId, Command, Frame, LinkVersion, next_frame, write_fixed};
@@ -18,6 +21,7 @@ use onionring_proto::handshake::{
 use onionring_proto::link::cert::{self, CertType, Certified};
 use onionring_proto::link::x509::{self, TlsLeaf};
 use onionring_proto::link::{ExpectedPeer, Handshake, LinkIdentity, LinkParams};
+use onionring_proto::policy::ExitPolicy;
 use onionring_proto::rate::Rate;
 use onionring_proto::relay_msg::{
     self, Connected, Extend2, Extended2, LinkSpecs, RelayCmd, StreamId, encode,
@@ -28,6 +32,9 @@ use onionring_relay::engine::dos::{Clients, ConnectionLimits, DosLimits};
 use onionring_relay::engine::event::{StreamEvent, StreamRef};
 use onionring_relay::engine::rate::{RateLimits, Rates};
 use onionring_relay::engine::snapshot::{CircuitParams, Snapshot};
+use onionring_relay::exit::decide::ExitRules;
+use onionring_relay::exit::dns::resolv_conf::ResolvConf;
+use onionring_relay::exit::{Exit, ExitSettings, dns};
 use onionring_relay::io::control::Control;
 use onionring_relay::io::net::{OutboundAddresses, listen};
 use onionring_relay::io::shard::{IoCounters, Shard, StreamHandler};
@@ -97,7 +104,11 @@ impl Relay {
             rates: Arc::new(Rates::new(limits, shards)),
             dos,
             clients: Arc::new(Clients::new([1; 16])),
-            params: CircuitParams { extend_to_private: true, ..CircuitParams::default() },
+            params: CircuitParams {
+                extend_to_private: true,
+                refuse_unknown_exits: false,
+                ..CircuitParams::default()
+            },
         });
         let (address, listeners) = listen("127.0.0.1:0".parse().unwrap(), usize::from(shards)).unwrap();
         let setup = Setup {
@@ -110,7 +121,7 @@ impl Relay {
             acceptor: Acceptor::new(leaf, TlsVersions::Both).unwrap(),
             connector: Connector::new(TlsVersions::Both).unwrap(),
         };
-        let shards = start(setup, |shard| Box::new(Echo(shard.clone()))).unwrap();
+        let shards = start(setup, |shard| Box::new(Echo::new(shard))).unwrap();
         Relay { shards, address, identity: server, onion_key: public }
     }
 
@@ -139,11 +150,12 @@ impl Relay {
     }
 }
 
-/// Gives back what comes on directory streams.
-struct Echo(Rc<Shard>);
+/// Gives back what comes on directory streams, and exits to everywhere.
+struct Echo(Rc<Shard>, Exit<Rc<Shard>>);
 
 impl StreamHandler for Echo {
     fn handle(&mut self, event: StreamEvent) {
+        let Some(event) = self.1.handle(event) else { return };
         match event {
             StreamEvent::BeginDir { at } => {
                 let from = self.0.engine(|engine, _| engine.previous_hop(at.circuit));
@@ -158,6 +170,16 @@ impl StreamHandler for Echo {
 }
 
 impl Echo {
+    fn new(shard: &Rc<Shard>) -> Echo {
+        let settings = ExitSettings {
+            rules: ExitRules { policy: ExitPolicy::open(), network: HashSet::new() },
+            resolv_conf: ResolvConf::parse(Path::new("none"), "").0,
+            dns: dns::Options::default(),
+            outbound: OutboundAddresses::default(),
+        };
+        Echo(shard.clone(), Exit::new(shard.clone(), Arc::new(ArcSwap::from_pointee(settings)), 0))
+    }
+
     fn echo(&self, at: StreamRef) {
         self.0.engine(|engine, now| {
             loop {
@@ -488,6 +510,34 @@ fn a_client_gets_no_more_than_its_link_may_have() {
     );
     let counters = takes_its_time(&relay, rate);
     assert!(counters.iter().all(|(_, io)| io.rate_reached[0].times == 0), "{counters:?}");
+    relay.stop();
+}
+
+/// What is read from a destination counts as what is read from links, of which there is hardly anything here.
+#[test]
+fn a_destination_is_read_no_faster_than_the_bandwidth() {
+    const LEN: usize = 200_000;
+    let rate = Rate { per_second: 200_000, burst: 50_000 };
+    let limits = RateLimits { all: rate, count_private: true, ..RateLimits::default() };
+    let (guard, relay) = (Relay::start(0, 1), Relay::with_limits(1, 2, limits, DosLimits::default()));
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let target = format!("{}\0", server.local_addr().unwrap());
+    let mut client = Client::connect(&guard, TlsVersions::Both);
+    let mut circuit = client.create(circ(1));
+    client.extend(&mut circuit, &relay);
+    let begun = std::time::Instant::now();
+    client.send_message(&mut circuit, RelayCmd::BEGIN, STREAM, target.as_bytes());
+    let mut destination = server.accept().unwrap().0;
+    assert_eq!(client.next_message(&mut circuit).1, RelayCmd::CONNECTED);
+    let sender = std::thread::spawn(move || destination.write_all(&pattern(LEN)).map(|()| destination));
+    client.receive_data(std::slice::from_mut(&mut circuit), LEN);
+    let took = begun.elapsed();
+    let least = Duration::from_secs(LEN as u64 - rate.burst) / rate.per_second as u32;
+    assert!(took >= least * 98 / 100, "{LEN} bytes in {took:?}");
+    let counters = relay.counters();
+    assert!(counters.iter().any(|(_, io)| io.rate_reached[0].times > 0), "{counters:?}");
+    drop(sender.join().unwrap().unwrap());
+    guard.stop();
     relay.stop();
 }
 
