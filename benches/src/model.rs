@@ -12,7 +12,7 @@
 //!
 //! The last two cannot be measured with two cores; they are assumptions, and named as such in what is printed.
 
-use onionring_relay::engine::cross::Cross;
+use onionring_relay::engine::cross::Batch;
 use onionring_relay::limits::{CROSSING_BATCH, CROSSING_RING};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng as _, SeedableRng as _};
@@ -94,7 +94,7 @@ impl Costs {
             balance,
             engine: n * self.cell / (self.cell + more),
             relay: n * balance * (self.cell + self.tls) / (self.cell + self.tls + more),
-            ring_bytes: n * (n - 1.0) * (CROSSING_RING * CROSSING_BATCH * size_of::<Cross>()) as f64,
+            ring_bytes: n * (n - 1.0) * (CROSSING_RING * Batch::BYTES) as f64,
         }
     }
 

@@ -176,13 +176,19 @@ impl Engine {
     /// Takes in what another shard sent, leaving the batch empty for its return.
     pub fn handle_batch(&mut self, now: Mono, batch: &mut Batch) {
         self.counters.crossed += batch.len() as u64;
-        for item in batch.drain(..) {
-            match item {
-                Cross::Inward { leg, command, mut body } => self.circuit_cell(now, leg, command, &mut body),
-                Cross::Outward { leg, command, body } => self.queue_cell(now, leg, command, &body),
-                Cross::Message(message) => self.handle_message(now, *message),
+        let mut bodies = batch.bodies.iter_mut();
+        for item in batch.items.drain(..) {
+            match (item, &mut bodies) {
+                (Cross::Message(message), _) => self.handle_message(now, *message),
+                (Cross::Inward(leg, command), bodies) => {
+                    bodies.next().into_iter().for_each(|body| self.circuit_cell(now, leg, command, body));
+                }
+                (Cross::Outward(leg, command), bodies) => {
+                    bodies.next().into_iter().for_each(|body| self.queue_cell(now, leg, command, body));
+                }
             }
         }
+        batch.bodies.clear();
     }
 
     /// When [`Engine::handle_timeout`] wants to be called.
@@ -208,7 +214,7 @@ impl Engine {
         if to == self.me {
             self.handle_message(now, message);
         } else {
-            self.outgoing.push(to, Cross::Message(Box::new(message)));
+            self.outgoing.push(to, message);
         }
     }
 

@@ -323,7 +323,7 @@ impl Engine {
         let shard = leg.link.shard();
         if shard == self.me {
             self.queue_cell(now, leg, command, body);
-        } else if !self.outgoing.push_cell(shard, Cross::Outward { leg, command, body: *body }) {
+        } else if !self.outgoing.push_cell(shard, Cross::Outward(leg, command), body) {
             self.leg_overrun(now, leg);
         }
     }

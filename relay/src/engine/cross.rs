@@ -16,23 +16,9 @@ use crate::limits;
 #[derive(Debug)]
 pub enum Cross {
     /// A cell from a link, on its way to the circuit's home.
-    Inward {
-        /// Where it came in.
-        leg: Leg,
-        /// Its command.
-        command: Command,
-        /// Its body, as received.
-        body: Body,
-    },
-    /// A cell from a circuit's home, on its way to a link.
-    Outward {
-        /// Where it goes out.
-        leg: Leg,
-        /// Its command.
-        command: Command,
-        /// Its body, ready to send.
-        body: Body,
-    },
+    Inward(Leg, Command),
+    /// A cell from a circuit's home, on its way to a link, ready to send.
+    Outward(Leg, Command),
     /// Everything rare.
     Message(Box<Message>),
 }
@@ -126,7 +112,47 @@ pub struct FindLink {
 }
 
 /// A batch on its way to another shard. Its memory goes back to the sender when it has been read.
-pub type Batch = Vec<Cross>;
+///
+/// Bodies lie apart from what is to be done with them, so that each is copied once, from where the cell was, and worked
+/// on where it then lies.
+#[derive(Debug)]
+pub struct Batch {
+    pub(super) items: Vec<Cross>,
+    /// One for each item that is a cell, in order.
+    pub(super) bodies: Vec<Body>,
+}
+
+impl Batch {
+    /// Memory that a batch takes, whatever is in it.
+    pub const BYTES: usize = limits::CROSSING_BATCH * (size_of::<Cross>() + size_of::<Body>());
+
+    fn new() -> Self {
+        Batch {
+            items: Vec::with_capacity(limits::CROSSING_BATCH),
+            bodies: Vec::with_capacity(limits::CROSSING_BATCH),
+        }
+    }
+
+    /// How many cells it has.
+    pub fn cells(&self) -> usize {
+        self.bodies.len()
+    }
+
+    /// How many cells and messages it has.
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// Whether nothing is in it.
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    fn clear(&mut self) {
+        self.items.clear();
+        self.bodies.clear();
+    }
+}
 
 /// Batches under way from one shard to the others.
 pub(super) struct Outgoing {
@@ -142,24 +168,30 @@ impl Outgoing {
     /// Appends a cell, or says `false` when the other shard is hopelessly far behind: [`Outgoing::congested`] stops
     /// what this shard reads, but not what others send through it.
     #[must_use]
-    pub(super) fn push_cell(&mut self, to: ShardIndex, cell: Cross) -> bool {
+    pub(super) fn push_cell(&mut self, to: ShardIndex, item: Cross, body: &Body) -> bool {
         let fits = self.lanes[usize::from(to.0)].len() <= limits::CROSSING_LIMIT;
         if fits {
-            self.push(to, cell);
+            let batch = self.batch(to);
+            batch.items.push(item);
+            batch.bodies.extend_from_slice(std::slice::from_ref(body));
         }
         fits
     }
 
     /// Appends a message. What peers can cause at will, CREATE and DESTROY and the answers, is no more than the cells
     /// read, and so stops with the reading; of other messages there are no more than circuits and links.
-    pub(super) fn push(&mut self, to: ShardIndex, item: Cross) {
+    pub(super) fn push(&mut self, to: ShardIndex, message: Message) {
+        self.batch(to).items.push(Cross::Message(Box::new(message)));
+    }
+
+    /// The batch that the next item goes into.
+    fn batch(&mut self, to: ShardIndex) -> &mut Batch {
         let lane = &mut self.lanes[usize::from(to.0)];
         if lane.back().is_none_or(|batch| batch.len() >= limits::CROSSING_BATCH) {
-            lane.push_back(self.spare.pop().unwrap_or_else(|| Vec::with_capacity(limits::CROSSING_BATCH)));
+            lane.push_back(self.spare.pop().unwrap_or_else(Batch::new));
         }
-        if let Some(batch) = lane.back_mut() {
-            batch.push(item);
-        }
+        let last = lane.len() - 1;
+        &mut lane[last]
     }
 
     /// The next batch to send to `to`.

@@ -373,7 +373,7 @@ impl Engine {
             }
             _ if home == self.me => self.circuit_cell(now, leg, command, body),
             _ => {
-                if !self.outgoing.push_cell(home, Cross::Inward { leg, command, body: *body }) {
+                if !self.outgoing.push_cell(home, Cross::Inward(leg, command), body) {
                     self.overrun(now, leg);
                 }
             }

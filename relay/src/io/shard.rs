@@ -441,11 +441,12 @@ impl Pump {
     /// Takes in what other shards sent, and the memory that they return.
     fn receive(&mut self, cx: &Context<'_>) {
         let mut engine = self.shard.engine.borrow_mut();
-        let mut heard = 0;
+        let mut cells = 0;
         for other in self.port.others() {
             let mut left = limits::CROSSING_RING;
             while let Some(mut batch) = self.port.receive(other) {
-                heard += batch.len() * limits::CELL_BYTES;
+                cells += batch.cells();
+                self.shard.pace.busy();
                 engine.handle_batch(self.shard.now(), &mut batch);
                 self.port.give_back(other, batch);
                 left -= 1;
@@ -459,9 +460,8 @@ impl Pump {
                 engine.recycle_batch(batch);
             }
         }
-        if heard > 0 {
-            self.shard.heard(heard);
-            self.shard.pace.busy();
+        if cells > 0 {
+            self.shard.heard(cells * limits::CELL_BYTES);
         }
     }
 
@@ -535,9 +535,12 @@ impl Pump {
                 shard.lull.wake();
             }
             Rest::Rings => {
-                // Over at once, and wakes this task when the executor, which has nothing else, looks.
-                self.sleep_until(Some(now + Duration::from_micros(2)), cx);
-                shard.pace.looks_at_rings(now);
+                // Over by the time that the executor, which has nothing else to do, looks; if it is over already, this
+                // task comes first, and tries again.
+                self.sleep_until(Some(now + Duration::from_micros(3)), cx);
+                if self.wake_up.is_some() {
+                    shard.pace.looks_at_rings(now);
+                }
             }
             Rest::Nap(due) => {
                 let latest = deadline.into_iter().chain([shard.pace.looks_at_rings_by()]).min();
