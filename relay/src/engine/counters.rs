@@ -81,6 +81,10 @@ pub struct Counters {
     pub creates_refused: BTreeMap<&'static str, u64>,
     /// Those of them that were refused because too many were waiting.
     pub creates_shed: u64,
+    /// ntor and ntor-v3 handshakes that relays asked for, those of their clients behind them.
+    pub relay_ntor: u64,
+    /// Those of them that were refused because too many were waiting.
+    pub relay_ntor_shed: u64,
     /// Cells that were ignored, by reason.
     pub cells_ignored: BTreeMap<&'static str, u64>,
     /// Circuits closed to free memory.
@@ -139,6 +143,8 @@ impl Default for Counters {
             create_wait: Durations::default(),
             creates_refused: BTreeMap::new(),
             creates_shed: 0,
+            relay_ntor: 0,
+            relay_ntor_shed: 0,
             cells_ignored: BTreeMap::new(),
             circuits_shed: 0,
             bytes_shed: 0,

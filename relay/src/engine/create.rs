@@ -35,6 +35,17 @@ struct Pending {
     facts: Arc<LinkFacts>,
 }
 
+impl Pending {
+    /// Whether a relay asks for an ntor handshake of either version: of those C tor judges whether it is overloaded, and
+    /// leaves out what clients ask for.
+    fn is_relay_ntor(&self) -> bool {
+        let is_ntor = |create: Create2<'_>| matches!(create.htype, htype::NTOR | htype::NTOR_V3);
+        !self.facts.is_client()
+            && self.command == Command::CREATE2
+            && Create2::parse(&self.body).is_ok_and(is_ntor)
+    }
+}
+
 impl PendingCreates {
     pub(super) fn new(hasher: HomeRule) -> Self {
         PendingCreates {
@@ -126,6 +137,8 @@ impl Engine {
         if let Some(label) = refuse {
             return self.refuse_create(now, leg, label, DestroyReason::ResourceLimit);
         }
+        let pending = Pending { since: now, leg, command, body, facts };
+        self.counters.relay_ntor += u64::from(pending.is_relay_ntor());
         if self.circuits.len() + self.creates.len() >= self.snapshot.params.circuits_per_shard {
             return self.refuse_create(now, leg, "circuits_of_shard", DestroyReason::ResourceLimit);
         }
@@ -133,9 +146,10 @@ impl Engine {
             && let Some(shed) = self.creates.take_from_greediest()
         {
             self.counters.creates_shed += 1;
+            self.counters.relay_ntor_shed += u64::from(shed.is_relay_ntor());
             self.refuse_create(now, shed.leg, "shed", DestroyReason::ResourceLimit);
         }
-        self.creates.push(Pending { since: now, leg, command, body, facts });
+        self.creates.push(pending);
     }
 
     /// Whether [`Engine::run_background`] has anything to do.

@@ -140,6 +140,11 @@ fn a_flood_of_creates_costs_the_flooder() {
     let engine = &mut net.relays[0].engines[0];
     assert_eq!(engine.counters().pending_creates, PENDING_CREATES);
     assert_eq!(engine.counters().creates_shed, 501);
+    assert_eq!(
+        (engine.counters().relay_ntor, engine.counters().relay_ntor_shed),
+        (0, 0),
+        "these are clients"
+    );
     net.settle();
     assert!(net.circuit(client, id).closed.is_none() && net.circuit(client, id).origin.hops() == 1);
     net.assert_nothing_left();
@@ -152,6 +157,7 @@ fn a_peer_that_makes_work_and_reads_nothing_loses_its_link() {
     let (mut net, flooder) = small(6, 2);
     let client = net.client(0);
     let id = net.build(client, &[0, 1], &[]);
+    assert_eq!([0, 1].map(|relay| net.count(relay, |c| c.relay_ntor as usize)), [0, 1]);
     net.peers[flooder].deaf = true;
     let mut cells = Vec::new();
     for n in 0..REFUSALS_PER_LINK as u32 + 200 {
