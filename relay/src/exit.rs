@@ -190,7 +190,7 @@ impl<S: StreamSide> Exit<S> {
             (Plan::Connect(targets), _) => (targets, TTL_LITERAL),
         };
         let (connection, target) =
-            connect_first(&targets, &settings.outbound, &self.0.connect_metrics).await?;
+            connect_first(&targets, &settings.outbound, &self.0.side, &self.0.connect_metrics).await?;
         Ok((connection, target, ttl))
     }
 

@@ -27,6 +27,7 @@ pub fn publish(exporter: &Exporter, shard: ShardIndex, engine: &Counters, io: &I
     }
     table::CONNECTIONS_ACCEPTED.counter(&only_shard).absolute(io.accepted);
     table::CONNECTIONS_NOT_ACCEPTED.counter(&only_shard).absolute(io.accept_errors);
+    table::PORTS_EXHAUSTED.counter(&only_shard).absolute(io.ports_exhausted);
     table::CONNECTIONS_DIALED.counter(&only_shard).absolute(engine.dials);
     table::CONNECTIONS_GIVEN_UP.counter(&only_shard).absolute(engine.dials_shed);
     let failed = IoCounters::FAILURES.into_iter().zip(io.tls_failed);
@@ -37,11 +38,12 @@ pub fn publish(exporter: &Exporter, shard: ShardIndex, engine: &Counters, io: &I
     table::LINK_WRITTEN_BYTES.counter(&only_shard).absolute(engine.link_bytes_out);
 
     let rates = [
-        (table::RATE_LIMIT_READ_REACHED, table::RATE_LIMIT_READ_SECONDS),
-        (table::RATE_LIMIT_WRITE_REACHED, table::RATE_LIMIT_WRITE_SECONDS),
+        ("read", table::RATE_LIMIT_READ_REACHED, table::RATE_LIMIT_READ_SECONDS),
+        ("write", table::RATE_LIMIT_WRITE_REACHED, table::RATE_LIMIT_WRITE_SECONDS),
     ];
-    for ((times, seconds), reached) in rates.into_iter().zip(io.rate_reached) {
+    for ((direction, times, seconds), reached) in rates.into_iter().zip(io.rate_reached) {
         times.counter(&only_shard).absolute(reached.times);
+        table::BANDWIDTH_RATE_REACHED.counter(&with("direction", direction)).absolute(reached.all_used_up);
         exporter.set_total(&seconds, &only_shard, reached.time.as_secs_f64());
     }
 

@@ -74,8 +74,8 @@ families! {
         "" = PROCESS_MAX_FDS[];
     }
     "tor_relay_load_global_rate_limit_reached_total" "counter" "Times the configured bandwidth was used up" {
-        "side=\"read\"" = RATE_LIMIT_READ_REACHED[];
-        "side=\"write\"" = RATE_LIMIT_WRITE_REACHED[];
+        "side=\"read\"" = BANDWIDTH_RATE_REACHED["direction" "read"];
+        "side=\"write\"" = BANDWIDTH_RATE_REACHED["direction" "write"];
     }
     "tor_relay_load_tcp_exhaustion_total" "counter" "Times no local TCP port was left" {
         "" = PORTS_EXHAUSTED[];

@@ -151,7 +151,7 @@ table! {
     EXIT_WRITTEN_BYTES "onionring_exit_written_bytes_total" counter ["shard"]
         "Bytes written to destinations.";
     PORTS_EXHAUSTED "onionring_ports_exhausted_total" counter ["shard"]
-        "Times no local port was left for a connection.";
+        "Times no local port was left for a connection, of an exit stream or a link.";
 
     // Names.
     DNS_LOOKUPS "onionring_dns_lookups_total" counter ["shard", "outcome"]
@@ -199,6 +199,8 @@ table! {
         "Times the configured bandwidth for writing was used up and somebody had to wait.";
     RATE_LIMIT_WRITE_SECONDS "onionring_rate_limit_write_seconds_total" counter ["shard"]
         "Time in which somebody waited for bandwidth to write.";
+    BANDWIDTH_RATE_REACHED "onionring_bandwidth_rate_reached_total" counter ["shard", "direction"]
+        "Times somebody found BandwidthRate used up, while waiting too; RelayBandwidthRate does not count.";
     MEMORY_BYTES "onionring_memory_bytes" gauge ["shard", "owner"]
         "Memory held, by what it is for: cells that wait (circuits), bytes of streams that wait (streams), and what is kept \
          for more cells (spare).";

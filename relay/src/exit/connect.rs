@@ -10,14 +10,14 @@ use onionring_node::log::RateLimit;
 use onionring_node::metrics::table;
 use onionring_proto::relay_msg::EndReason;
 
-use super::decide::{end_of_socket, is_out_of_ports};
-use crate::io::net::{self, OutboundAddresses};
+use super::decide::end_of_socket;
+use super::stream::StreamSide;
+use crate::io::net::{self, Exhausted, OutboundAddresses};
 use crate::limits;
 
 /// What a shard counts about its connections to destinations.
 pub struct ConnectMetrics {
     seconds: Histogram,
-    out_of_ports: Counter,
     /// By family (IPv4, IPv6) and [`outcome_index`].
     attempts: [[Counter; OUTCOMES.len()]; 2],
 }
@@ -49,7 +49,6 @@ impl ConnectMetrics {
         };
         ConnectMetrics {
             seconds: table::EXIT_CONNECT_SECONDS.histogram(&[("shard", &shard)]),
-            out_of_ports: table::PORTS_EXHAUSTED.counter(&[("shard", &shard)]),
             attempts: [attempts("ipv4"), attempts("ipv6")],
         }
     }
@@ -64,6 +63,7 @@ impl ConnectMetrics {
 pub async fn connect_first(
     targets: &[SocketAddr],
     from: &OutboundAddresses,
+    side: &impl StreamSide,
     metrics: &ConnectMetrics,
 ) -> Result<(TcpStream, SocketAddr), EndReason> {
     let deadline = Instant::now() + limits::EXIT_CONNECT_TIME;
@@ -75,15 +75,9 @@ pub async fn connect_first(
         }
         let started = Instant::now();
         let result = connect(target, from, remaining.min(limits::EXIT_CONNECT_TIME_PER_ADDRESS)).await;
-        if result.as_ref().is_err_and(is_out_of_ports) {
-            static OUT_OF_PORTS: RateLimit = RateLimit::every(Duration::from_secs(600));
-            metrics.out_of_ports.increment(1);
-            if let Some(suppressed) = OUT_OF_PORTS.check() {
-                tracing::warn!(
-                    target: "net",
-                    "No local port is left for a connection, so streams fail. Widen net.ipv4.ip_local_port_range.{suppressed}"
-                );
-            }
+        if let Err(error) = &result {
+            side.no_connection(error);
+            warn_of_ports(error);
         }
         match result.map_err(|error| end_of_socket(&error)) {
             Ok(stream) => {
@@ -98,6 +92,18 @@ pub async fn connect_first(
         }
     }
     Err(first_failure.unwrap_or(EndReason::Timeout))
+}
+
+fn warn_of_ports(error: &io::Error) {
+    static OUT_OF_PORTS: RateLimit = RateLimit::every(Duration::from_secs(600));
+    if Exhausted::of(error.raw_os_error()) == Some(Exhausted::Ports)
+        && let Some(suppressed) = OUT_OF_PORTS.check()
+    {
+        tracing::warn!(
+            target: "net",
+            "No local port is left for a connection, so streams fail. Widen net.ipv4.ip_local_port_range.{suppressed}"
+        );
+    }
 }
 
 async fn connect(target: SocketAddr, from: &OutboundAddresses, time: Duration) -> io::Result<TcpStream> {
@@ -121,11 +127,12 @@ mod tests {
         let open = listener.local_addr().unwrap();
         let closed = TcpListener::bind("127.0.0.2:0").unwrap().local_addr().unwrap();
         let (from, metrics) = (OutboundAddresses::default(), ConnectMetrics::new(0));
+        let side = crate::exit::tests::Client::default();
         run(async {
-            let (stream, target) = connect_first(&[closed, open], &from, &metrics).await.unwrap();
+            let (stream, target) = connect_first(&[closed, open], &from, &side, &metrics).await.unwrap();
             assert_eq!((target, stream.peer_addr().unwrap()), (open, open));
             assert_eq!(
-                connect_first(&[closed], &from, &metrics).await.err(),
+                connect_first(&[closed], &from, &side, &metrics).await.err(),
                 Some(EndReason::ConnectRefused)
             );
         });

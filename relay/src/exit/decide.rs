@@ -166,12 +166,6 @@ pub fn end_of_socket(error: &std::io::Error) -> EndReason {
     }
 }
 
-/// Whether an error of a socket means that no local port is left.
-pub fn is_out_of_ports(error: &std::io::Error) -> bool {
-    use rustix::io::Errno;
-    matches!(Errno::from_io_error(error), Some(Errno::ADDRINUSE | Errno::ADDRNOTAVAIL))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -316,7 +310,6 @@ mod tests {
         assert_eq!(of(Errno::CONNRESET), EndReason::ConnReset);
         assert_eq!(of(Errno::MFILE), EndReason::ResourceLimit);
         assert_eq!(of(Errno::ADDRNOTAVAIL), EndReason::ResourceLimit);
-        assert!(is_out_of_ports(&Errno::ADDRNOTAVAIL.into()) && !is_out_of_ports(&Errno::MFILE.into()));
         assert_eq!(of(Errno::INVAL), EndReason::Misc);
         assert_eq!(end_of_socket(&std::io::Error::other("x")), EndReason::Misc);
     }

@@ -48,6 +48,8 @@ pub trait StreamSide: Clone + 'static {
     fn poll_bandwidth(&self, direction: Direction, peer: IpAddr, cx: &Context<'_>) -> Poll<Option<usize>>;
     /// Bytes have been moved with a destination.
     fn charge_bandwidth(&self, direction: Direction, peer: IpAddr, bytes: u64);
+    /// A connection to a destination has failed.
+    fn no_connection(&self, error: &io::Error);
     /// A connection to a destination, as a socket of this shard.
     fn socket(&self, connection: TcpStream) -> Socket;
     /// Starts a task on this shard.
@@ -92,6 +94,10 @@ impl StreamSide for Rc<Shard> {
 
     fn poll_bandwidth(&self, direction: Direction, peer: IpAddr, cx: &Context<'_>) -> Poll<Option<usize>> {
         Shard::poll_bandwidth(self, direction, Traffic::Exit, peer, cx)
+    }
+
+    fn no_connection(&self, error: &io::Error) {
+        self.count(|counters| counters.no_connection(error.raw_os_error()));
     }
 
     fn charge_bandwidth(&self, direction: Direction, peer: IpAddr, bytes: u64) {

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 /// The engine's side of streams, as a client with an endless or a closed window would make it.
 #[derive(Clone, Default)]
-struct Client(Rc<RefCell<ClientState>>);
+pub(super) struct Client(Rc<RefCell<ClientState>>);
 
 #[derive(Default)]
 struct ClientState {
@@ -68,6 +68,8 @@ impl StreamSide for Client {
     }
 
     fn charge_bandwidth(&self, _: Direction, _: IpAddr, _: u64) {}
+
+    fn no_connection(&self, _: &std::io::Error) {}
 
     fn socket(&self, connection: TcpStream) -> Socket {
         Socket::plain(connection)

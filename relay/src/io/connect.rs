@@ -77,7 +77,10 @@ pub(super) async fn accept(shard: Rc<Shard>, listener: TcpListener) {
                 shard.handshakes.start(task, &shard);
             }
             Err(error) => {
-                shard.count(|counters| counters.accept_errors += 1);
+                shard.count(|counters| {
+                    counters.accept_errors += 1;
+                    counters.no_connection(error.raw_os_error());
+                });
                 if warned.is_none_or(|at| at.elapsed() > limits::WARN_INTERVAL) {
                     warned = Some(Instant::now());
                     warn!(
@@ -135,7 +138,13 @@ pub(super) async fn dial(shard: Rc<Shard>, dial: DialId, addresses: Vec<SocketAd
 }
 
 async fn initiate(shard: &Rc<Shard>, address: SocketAddr) -> Result<Connection, LinkFailure> {
-    let connect = async { Ok(net::connect(address, &shard.outbound).await?) };
+    let connect = async {
+        let result = net::connect(address, &shard.outbound).await;
+        if let Err(error) = &result {
+            shard.count(|counters| counters.no_connection(error.raw_os_error()));
+        }
+        Ok(result?)
+    };
     let socket = within(limits::CONNECT_TIMEOUT, connect).await?;
     let socket = shard.socket(socket);
     let begun = Instant::now();

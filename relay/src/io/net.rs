@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use futures_lite::AsyncWrite as _;
 use glommio::net::{TcpListener, TcpStream, UdpSocket};
 use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
+use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;
 
@@ -117,6 +118,26 @@ fn adopt<T: FromRawFd>(fd: OwnedFd) -> T {
     unsafe { T::from_raw_fd(fd.into_raw_fd()) }
 }
 
+/// What this machine has run out of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exhausted {
+    /// File descriptors, or the memory for sockets.
+    Files,
+    /// Local ports for outbound connections.
+    Ports,
+}
+
+impl Exhausted {
+    /// What the error of a socket, by its number, says that there is none of.
+    pub fn of(errno: Option<i32>) -> Option<Exhausted> {
+        match Errno::from_raw_os_error(errno?) {
+            Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM => Some(Exhausted::Files),
+            Errno::ADDRINUSE | Errno::ADDRNOTAVAIL => Some(Exhausted::Ports),
+            _ => None,
+        }
+    }
+}
+
 /// The source addresses of outbound connections; `None` leaves the choice to the kernel.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OutboundAddresses {
@@ -158,7 +179,7 @@ pub async fn connect(peer: SocketAddr, from: &OutboundAddresses) -> io::Result<T
         socket.bind(&source.into())?;
     }
     match socket.connect(&peer.into()) {
-        Err(error) if error.raw_os_error() != Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => {
+        Err(error) if error.raw_os_error() != Some(Errno::INPROGRESS.raw_os_error()) => {
             return Err(error);
         }
         _ => {}
@@ -237,6 +258,18 @@ mod tests {
             let error = connect(address, &OutboundAddresses::default()).await.unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
         });
+    }
+
+    #[test]
+    fn errors_say_what_is_exhausted() {
+        let of = |errno: Errno| Exhausted::of(io::Error::from(errno).raw_os_error());
+        for errno in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM] {
+            assert_eq!(of(errno), Some(Exhausted::Files));
+        }
+        assert_eq!(of(Errno::ADDRINUSE), Some(Exhausted::Ports));
+        assert_eq!(of(Errno::ADDRNOTAVAIL), Some(Exhausted::Ports));
+        assert_eq!(of(Errno::CONNREFUSED), None);
+        assert_eq!(Exhausted::of(io::Error::other("x").raw_os_error()), None);
     }
 
     /// A full backlog leaves the connection half open: the connect waits, and can be given up.

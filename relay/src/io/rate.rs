@@ -41,6 +41,8 @@ pub struct Reached {
     pub times: u64,
     /// How long somebody waited, in all.
     pub time: Duration,
+    /// How often somebody found nothing left of `BandwidthRate`, while waiting too; `RelayBandwidthRate` does not count.
+    pub all_used_up: u64,
 }
 
 /// What the pump has to do for those who wait.
@@ -153,8 +155,8 @@ impl Throttle {
     pub(super) fn reached(&self, now: Mono) -> [Reached; 2] {
         self.sides.each_ref().map(|side| {
             let side = side.borrow();
-            let Reached { times, time } = side.reached;
-            Reached { times, time: time + side.since.map_or(Duration::ZERO, |since| now.since(since)) }
+            let waited = side.since.map_or(Duration::ZERO, |since| now.since(since));
+            Reached { time: side.reached.time + waited, ..side.reached }
         })
     }
 }
@@ -162,6 +164,7 @@ impl Throttle {
 impl Side {
     fn available(&mut self, direction: Direction, traffic: Traffic, rates: &Rates, now: Mono) -> usize {
         let mut bytes = self.all.available(&rates.all[direction as usize], now);
+        self.reached.all_used_up += u64::from(bytes == 0);
         if let (Traffic::Link, Some(relayed)) = (traffic, &rates.relayed) {
             bytes = bytes.min(self.relayed.available(&relayed[direction as usize], now));
         }

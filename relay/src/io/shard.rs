@@ -26,7 +26,7 @@ use super::connect::{self, Handshakes};
 use super::control::{Control, Mailbox};
 use super::link::{LinkFailure, LinkSlot, Scratch};
 use super::mesh::Port;
-use super::net::{self, OutboundAddresses};
+use super::net::{self, Exhausted, OutboundAddresses};
 use super::pace::{Pace, Rest};
 use super::rate::{Next, Reached, Throttle, Traffic};
 use super::ready::{Ready, Sources};
@@ -79,6 +79,10 @@ pub struct IoCounters {
     pub accepted: u64,
     /// Failures to accept one.
     pub accept_errors: u64,
+    /// Connections, of any kind, for which there was no file descriptor or no memory.
+    pub files_exhausted: u64,
+    /// Connections to elsewhere for which there was no local port.
+    pub ports_exhausted: u64,
     /// TLS handshakes of both directions that succeeded.
     pub tls_done: u64,
     /// TLS handshakes of both directions that failed, by reason ([`FAILURES`](Self::FAILURES)).
@@ -108,6 +112,15 @@ pub struct IoCounters {
 impl IoCounters {
     /// Why TLS handshakes fail: the peer closed the connection, it took too long, it broke TLS, or the connection broke.
     pub const FAILURES: [&str; 4] = ["closed", "timeout", "tls", "connection"];
+
+    /// Counts what was missing for a connection, by the number of its error.
+    pub fn no_connection(&mut self, errno: Option<i32>) {
+        match Exhausted::of(errno) {
+            Some(Exhausted::Files) => self.files_exhausted += 1,
+            Some(Exhausted::Ports) => self.ports_exhausted += 1,
+            None => {}
+        }
+    }
 
     /// Counts the outcome of a TLS handshake that began at this time.
     pub(super) fn tls_handshake<T>(&mut self, begun: Instant, result: &Result<T, LinkFailure>) {
@@ -265,7 +278,7 @@ impl Shard {
     }
 
     /// Counts something that happened to connections.
-    pub(super) fn count(&self, count: impl FnOnce(&mut IoCounters)) {
+    pub fn count(&self, count: impl FnOnce(&mut IoCounters)) {
         count(&mut self.counters.borrow_mut());
     }
 

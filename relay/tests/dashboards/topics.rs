@@ -66,6 +66,7 @@ const RELAY: Dashboard = Dashboard {
                 panel!("Times the bandwidth was used up", "ops", [
                     "sum (rate(onionring_rate_limit_read_reached_total))" => "reading",
                     "sum (rate(onionring_rate_limit_write_reached_total))" => "writing",
+                    "sum by (direction) (rate(onionring_bandwidth_rate_reached_total))" => "BandwidthRate, {{direction}}",
                 ]),
             ],
         ),

@@ -45,7 +45,10 @@ fn those_who_wait_are_woken_in_turn_and_only_as_many_as_there_are_bytes_for() {
         assert_eq!(poll(n, start), Poll::Pending);
     }
     // One task that is gone waits before them.
+    let used_up = || throttle.reached(start)[0].all_used_up;
+    let before = used_up();
     let Next::At(due) = throttle.turn(start) else { panic!("nobody waits") };
+    assert!(before > 0 && used_up() > before, "also while somebody waits already");
     assert!(due > start && due.since(start) <= 2 * limits::RATE_ROUND, "{:?}", due.since(start));
     let woken = || tasks.iter().map(|(woken, _)| woken.0.load(Ordering::Relaxed)).collect::<Vec<_>>();
     assert_eq!(throttle.turn(due), Next::Again);
@@ -75,6 +78,8 @@ fn links_have_a_limit_that_exits_do_not_have() {
     assert!(throttle.poll(Direction::Read, Traffic::Exit, now, &cx).is_ready());
     assert!(throttle.poll(Direction::Write, Traffic::Link, now, &cx).is_ready());
     assert!(throttle.poll(Direction::Read, Traffic::Link, now, &cx).is_pending());
+    let [read, _] = throttle.reached(now);
+    assert_eq!((read.times, read.all_used_up), (1, 0), "it is not the limit of all traffic");
 }
 
 #[test]
