@@ -87,6 +87,8 @@ pub struct Config {
     pub front_page: Option<PathBuf>,
     /// Whether to publish the descriptor.
     pub publish: bool,
+    /// What is published of how things go.
+    pub statistics: StatisticsConfig,
     /// Publish without testing the IPv4 ORPort.
     pub assume_reachable: bool,
     /// Publish without testing the IPv6 ORPort.
@@ -170,6 +172,15 @@ impl ExitConfig {
         // The lines were parsed once when the configuration was checked.
         options.build().map_or_else(|_| ExitPolicy::middleman(), |(policy, _)| policy)
     }
+}
+
+/// What is published of how things go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StatisticsConfig {
+    /// `ExtraInfoStatistics`: anything in the extra-info.
+    pub extra_info: bool,
+    /// `OverloadStatistics`: when the relay was overloaded.
+    pub overload: bool,
 }
 
 /// How names are looked up for exit streams.

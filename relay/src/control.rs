@@ -11,6 +11,7 @@ pub mod bandwidth;
 pub mod describe;
 pub mod identity;
 pub mod network;
+pub mod overload;
 pub mod own_circuit;
 pub mod reach;
 mod report;
@@ -53,6 +54,7 @@ use bandwidth::History;
 use describe::{Publicity, Standing};
 use identity::Identity;
 use network::CircuitOptions;
+use overload::Overload;
 use own_circuit::Dialer;
 use settings::Bound;
 
@@ -83,7 +85,9 @@ pub struct Control {
     /// How circuits of our own are begun.
     pub dialer: Dialer,
     /// What was read and written in the last days.
-    pub bandwidth: RefCell<History>,
+    pub bandwidth: Rc<RefCell<History>>,
+    /// When the relay was overloaded last.
+    pub overload: Rc<RefCell<Overload>>,
     /// Bandwidth limits, with what is left of them.
     pub rates: RefCell<Arc<Rates>>,
     /// Clients that are counted against floods.

@@ -262,7 +262,8 @@ pub fn run(start: Start, hidden: Hidden) -> Result<(), RunError> {
     let observed = bandwidth.observed();
     let control = Control {
         shards,
-        bandwidth: RefCell::new(bandwidth),
+        bandwidth: Rc::new(RefCell::new(bandwidth)),
+        overload: Rc::default(),
         identity: Rc::new(RefCell::new(identity)),
         publicity: Rc::new(RefCell::new(publicity)),
         standing: Rc::new(RefCell::new(Standing { tap_key: true, observed, ..Standing::default() })),
@@ -330,6 +331,8 @@ async fn serve(
         publicity: control.publicity.clone(),
         identity: control.identity.clone(),
         standing: control.standing.clone(),
+        bandwidth: control.bandwidth.clone(),
+        overload: control.overload.clone(),
         started: control.started,
         rng: control.fork_rng(),
     };

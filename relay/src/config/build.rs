@@ -14,7 +14,8 @@ use onionring_proto::torrc::port::{self, ServerPort};
 use onionring_proto::torrc::{Item, Note, Problem, Settings, family, log, value};
 
 use super::{
-    Config, Directories, DnsConfig, Environment, ExitConfig, Findings, LogConfig, MetricsConfig, expand_home,
+    Config, Directories, DnsConfig, Environment, ExitConfig, Findings, LogConfig, MetricsConfig,
+    StatisticsConfig, expand_home,
 };
 use crate::io::net::OutboundAddresses;
 
@@ -78,6 +79,10 @@ impl Config {
             dir_cache: settings.flag("DirCache"),
             front_page: build.path("DirPortFrontPage"),
             publish: build.publish(),
+            statistics: StatisticsConfig {
+                extra_info: settings.flag("ExtraInfoStatistics"),
+                overload: settings.flag("OverloadStatistics"),
+            },
             assume_reachable,
             assume_reachable_ipv6: assume_ipv6.unwrap_or(assume_reachable),
             extend_to_private: settings.flag("ExtendAllowPrivateAddresses"),

@@ -19,11 +19,12 @@ const RELOADABLE: &[&str] = &[
     "DoSConnectionConnectRate", "DoSConnectionDefenseType", "DoSConnectionEnabled", "DoSConnectionMaxConcurrentCount",
     "DoSStreamCreationBurst", "DoSStreamCreationDefenseType", "DoSStreamCreationEnabled", "DoSStreamCreationRate",
     "EnforceDistinctSubnets", "ExitPolicy", "ExitPolicyRejectPrivate", "ExitRelay", "ExtendAllowPrivateAddresses",
-    "HeartbeatPeriod", "IPv6Exit", "Log", "LogMessageDomains", "LogTimeGranularity", "MaxAdvertisedBandwidth",
-    "MaxMemInQueues", "MetricsPortPolicy", "MyFamily", "Nickname", "PerConnBWBurst", "PerConnBWRate",
-    "PublishServerDescriptor", "ReducedExitPolicy", "RefuseUnknownExits", "RelayBandwidthBurst", "RelayBandwidthRate",
-    "SafeLogging", "ServerDNSAllowBrokenConfig", "ServerDNSAllowNonRFC953Hostnames", "ServerDNSRandomizeCase",
-    "ServerDNSResolvConfFile", "ServerDNSSearchDomains", "ShutdownWaitLength", "SyslogIdentityTag", "TruncateLogFile",
+    "ExtraInfoStatistics", "HeartbeatPeriod", "IPv6Exit", "Log", "LogMessageDomains", "LogTimeGranularity",
+    "MaxAdvertisedBandwidth", "MaxMemInQueues", "MetricsPortPolicy", "MyFamily", "Nickname", "OverloadStatistics",
+    "PerConnBWBurst", "PerConnBWRate", "PublishServerDescriptor", "ReducedExitPolicy", "RefuseUnknownExits",
+    "RelayBandwidthBurst", "RelayBandwidthRate", "SafeLogging", "ServerDNSAllowBrokenConfig",
+    "ServerDNSAllowNonRFC953Hostnames", "ServerDNSRandomizeCase", "ServerDNSResolvConfFile", "ServerDNSSearchDomains",
+    "ShutdownWaitLength", "SyslogIdentityTag", "TruncateLogFile",
 ];
 
 impl Loaded {

@@ -2,7 +2,8 @@
 //!
 //! What counts is the best rate over ten seconds, of what was read or written, whichever is less, in the last five days
 //! and today (dir-spec 2.1.1, "bandwidth"). The days are kept in C tor's `state` file, on its `BWHistory` lines, so that
-//! neither a restart nor a change of program makes the relay look new; all other lines of that file stay as they are.
+//! neither a restart nor a change of program makes the relay look new; all other lines of that file stay as they are. The
+//! bytes of past days go into the extra-info too.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -144,8 +145,6 @@ impl History {
             state += "\n";
         }
         for (direction, series) in DIRECTIONS.iter().zip(&self.series) {
-            // Rounded down to 1 KiB as C tor does: no need to know better.
-            let rounded = |n: u64| n & !0x3ff;
             state += &format!(
                 "BWHistory{direction}Ends {}\nBWHistory{direction}Interval {}\nBWHistory{direction}Values {}\n\
                  BWHistory{direction}Maxima {}\n",
@@ -180,10 +179,30 @@ impl History {
         }
     }
 
+    /// The lines of the extra-info: what was moved in each of the past periods, written first, as C tor has it. C tor
+    /// also cuts them off at `RelayBandwidthRate`, to hide what a client in it moves; here only links count.
+    pub fn lines(&self) -> Vec<String> {
+        let written = DIRECTIONS.iter().zip(&self.series).rev().filter(|(_, series)| !series.past.is_empty());
+        written
+            .map(|(direction, series)| {
+                let ended = format_time(series.ends - PERIOD);
+                let bytes: Vec<_> =
+                    series.past.iter().map(|period| rounded(period.bytes).to_string()).collect();
+                let name = direction.to_ascii_lowercase();
+                format!("{name}-history {ended} ({} s) {}", PERIOD.as_secs(), bytes.join(","))
+            })
+            .collect()
+    }
+
     /// The best rate in bytes a second that both directions have seen.
     pub fn observed(&self) -> u64 {
         self.series.iter().map(Series::best).min().unwrap_or(0)
     }
+}
+
+/// Rounded down to 1 KiB as C tor does: no need to know better.
+fn rounded(bytes: u64) -> u64 {
+    bytes & !0x3ff
 }
 
 fn path(data_directory: &Path) -> PathBuf {

@@ -12,10 +12,14 @@ use onionring_proto::netdoc::protover::Protocols;
 use onionring_proto::netdoc::routerdesc::{Bandwidth, BuildError, DocumentKeys, NewDescriptor, OnionKeys};
 use onionring_proto::netdoc::text::{Fingerprint, Nickname};
 use onionring_proto::policy::ExitPolicy;
+use onionring_proto::rate::Rate;
 use onionring_proto::time::Unix;
 use rand_chacha::ChaCha20Rng;
 
+use super::bandwidth::History;
 use super::identity::{Identity, OnionKeyLife};
+use super::overload::Overload;
+use crate::config::StatisticsConfig;
 use crate::dir::publish::{Describe, SignedDocs};
 
 /// The subprotocols that work here, and no others (tor-spec 9).
@@ -51,6 +55,10 @@ pub struct Publicity {
     pub dir_cache: bool,
     /// Whether to publish anything.
     pub publish: bool,
+    /// What is published of how things go.
+    pub statistics: StatisticsConfig,
+    /// `BandwidthRate` and `BandwidthBurst`, which overloads of the bandwidth are told with.
+    pub limit: Rate,
 }
 
 impl Publicity {
@@ -100,6 +108,10 @@ pub struct Describer {
     pub identity: Rc<RefCell<Identity>>,
     /// What changes.
     pub standing: Rc<RefCell<Standing>>,
+    /// What was read and written in the last days.
+    pub bandwidth: Rc<RefCell<History>>,
+    /// When the relay was overloaded last.
+    pub overload: Rc<RefCell<Overload>>,
     /// When the relay started.
     pub started: Unix,
     /// Randomness for signatures.
@@ -140,7 +152,7 @@ impl Describe for Describer {
             contact: publicity.contact.clone(),
             policy: publicity.policy.clone(),
             tunnelled_dir_server: publicity.dir_cache,
-            overloaded_since: None,
+            overloaded_since: self.overload.borrow().general(now).filter(|_| publicity.statistics.overload),
         };
         let keys = &identity.keys;
         Some(Contents {
@@ -164,7 +176,7 @@ impl Describe for Describer {
         let extra_info = NewExtraInfo {
             nickname: contents.descriptor.nickname,
             published: contents.descriptor.published,
-            statistics: Vec::new(),
+            statistics: self.statistics(contents.descriptor.published),
         };
         let extra_info = extra_info.sign(&document_keys, &mut self.rng)?;
         let life = standing.onion_life;
@@ -177,6 +189,22 @@ impl Describe for Describer {
         descriptor.extra_info = Some(extra_info.parsed.digests);
         let descriptor = descriptor.sign(&document_keys, &onion, &mut self.rng)?;
         Ok(SignedDocs { descriptor, extra_info })
+    }
+}
+
+impl Describer {
+    /// The statistics of the extra-info, in C tor's order.
+    fn statistics(&self, now: Unix) -> Vec<String> {
+        let publicity = self.publicity.borrow();
+        let StatisticsConfig { extra_info, overload } = publicity.statistics;
+        if !extra_info {
+            return Vec::new();
+        }
+        let mut lines = self.bandwidth.borrow().lines();
+        if overload {
+            lines.extend(self.overload.borrow().lines(now, publicity.limit));
+        }
+        lines
     }
 }
 

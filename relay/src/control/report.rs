@@ -15,6 +15,7 @@ use onionring_proto::netdoc::text::Fingerprint;
 use tracing::{info, warn};
 
 use super::Control;
+use super::overload::{self, NtorLimits};
 use crate::dir::fetch::FetchState;
 use crate::dir::publish::PublishState;
 use crate::io::control::Control as ShardMessage;
@@ -45,11 +46,13 @@ impl Control {
             sleep(REPORT_INTERVAL).await;
             let (mut heard, mut circuits, mut from_ipv6) = (0, 0, 0);
             let mut totals = Totals { at: begun.elapsed(), ..Totals::default() };
+            let mut overload = overload::Totals::default();
             let mut shards_cpu = Duration::ZERO;
             while let Ok((shard, counters)) = answers.try_recv() {
                 let (counters, io) = &*counters;
                 telemetry::publish(&self.exporter, shard, counters, io);
                 totals.add(shard, counters, io);
+                overload.add(counters, io);
                 shards_cpu += io.cpu;
                 circuits += counters.circuits;
                 from_ipv6 += counters.links_from_relays_ipv6;
@@ -64,6 +67,7 @@ impl Control {
                 let mut history = self.bandwidth.borrow_mut();
                 history.observe(Self::now(), totals.at, [totals.read_bytes, totals.written_bytes]);
                 self.standing.borrow_mut().observed = history.observed();
+                self.overload.borrow_mut().observe(Self::now(), overload, NtorLimits::new(&self.params()));
                 self.show_load(totals);
                 self.show_cpu(shards_cpu);
             }

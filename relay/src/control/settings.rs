@@ -53,6 +53,8 @@ pub fn publicity(config: &Config, bound: &Bound, address: Option<Ipv4Addr>) -> P
         policy: config.exit.policy(&own),
         dir_cache: config.dir_cache,
         publish: config.publish,
+        statistics: config.statistics,
+        limit: config.bandwidth.all,
     }
 }
 

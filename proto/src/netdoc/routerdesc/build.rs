@@ -69,7 +69,7 @@ pub struct NewDescriptor {
     pub policy: ExitPolicy,
     /// Whether we serve our directory over BEGIN_DIR.
     pub tunnelled_dir_server: bool,
-    /// Since when we are overloaded, if we are; written in whole hours (proposal 328).
+    /// When we were overloaded last, if that is to be told; written in whole hours (proposal 328).
     pub overloaded_since: Option<Unix>,
 }
 

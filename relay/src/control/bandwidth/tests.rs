@@ -98,6 +98,23 @@ fn the_state_file_of_c_tor_keeps_it_and_loses_nothing_else() {
 }
 
 #[test]
+fn the_bytes_of_past_days_are_published() {
+    let mut history = History::new(NOW);
+    assert_eq!(history.lines(), [""; 0], "no day is over");
+    history.observe(NOW, secs(0), [0; 2]);
+    let totals = carry(&mut history, 0, 2, [0; 2], [1500, 600]);
+    history.observe(NOW + secs(86_400), secs(86_400), totals);
+    history.observe(NOW + secs(2 * 86_400), secs(2 * 86_400), [10_000, 20_000]);
+    assert_eq!(
+        history.lines(),
+        [
+            "write-history 2026-09-23 14:13:20 (86400 s) 1024,0",
+            "read-history 2026-09-23 14:13:20 (86400 s) 2048,0",
+        ]
+    );
+}
+
+#[test]
 fn damaged_lines_count_for_nothing() {
     let directory = tempfile::tempdir().unwrap();
     for lines in [
