@@ -1,3 +1,4 @@
+use super::super::ConnectionLimits;
 use super::*;
 
 const LIMITS: DosLimits = DosLimits {
