@@ -3,7 +3,10 @@
 //! Connections of one address come to any shard, so what is known of addresses is in one table for all of them,
 //! [`Clients`].
 //!
-//! Relays of the consensus are exempt: by their address before they have said who they are, and by their identity after.
+//! Every connection that comes to an ORPort counts, whoever its peer proves to be, as in C tor since 0.4.8.4 (its bug
+//! 40821): a flood may come from the address of a relay, or from a relay. Circuits and full queues are held against
+//! whoever did not prove to be a relay of the consensus. There C tor exempts all who authenticate, and with them those who
+//! make up an identity for that.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -105,9 +108,7 @@ impl Engine {
     /// [`NewLink`](super::link::NewLink).
     pub fn admit(&mut self, now: Mono, address: IpAddr) -> Result<Admission, Refused> {
         let limits = self.snapshot.dos;
-        if (limits.connections.is_none() && limits.circuits.is_none())
-            || self.snapshot.relays.has_address(address)
-        {
+        if limits.connections.is_none() && limits.circuits.is_none() {
             return Ok(Admission::uncounted());
         }
         let spread = self.rng.next_u64();

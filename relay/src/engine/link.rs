@@ -71,8 +71,8 @@ pub(super) struct Link {
     queue: LinkQueue,
     address: IpAddr,
     dial: Option<DialId>,
-    /// Counts the link as one of a client's, unless it leads to a relay of the consensus.
-    admission: Admission,
+    /// Counts an accepted connection as one of its address, until the link goes.
+    _admission: Admission,
     /// Padding of an open link.
     padding: Option<PaddingTimer>,
     /// Circuits of all shards that run over it.
@@ -172,7 +172,7 @@ impl Engine {
             queue: LinkQueue::new(self.homes.clone(), self.snapshot.params.priority_half_life, now),
             address: new.peer.ip().to_canonical(),
             dial,
-            admission: new.admission,
+            _admission: new.admission,
             padding: None,
             circuits: 0,
             created_by_peer: 0,
@@ -272,9 +272,6 @@ impl Engine {
             address: link.address,
             opened_at: now,
         });
-        if self.snapshot.is_listed(&facts) {
-            link.admission = Admission::uncounted();
-        }
         let params = &self.snapshot.params;
         let canonical = params.idle_canonical_link;
         let range = if facts.canonical { canonical * 3 / 4..canonical * 5 / 4 } else { limits::IDLE_LINK };

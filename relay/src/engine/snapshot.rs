@@ -1,6 +1,6 @@
 //! What the control side decided and every shard obeys: immutable, and swapped whole.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -113,7 +113,6 @@ impl Default for CircuitParams {
 #[derive(Clone, Debug, Default)]
 pub struct KnownRelays {
     by_rsa_id: HashMap<[u8; 20], KnownRelay>,
-    addresses: HashSet<IpAddr>,
 }
 
 /// One relay.
@@ -131,11 +130,6 @@ impl KnownRelays {
         self.by_rsa_id.get(rsa_id)
     }
 
-    /// Whether a relay has this address.
-    pub fn has_address(&self, address: IpAddr) -> bool {
-        self.addresses.contains(&address.to_canonical())
-    }
-
     /// Whether no relay is known: there is no consensus yet.
     pub fn is_empty(&self) -> bool {
         self.by_rsa_id.is_empty()
@@ -144,8 +138,6 @@ impl KnownRelays {
 
 impl FromIterator<([u8; 20], KnownRelay)> for KnownRelays {
     fn from_iter<I: IntoIterator<Item = ([u8; 20], KnownRelay)>>(relays: I) -> Self {
-        let by_rsa_id: HashMap<_, KnownRelay> = relays.into_iter().collect();
-        let addresses = by_rsa_id.values().flat_map(|relay| &relay.addresses).map(SocketAddr::ip).collect();
-        KnownRelays { by_rsa_id, addresses }
+        KnownRelays { by_rsa_id: relays.into_iter().collect() }
     }
 }
