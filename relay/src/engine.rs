@@ -45,7 +45,7 @@ use rand_chacha::ChaCha20Rng;
 
 use circuit::Circuits;
 use counters::Counters;
-use create::PendingCreates;
+use create::{Pending, PendingCreates};
 use cross::{Batch, Cross, Message, Outgoing};
 use event::Event;
 use ids::{HomeRule, LinkId, ShardIndex};
@@ -220,8 +220,9 @@ impl Engine {
 
     fn handle_message(&mut self, now: Mono, message: Message) {
         match message {
-            Message::Create { leg, command, body, facts, refuse } => {
-                self.queue_create(now, leg, command, body, facts, refuse)
+            Message::Create { leg, command, body, facts, flood, link_full } => {
+                let pending = Pending { since: now, leg, command, body, facts };
+                self.queue_create(now, pending, flood, link_full)
             }
             Message::Destroyed(leg) => self.leg_destroyed(now, leg),
             Message::Overrun(leg) => self.leg_overrun(now, leg),

@@ -12,6 +12,10 @@ pub const DOS_CLIENTS_PER_STRIPE: usize = 4096;
 /// How often a part is looked through for clients that have no connections and are as good as new.
 pub const DOS_SWEEP: Duration = Duration::from_secs(30);
 
+/// How long a client without connections is remembered for what does not pass by itself: circuits that filled their queue,
+/// and that it has been marked.
+pub const DOS_MEMORY: Duration = Duration::from_secs(24 * 3600);
+
 /// Connections that the kernel holds for one shard's listener until they are accepted; it refuses more.
 pub const LISTEN_BACKLOG: i32 = 4096;
 

@@ -88,8 +88,9 @@ table! {
         "Bytes of cells written to links.";
 
     DOS_REFUSED "onionring_dos_refused_total" counter ["shard", "reason"]
-        "Refused to clients as a defence against floods, by reason: connections while there were too many of the address \
-         (concurrent_connections) or after it opened too many at once (connects), circuits, streams.";
+        "Refused to clients as a defence against floods, or too many where the defence only counts, by reason: connections \
+         while there were too many of the address (concurrent_connections) or after it opened too many at once (connects), \
+         circuits, streams.";
     DOS_MARKED "onionring_dos_marked_total" counter ["shard", "reason"]
         "Addresses of clients marked as sources of a flood, by reason: connects or circuits.";
 

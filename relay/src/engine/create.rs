@@ -27,12 +27,13 @@ pub(super) struct PendingCreates {
     next: u64,
 }
 
-struct Pending {
-    since: Mono,
-    leg: Leg,
-    command: Command,
-    body: Box<Body>,
-    facts: Arc<LinkFacts>,
+/// A request for a circuit.
+pub(super) struct Pending {
+    pub(super) since: Mono,
+    pub(super) leg: Leg,
+    pub(super) command: Command,
+    pub(super) body: Box<Body>,
+    pub(super) facts: Arc<LinkFacts>,
 }
 
 impl Pending {
@@ -109,21 +110,16 @@ impl PendingCreates {
 impl Engine {
     /// Takes a request for a circuit. If its id is in use it is ignored, as deployed relays do (tor-spec 5.1.1): a
     /// DESTROY for the new circuit would be taken for the old one's.
-    pub(super) fn queue_create(
-        &mut self,
-        now: Mono,
-        leg: Leg,
-        command: Command,
-        body: Box<Body>,
-        facts: Arc<LinkFacts>,
-        refuse: Option<&'static str>,
-    ) {
+    ///
+    /// `flood` says that the client asks for too many, `link_full` that the link has all the circuits it may have.
+    pub(super) fn queue_create(&mut self, now: Mono, pending: Pending, flood: bool, link_full: bool) {
+        let (leg, command) = (pending.leg, pending.command);
         // An id in use: a request that waits has it too.
         if self.circuits.find(leg).is_some() || self.creates.by_leg.contains_key(&leg) {
             self.counters.ignored("circuit_id_in_use");
             return;
         }
-        if !facts.circ_ids.peer_may_use(leg.circ) {
+        if !pending.facts.circ_ids.peer_may_use(leg.circ) {
             return self.refuse_create(now, leg, "circuit_id_of_wrong_half", DestroyReason::Protocol);
         }
         // The TAP handshake is not offered: nobody answers it any more.
@@ -134,10 +130,13 @@ impl Engine {
         if self.draining {
             return self.refuse_create(now, leg, "draining", DestroyReason::Hibernating);
         }
-        if let Some(label) = refuse {
-            return self.refuse_create(now, leg, label, DestroyReason::ResourceLimit);
+        // Of those that would be refused for another reason anyway, none is counted as a flood's.
+        if flood && self.refuses_flood() {
+            return self.refuse_create(now, leg, "flood", DestroyReason::ResourceLimit);
         }
-        let pending = Pending { since: now, leg, command, body, facts };
+        if link_full {
+            return self.refuse_create(now, leg, "circuits_of_link", DestroyReason::ResourceLimit);
+        }
         self.counters.relay_ntor += u64::from(pending.is_relay_ntor());
         if self.circuits.len() + self.creates.len() >= self.snapshot.params.circuits_per_shard {
             return self.refuse_create(now, leg, "circuits_of_shard", DestroyReason::ResourceLimit);

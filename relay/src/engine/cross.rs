@@ -36,8 +36,10 @@ pub enum Message {
         body: Box<Body>,
         /// The link it came on.
         facts: Arc<LinkFacts>,
-        /// Why the peer may not have it, as a label for metrics.
-        refuse: Option<&'static str>,
+        /// The client asks for too many.
+        flood: bool,
+        /// The link has all the circuits it may have.
+        link_full: bool,
     },
     /// Link to home: the peer destroyed the circuit.
     Destroyed(Leg),

@@ -3,6 +3,8 @@
 //! Connections of one address come to any shard, so what is known of addresses is in one table for all of them,
 //! [`Clients`].
 //!
+//! What is one too many is counted even if the defence is to do nothing about it (type 1), also as in C tor.
+//!
 //! Every connection that comes to an ORPort counts, whoever its peer proves to be, as in C tor since 0.4.8.4 (its bug
 //! 40821): a flood may come from the address of a relay, or from a relay. Circuits and full queues are held against
 //! whoever did not prove to be a relay of the consensus. There C tor exempts all who authenticate, and with them those who
@@ -112,35 +114,47 @@ impl Engine {
             return Ok(Admission::uncounted());
         }
         let spread = self.rng.next_u64();
-        let (result, marks) = self.snapshot.clients.connect(now, address, &limits, spread);
-        if marks {
-            *self.counters.dos_marked.entry("connects").or_default() += 1;
+        let verdict = self.snapshot.clients.connect(now, address, &limits, spread);
+        if verdict.marks {
+            self.count_marked("connects");
         }
-        if let Err(refused) = result {
-            *self.counters.dos_refused.entry(refused.label()).or_default() += 1;
+        if let Some(refused) = verdict.over {
+            self.count_refused(refused.label());
         }
-        result
+        verdict.result
     }
 
-    /// A peer asks for a circuit; whether it is refused because its client asks for too many.
+    /// A peer asks for a circuit; whether its client asks for too many.
     pub(super) fn is_create_flood(&mut self, now: Mono, facts: &LinkFacts) -> bool {
         let Some(limits) = self.snapshot.dos.circuits else { return false };
         if self.snapshot.is_listed(facts) {
             return false;
         }
         let spread = self.rng.next_u64();
-        let (refused, marks) = self.snapshot.clients.create(now, facts.address, &limits, spread);
-        if marks {
-            *self.counters.dos_marked.entry("circuits").or_default() += 1;
+        let (flood, first) = self.snapshot.clients.create(now, facts.address, &limits, spread);
+        if first {
+            self.count_marked("circuits");
         }
-        if refused {
-            *self.counters.dos_refused.entry("circuits").or_default() += 1;
-        }
-        refused
+        flood
     }
 
-    /// A circuit asks for a stream to the outside or a look-up; whether that is one too many, which is dealt with then:
-    /// by closing the circuit, or by `refuse`.
+    /// Counts a circuit of a client that asks for too many; whether it is refused.
+    pub(super) fn refuses_flood(&mut self) -> bool {
+        self.count_refused("circuits");
+        self.snapshot.dos.circuits.is_some_and(|limits| limits.refuse)
+    }
+
+    fn count_marked(&mut self, label: &'static str) {
+        *self.counters.dos_marked.entry(label).or_default() += 1;
+    }
+
+    /// Counts what is one too many, also if nothing is refused for it.
+    fn count_refused(&mut self, label: &'static str) {
+        *self.counters.dos_refused.entry(label).or_default() += 1;
+    }
+
+    /// A circuit asks for a stream to the outside or a look-up; whether that is one too many, and not only counted, but
+    /// dealt with: by closing the circuit, or by `refuse`.
     pub(super) fn is_stream_flood(
         &mut self,
         now: Mono,
@@ -154,6 +168,7 @@ impl Engine {
         if bucket.take_one(now) {
             return false;
         }
+        self.count_refused("streams");
         match limits.defence {
             StreamDefence::Count => return false,
             StreamDefence::Refuse => refuse(self),
@@ -161,7 +176,6 @@ impl Engine {
                 self.close_circuit(now, id, "too_many_streams", DestroyReason::ResourceLimit);
             }
         }
-        *self.counters.dos_refused.entry("streams").or_default() += 1;
         true
     }
 }

@@ -355,13 +355,10 @@ impl Engine {
         let home = self.homes.home(leg);
         match command {
             Command::CREATE2 | Command::CREATE_FAST | Command::CREATE => {
-                let refuse = if self.is_create_flood(now, facts) {
-                    Some("flood")
-                } else {
-                    self.link_is_full(leg.link).then_some("circuits_of_link")
-                };
-                let message =
-                    Message::Create { leg, command, body: Box::new(*body), facts: facts.clone(), refuse };
+                let flood = self.is_create_flood(now, facts);
+                let link_full = self.link_is_full(leg.link);
+                let body = Box::new(*body);
+                let message = Message::Create { leg, command, body, facts: facts.clone(), flood, link_full };
                 self.tell(now, home, message);
             }
             Command::DESTROY => {

@@ -3,9 +3,10 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use onionring_proto::cell::{Command, DestroyReason};
+use onionring_proto::cell::{CircId, Command, DestroyReason};
 use onionring_proto::rate::Rate;
 use onionring_proto::relay_msg::{EndReason, RelayCmd, Resolved, ResolvedValue, StreamId};
+use onionring_relay::engine::counters::Counters;
 use onionring_relay::engine::dos::{
     CircuitLimits, ConnectionLimits, DosLimits, Refused, StreamDefence, StreamLimits,
 };
@@ -129,6 +130,39 @@ fn a_client_that_creates_too_many_circuits_is_refused_before_the_public_key_work
 }
 
 #[test]
+fn a_defence_that_only_counts_refuses_nobody() {
+    let mut config = NetConfig::new(&[2, 1]);
+    config.dos.connections = Some(ConnectionLimits {
+        concurrent: 1,
+        connects: Rate { per_second: 1, burst: 5 },
+        refuse: false,
+        period: Duration::from_secs(3600),
+    });
+    config.dos.circuits = Some(CircuitLimits {
+        min_connections: 2,
+        creates: Rate { per_second: 1, burst: 5 },
+        refuse: false,
+        period: Duration::from_secs(60),
+    });
+    let mut net = Net::new(35, config);
+    let clients: Vec<_> = (0..8).map(|_| net.client(0)).collect();
+    // The third to the fifth are too many at a time, the others come too fast.
+    assert_eq!(refused(&mut net, 0, "concurrent_connections"), 3);
+    assert_eq!((marked(&mut net, "connects"), refused(&mut net, 0, "connects")), (1, 3));
+    assert_eq!(ByHand::create_many(&mut net, clients[0], 10).len(), 10);
+    assert_eq!((marked(&mut net, "circuits"), refused(&mut net, 0, "circuits")), (1, 6));
+    // What is ignored or refused for another reason is no circuit of a flood.
+    let create = create2(&mut net, 0);
+    net.peers[clients[0]].send(CircId(1), Command::CREATE2, &create);
+    net.settle();
+    let wrong =
+        |c: &Counters| c.creates_refused.get("circuit_id_of_wrong_half").copied().unwrap_or(0) as usize;
+    assert_eq!(net.count(0, wrong), 1);
+    assert_eq!(refused(&mut net, 0, "circuits"), 6);
+    net.assert_nothing_left();
+}
+
+#[test]
 fn a_circuit_that_asks_for_too_many_streams_is_refused_or_closed() {
     for defence in [StreamDefence::Count, StreamDefence::Refuse, StreamDefence::CloseCircuit] {
         let mut config = NetConfig::new(&[1, 2]);
@@ -166,9 +200,9 @@ fn a_circuit_that_asks_for_too_many_streams_is_refused_or_closed() {
                 assert_eq!(net.count(1, |c| c.circuits_closed.contains_key("too_many_streams").into()), 1);
             }
         }
+        // What is let through is counted as well.
         let expected = match defence {
-            StreamDefence::Count => 0,
-            StreamDefence::Refuse => 2,
+            StreamDefence::Count | StreamDefence::Refuse => 2,
             StreamDefence::CloseCircuit => 1,
         };
         assert_eq!(refused(&mut net, 1, "streams"), expected);

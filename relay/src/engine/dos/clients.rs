@@ -14,7 +14,7 @@ use onionring_proto::rate::{Bucket, Rate};
 use onionring_proto::time::Mono;
 
 use super::super::ids::HomeRule;
-use super::{CircuitLimits, DosLimits, Refused};
+use super::{CircuitLimits, ConnectionLimits, DosLimits, Refused};
 use crate::limits;
 
 #[cfg(test)]
@@ -49,49 +49,74 @@ struct Client {
     no_connects: Mono,
     /// Until then, its circuits are refused.
     no_circuits: Mono,
+    /// It has been counted as one whose circuits are refused, which happens once however often it is marked.
+    counted: bool,
+    /// When it last connected.
+    seen: Mono,
 }
 
 impl Client {
-    /// Whether nothing would be lost by forgetting it.
+    /// Whether nothing would be lost by forgetting it, but what is forgotten after a time anyway.
     fn is_as_new(&self, now: Mono) -> bool {
-        self.connections == 0
-            && self.no_connects <= now
-            && self.no_circuits <= now
+        self.is_idle(now)
+            && (!self.counted || now.since(self.seen) >= limits::DOS_MEMORY)
             && self.connects.is_none_or(|bucket| bucket.is_full(now))
             && self.creates.is_none_or(|bucket| bucket.is_full(now))
     }
 
-    /// A connection; whether it is accepted, and whether it marks the client.
-    fn connect(&mut self, now: Mono, limits: &DosLimits, spread: u64) -> (Result<(), Refused>, bool) {
-        let Some(limits) = &limits.connections else {
-            self.connections += 1;
-            return (Ok(()), false);
-        };
-        if limits.refuse && now < self.no_connects {
-            return (Err(Refused::Connects), false);
+    /// Whether it has no connection and no mark.
+    fn is_idle(&self, now: Mono) -> bool {
+        self.connections == 0 && self.no_connects <= now && self.no_circuits <= now
+    }
+
+    /// Why a further connection is one too many.
+    fn over(&self, now: Mono, limits: &ConnectionLimits) -> Option<Refused> {
+        if now < self.no_connects {
+            Some(Refused::Connects)
+        } else if self.connections > limits.concurrent {
+            Some(Refused::Concurrent)
+        } else {
+            None
         }
-        if limits.refuse && self.connections > limits.concurrent {
-            return (Err(Refused::Concurrent), false);
-        }
+    }
+
+    /// A connection that is accepted; whether it marks the client.
+    fn connect(&mut self, now: Mono, limits: Option<&ConnectionLimits>, spread: u64) -> bool {
         self.connections += 1;
+        self.seen = now;
+        let Some(limits) = limits else { return false };
         let marks = takes_last(&mut self.connects, limits.connects, now) && self.no_connects <= now;
         if marks {
             self.no_connects = marked_until(now, limits.period, spread);
         }
-        (Ok(()), marks)
+        marks
     }
 
-    /// A circuit; whether it is refused, and whether it marks the client.
+    /// A circuit; whether it is one too many, and whether the client is marked for the first time.
     fn create(&mut self, now: Mono, limits: &CircuitLimits, spread: u64) -> (bool, bool) {
-        let was_marked = now < self.no_circuits;
         let exhausted =
             takes_last(&mut self.creates, limits.creates, now) && self.connections >= limits.min_connections;
-        if exhausted {
-            // Whoever goes on stays marked.
-            self.no_circuits = marked_until(now, limits.period, spread);
-        }
-        (limits.refuse && now < self.no_circuits, exhausted && !was_marked)
+        // Whoever goes on stays marked.
+        let first = exhausted && self.mark(now, limits, spread);
+        (now < self.no_circuits, first)
     }
+
+    /// Has its circuits refused from now on; whether that never happened before.
+    fn mark(&mut self, now: Mono, limits: &CircuitLimits, spread: u64) -> bool {
+        self.no_circuits = marked_until(now, limits.period, spread);
+        !std::mem::replace(&mut self.counted, true)
+    }
+}
+
+/// What is said of a connection.
+#[derive(Debug)]
+pub(super) struct Verdict {
+    /// Whether it is accepted.
+    pub(super) result: Result<Admission, Refused>,
+    /// Why it is one too many; it may be accepted nevertheless.
+    pub(super) over: Option<Refused>,
+    /// Whether it marks the client.
+    pub(super) marks: bool,
 }
 
 /// Takes one out of a bucket with this rate; whether none is left.
@@ -154,16 +179,21 @@ impl Clients {
         address: IpAddr,
         limits: &DosLimits,
         spread: u64,
-    ) -> (Result<Admission, Refused>, bool) {
+    ) -> Verdict {
         let source = Source::from(address);
         let mut table = self.table(source);
         table.sweep(now);
         if table.clients.len() >= limits::DOS_CLIENTS_PER_STRIPE && !table.clients.contains_key(&source) {
-            return (Ok(Admission::uncounted()), false);
+            return Verdict { result: Ok(Admission::uncounted()), over: None, marks: false };
         }
         let client = table.clients.entry(source).or_default();
-        let (result, marks) = client.connect(now, limits, spread);
-        (result.map(|()| Admission(Some((self.clone(), source)))), marks)
+        let limits = limits.connections.as_ref();
+        let over = limits.and_then(|limits| client.over(now, limits));
+        if let Some(refused) = over.filter(|_| limits.is_some_and(|limits| limits.refuse)) {
+            return Verdict { result: Err(refused), over, marks: false };
+        }
+        let marks = client.connect(now, limits, spread);
+        Verdict { result: Ok(Admission(Some((self.clone(), source)))), over, marks }
     }
 
     pub(super) fn create(

@@ -1,4 +1,3 @@
-use super::super::ConnectionLimits;
 use super::*;
 
 const LIMITS: DosLimits = DosLimits {
@@ -32,7 +31,7 @@ fn ip(text: &str) -> IpAddr {
 #[test]
 fn above_the_limit_of_connections_no_further_one_is_accepted() {
     let clients = clients();
-    let connect = |address: &str| clients.connect(at(0), ip(address), &LIMITS, 0).0;
+    let connect = |address: &str| clients.connect(at(0), ip(address), &LIMITS, 0).result;
     let mut held: Vec<_> = (0..4).map(|_| connect("192.0.2.1").unwrap()).collect();
     assert_eq!(connect("192.0.2.1").unwrap_err(), Refused::Concurrent);
     // Others are others; an address in the other notation is the same.
@@ -45,7 +44,7 @@ fn above_the_limit_of_connections_no_further_one_is_accepted() {
 #[test]
 fn an_ipv6_client_is_a_network_of_64_bits() {
     let clients = clients();
-    let connect = |address: &str| clients.connect(at(0), ip(address), &LIMITS, 0).0;
+    let connect = |address: &str| clients.connect(at(0), ip(address), &LIMITS, 0).result;
     let _held: Vec<_> = (0..4).map(|n| connect(&format!("2001:db8::{n}:1")).unwrap()).collect();
     assert_eq!(connect("2001:db8::ffff").unwrap_err(), Refused::Concurrent);
     assert!(connect("2001:db8:0:1::1").is_ok());
@@ -57,18 +56,19 @@ fn too_many_connects_mark_a_client_for_a_time() {
     // A spread of 20 seconds, out of up to 50.
     let connect = |now| clients.connect(at(now), ip("192.0.2.1"), &LIMITS, 70_000_000);
     for n in 1..=10 {
-        let (result, marks) = connect(0);
-        assert_eq!((result.is_ok(), marks), (true, n == 10));
+        let verdict = connect(0);
+        assert_eq!((verdict.result.is_ok(), verdict.over, verdict.marks), (true, None, n == 10));
     }
     for now in [0, 1, 100, 119] {
-        let (result, marks) = connect(now);
-        assert_eq!((result.unwrap_err(), marks), (Refused::Connects, false));
+        let verdict = connect(now);
+        assert_eq!((verdict.result.unwrap_err(), verdict.marks), (Refused::Connects, false));
+        assert_eq!(verdict.over, Some(Refused::Connects));
     }
     // It starts again with what came in meanwhile.
     for n in 1..=10 {
-        assert_eq!(connect(120).1, n == 10);
+        assert_eq!(connect(120).marks, n == 10);
     }
-    assert_eq!(connect(121).0.unwrap_err(), Refused::Connects);
+    assert_eq!(connect(121).result.unwrap_err(), Refused::Connects);
 }
 
 #[test]
@@ -76,8 +76,8 @@ fn slow_clients_are_never_marked() {
     let clients = clients();
     for now in 0..1000 {
         for _ in 0..2 {
-            let (result, marks) = clients.connect(at(now), ip("192.0.2.1"), &LIMITS, 0);
-            assert!(result.is_ok() && !marks);
+            let verdict = clients.connect(at(now), ip("192.0.2.1"), &LIMITS, 0);
+            assert!(verdict.result.is_ok() && verdict.over.is_none() && !verdict.marks);
         }
     }
 }
@@ -90,19 +90,20 @@ fn too_many_circuits_mark_a_client_that_has_enough_connections() {
     let create = |now| clients.create(at(now), address, &limits, 0);
     // Nobody knows it yet.
     assert_eq!(create(0), (false, false));
-    let _first = clients.connect(at(0), address, &LIMITS, 0).0.unwrap();
+    let _first = clients.connect(at(0), address, &LIMITS, 0).result.unwrap();
     for _ in 0..20 {
         assert_eq!(create(0), (false, false));
     }
-    let second = clients.connect(at(0), address, &LIMITS, 0).0.unwrap();
+    let second = clients.connect(at(0), address, &LIMITS, 0).result.unwrap();
     assert_eq!(create(0), (true, true));
     assert_eq!(create(0), (true, false));
     // Whoever pauses for long enough is free again, whoever goes on is not.
     assert_eq!(create(59), (true, false));
     assert_eq!(create(61), (false, false));
-    for _ in 0..20 {
-        create(61);
-    }
+    // A client is counted only when it is marked for the first time.
+    let again: Vec<_> = (0..20).map(|_| create(61)).collect();
+    assert!(again.iter().all(|(_, first)| !first));
+    assert_eq!(again.iter().filter(|(flood, _)| *flood).count(), 13);
     assert_eq!(create(61), (true, false));
     drop(second);
     assert_eq!(create(100), (true, false));
@@ -114,26 +115,34 @@ fn without_a_defence_it_only_counts() {
     let clients = clients();
     let mut limits = LIMITS;
     limits.connections.as_mut().unwrap().refuse = false;
-    limits.circuits.as_mut().unwrap().refuse = false;
-    let mut marked = 0;
-    let held: Vec<_> = (0..30)
-        .map(|_| {
-            let (result, marks) = clients.connect(at(0), ip("192.0.2.1"), &limits, 0);
-            marked += u32::from(marks);
-            result.unwrap()
-        })
-        .collect();
-    assert_eq!((held.len(), marked), (30, 1));
-    let circuits = limits.circuits.unwrap();
-    let refused = (0..30).filter(|_| clients.create(at(0), ip("192.0.2.1"), &circuits, 0).0);
-    assert_eq!(refused.count(), 0);
+    let verdicts: Vec<_> = (0..30).map(|_| clients.connect(at(0), ip("192.0.2.1"), &limits, 0)).collect();
+    assert!(verdicts.iter().all(|verdict| verdict.result.is_ok()));
+    assert_eq!(verdicts.iter().filter(|verdict| verdict.marks).count(), 1);
+    let over = |why| verdicts.iter().filter(|verdict| verdict.over == Some(why)).count();
+    // The fifth to the tenth came while there were more than three, the others after the mark of the tenth.
+    assert_eq!((over(Refused::Concurrent), over(Refused::Connects)), (6, 20));
+}
+
+#[test]
+fn a_client_is_counted_again_when_it_was_long_gone() {
+    let clients = clients();
+    let circuits = LIMITS.circuits.unwrap();
+    let flood = |now| {
+        let held: Vec<_> =
+            (0..2).map(|_| clients.connect(at(now), ip("192.0.2.1"), &LIMITS, 0).result.unwrap()).collect();
+        let firsts = (0..20).filter(|_| clients.create(at(now), ip("192.0.2.1"), &circuits, 0).1).count();
+        drop(held);
+        firsts
+    };
+    let memory = limits::DOS_MEMORY.as_secs();
+    assert_eq!([0, memory - 100, 2 * memory].map(flood), [1, 0, 1]);
 }
 
 #[test]
 fn clients_are_forgotten_when_nothing_is_lost_by_it() {
     let clients = clients();
     let connect = |now, n: u32| {
-        clients.connect(at(now), IpAddr::from((0x0a00_0000 + n).to_be_bytes()), &LIMITS, 0).0.unwrap()
+        clients.connect(at(now), IpAddr::from((0x0a00_0000 + n).to_be_bytes()), &LIMITS, 0).result.unwrap()
     };
     let held = connect(0, 0);
     for n in 1..1000 {
@@ -160,13 +169,13 @@ fn the_table_is_bounded() {
     let mut held = Vec::new();
     for n in 0..most as u32 * 5 / 4 {
         let address = IpAddr::from((0x0a00_0000 + n).to_be_bytes());
-        held.push(clients.connect(at(1), address, &LIMITS, 0).0.unwrap());
+        held.push(clients.connect(at(1), address, &LIMITS, 0).result.unwrap());
     }
     assert!(clients.len() <= most);
     assert!(held.iter().filter(|admission| admission.0.is_none()).count() >= most / 4);
     drop(held);
     let later = at(2 * limits::DOS_SWEEP.as_secs());
-    assert!(clients.connect(later, ip("192.0.2.1"), &LIMITS, 0).0.unwrap().0.is_some());
+    assert!(clients.connect(later, ip("192.0.2.1"), &LIMITS, 0).result.unwrap().0.is_some());
 }
 
 #[test]
@@ -176,7 +185,7 @@ fn shards_count_together() {
         .map(|_| {
             let clients = clients.clone();
             std::thread::spawn(move || {
-                let all = (0..3).map(|_| clients.connect(at(0), ip("192.0.2.1"), &LIMITS, 0).0);
+                let all = (0..3).map(|_| clients.connect(at(0), ip("192.0.2.1"), &LIMITS, 0).result);
                 all.collect::<Vec<_>>()
             })
         })
