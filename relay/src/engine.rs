@@ -225,7 +225,7 @@ impl Engine {
                 self.queue_create(now, pending, flood, link_full)
             }
             Message::Destroyed(leg) => self.leg_destroyed(now, leg),
-            Message::Overrun(leg) => self.leg_overrun(now, leg),
+            Message::Overrun(leg, cause) => self.leg_overrun(now, leg, cause),
             Message::Destroy(leg, reason) => self.send_destroy(now, leg, reason),
             Message::Free(leg) => self.circuits.free_leg(leg),
             Message::Refuse(leg, reason) => self.send_refusal(now, leg, reason),

@@ -141,7 +141,7 @@ fn from_zero(
 /// happens.
 mod known {
     pub const DOS_REFUSED: [&str; 4] = ["concurrent_connections", "connects", "circuits", "streams"];
-    pub const DOS_MARKED: [&str; 2] = ["connects", "circuits"];
+    pub const DOS_MARKED: [&str; 3] = ["connects", "circuits", "queues"];
     pub const LINKS_CLOSED: [&str; 7] =
         ["connection", "handshake_timeout", "idle", "overrun", "dial_shed", "shutdown", "unexpected_cell"];
     pub const CELLS_IGNORED: [&str; 4] =
@@ -157,11 +157,14 @@ mod known {
         "unknown_onion_key",
         "tap",
     ];
-    pub const CIRCUITS_CLOSED: [&str; 11] = [
+    pub const CIRCUITS_CLOSED: [&str; 14] = [
         "destroyed_by_client_side",
         "destroyed_by_far_side",
         "link_closed",
-        "queue_overrun",
+        "queue_overrun_inbound",
+        "queue_overrun_outbound",
+        "memory_overrun",
+        "crossing_overrun",
         "inbox_overrun",
         "extend_failed",
         "extend_timeout",

@@ -166,10 +166,11 @@ families! {
     }
     "tor_relay_dos_total" "counter" "Refusals as a defence against floods" {
         "type=\"circuit_rejected\"" = DOS_REFUSED["reason" "circuits"];
-        "type=\"circuit_killed_max_cell\"" = CIRCUITS_CLOSED["reason" "queue_overrun"];
-        "type=\"circuit_killed_max_cell_outq\"";
+        "type=\"circuit_killed_max_cell\"" = CIRCUITS_CLOSED["reason" "queue_overrun_inbound"]
+            | CIRCUITS_CLOSED["reason" "queue_overrun_outbound"];
+        "type=\"circuit_killed_max_cell_outq\"" = CIRCUITS_CLOSED["reason" "queue_overrun_outbound"];
         "type=\"marked_address\"" = DOS_MARKED["reason" "circuits"];
-        "type=\"marked_address_maxq\"";
+        "type=\"marked_address_maxq\"" = DOS_MARKED["reason" "queues"];
         "type=\"conn_rejected\"" = DOS_REFUSED["reason" "connects"];
         "type=\"concurrent_conn_rejected\"" = DOS_REFUSED["reason" "concurrent_connections"];
         "type=\"single_hop_refused\"";
@@ -308,6 +309,24 @@ mod tests {
         assert!(page.contains("tor_relay_streams_total{type=\"BEGIN_DIR\"} 50\n"));
         assert!(page.contains("tor_relay_streams_total{type=\"RESOLVE\"} 0\n"));
         assert!(page.contains("tor_relay_exit_dns_query_total 7\n"));
+    }
+
+    #[test]
+    fn a_queue_away_from_the_client_that_is_full_counts_in_both_lines() {
+        let own = "onionring_circuits_closed_total{shard=\"0\",reason=\"queue_overrun_inbound\"} 3\n\
+                   onionring_circuits_closed_total{shard=\"1\",reason=\"queue_overrun_outbound\"} 4\n\
+                   onionring_circuits_closed_total{shard=\"1\",reason=\"memory_overrun\"} 50\n\
+                   onionring_dos_marked_total{shard=\"0\",reason=\"circuits\"} 5\n\
+                   onionring_dos_marked_total{shard=\"0\",reason=\"queues\"} 6\n";
+        let page = translate(own);
+        for (line, value) in [
+            ("circuit_killed_max_cell", 7),
+            ("circuit_killed_max_cell_outq", 4),
+            ("marked_address", 5),
+            ("marked_address_maxq", 6),
+        ] {
+            assert!(page.contains(&format!("tor_relay_dos_total{{type=\"{line}\"}} {value}\n")), "{page}");
+        }
     }
 
     #[test]

@@ -92,7 +92,8 @@ table! {
          while there were too many of the address (concurrent_connections) or after it opened too many at once (connects), \
          circuits, streams.";
     DOS_MARKED "onionring_dos_marked_total" counter ["shard", "reason"]
-        "Addresses of clients marked as sources of a flood, by reason: connects or circuits.";
+        "Addresses of clients marked as sources of a flood, by reason: connects, and once for each address circuits or \
+         queues (of their circuits away from them, which they filled).";
 
     // Cells.
     CELLS_READ "onionring_cells_read_total" counter ["shard", "command"]
@@ -132,7 +133,9 @@ table! {
     CIRCUIT_HANDSHAKE_WORK_SECONDS "onionring_circuit_handshake_work_seconds" SHARD_SECONDS ["shard"]
         "How long the public-key work of circuit handshakes took.";
     CIRCUITS_CLOSED "onionring_circuits_closed_total" counter ["shard", "reason"]
-        "Circuits closed, by what closed them here.";
+        "Circuits closed, by what closed them here. Cells found no room in the circuit's queue (queue_overrun_inbound towards \
+         the client, queue_overrun_outbound away from it), in memory (memory_overrun), or on the way to another shard \
+         (crossing_overrun).";
 
     // Streams and the outside.
     STREAMS "onionring_streams" gauge ["shard"]

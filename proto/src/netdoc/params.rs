@@ -172,7 +172,7 @@ params! {
     DOS_STREAM_CREATION_DEFENSE_TYPE = "DoSStreamCreationDefenseType", 2, 1, 3;
     /// Whether rendezvous points refuse single-hop clients.
     DOS_REFUSE_SINGLE_HOP_CLIENT_RENDEZVOUS = "DoSRefuseSingleHopClientRendezvous", 0, 0, 1;
-    /// Times a circuit may fill its outbound queue before its link is marked.
+    /// Circuits of an address that fill their outbound queue until it is refused further ones; 0 is never.
     DOS_NUM_CIRC_MAX_OUTQ = "dos_num_circ_max_outq", 3, 0, MAX;
 
     // Congestion control (proposal 324).

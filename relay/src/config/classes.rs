@@ -88,7 +88,7 @@ const SUPPORTED: &[(&str, &str)] = &[
     ("DoSCircuitCreationBurst", "How many circuits a client may create at once; 0 follows the consensus, as for all of these."),
     ("DoSCircuitCreationDefenseTimePeriod", "How long a client that creates too many is refused, and up to half as long again."),
     ("DoSCircuitCreationDefenseType", "1 only counts what would be refused, 2 refuses its circuits before their public-key work."),
-    ("DoSCircuitCreationEnabled", "Limits the circuits of each client, which is an IPv4 address or an IPv6 network of 64 bits, on links with whoever does not prove to be a relay of the consensus; `auto` follows the consensus."),
+    ("DoSCircuitCreationEnabled", "Limits the circuits of each client, which is an IPv4 address or an IPv6 network of 64 bits, on links with whoever does not prove to be a relay of the consensus, and refuses further ones to clients whose circuits filled their queues away from the client `dos_num_circ_max_outq` times (a parameter of the consensus, 3 by default, 0 for never); `auto` follows the consensus."),
     ("DoSCircuitCreationMinConnections", "Connections below which a client is never taken for the source of a flood of circuits."),
     ("DoSCircuitCreationRate", "Circuits a second that a client may create over a long time."),
     ("DoSConnectionConnectBurst", "How many connections a client may open at once."),

@@ -98,6 +98,7 @@ pub fn dos_limits(network: &ConsensusParams, config: &DosConfig) -> DosLimits {
     let circuit_limits = CircuitLimits {
         min_connections: number(config.min_connections, &params::DOS_CIRCUIT_CREATION_MIN_CONNECTIONS),
         creates: rate(circuits, &params::DOS_CIRCUIT_CREATION_RATE, &params::DOS_CIRCUIT_CREATION_BURST),
+        max_outq: number(None, &params::DOS_NUM_CIRC_MAX_OUTQ),
         refuse: number(circuits.defence, &params::DOS_CIRCUIT_CREATION_DEFENSE_TYPE) == 2,
         period: seconds(circuits.period, &params::DOS_CIRCUIT_CREATION_DEFENSE_TIME_PERIOD),
     };
@@ -176,7 +177,7 @@ mod tests {
         assert_eq!(connections.period, Duration::from_secs(24 * 3600));
         let circuits = followed.circuits.unwrap();
         assert_eq!((circuits.min_connections, circuits.creates), (3, Rate { per_second: 3, burst: 90 }));
-        assert_eq!(circuits.period, Duration::from_secs(3600));
+        assert_eq!((circuits.period, circuits.max_outq), (Duration::from_secs(3600), 3));
         let streams = followed.streams.unwrap();
         let opens = Rate { per_second: 100, burst: 300 };
         assert_eq!(streams, StreamLimits { opens, defence: StreamDefence::CloseCircuit });
@@ -189,6 +190,9 @@ mod tests {
         assert_eq!(limits.connections, None);
         let circuits = limits.circuits.unwrap();
         assert_eq!((circuits.min_connections, circuits.creates.burst, circuits.refuse), (7, 5, false));
+        let never: ConsensusParams =
+            [("DoSCircuitCreationEnabled", 1), ("dos_num_circ_max_outq", 0)].into_iter().collect();
+        assert_eq!(dos_limits(&never, &config).circuits.unwrap().max_outq, 0);
         config.connections.enabled = Some(true);
         assert!(dos_limits(&nothing, &config).connections.is_some());
     }

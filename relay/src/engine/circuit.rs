@@ -11,7 +11,7 @@ use onionring_proto::relay_msg::{RelayCmd, Sendme, StreamId};
 use onionring_proto::time::Mono;
 
 use super::Engine;
-use super::cross::{Cross, Message};
+use super::cross::{Cross, Message, Overrun};
 use super::extend::Onionskin;
 use super::ids::{CircuitId, HomeRule, Leg, LinkId};
 use super::link::LinkFacts;
@@ -324,7 +324,7 @@ impl Engine {
         if shard == self.me {
             self.queue_cell(now, leg, command, body);
         } else if !self.outgoing.push_cell(shard, Cross::Outward(leg, command), body) {
-            self.leg_overrun(now, leg);
+            self.leg_overrun(now, leg, Overrun::Crossing);
         }
     }
 
@@ -394,10 +394,22 @@ impl Engine {
     }
 
     /// The cells of this leg found no more room.
-    pub(super) fn leg_overrun(&mut self, now: Mono, leg: Leg) {
-        if let Some((id, _)) = self.circuits.find(leg) {
-            self.close_circuit(now, id, "queue_overrun", DestroyReason::ResourceLimit);
+    pub(super) fn leg_overrun(&mut self, now: Mono, leg: Leg, cause: Overrun) {
+        let Some((id, side)) = self.circuits.find(leg) else { return };
+        let label = match (cause, side) {
+            (Overrun::Queue, Side::Prev) => "queue_overrun_inbound",
+            (Overrun::Queue, Side::Next) => "queue_overrun_outbound",
+            (Overrun::Memory, _) => "memory_overrun",
+            (Overrun::Crossing, _) => "crossing_overrun",
+        };
+        // What fills the queue towards the client may be the far end's doing, and the other causes anybody's.
+        if (cause, side) == (Overrun::Queue, Side::Next)
+            && let Some(circuit) = self.circuits.get(id)
+        {
+            let facts = circuit.prev_facts.clone();
+            self.note_outq(now, &facts);
         }
+        self.close_circuit(now, id, label, DestroyReason::ResourceLimit);
     }
 
     /// A link is gone: so are the circuits that ran over it.

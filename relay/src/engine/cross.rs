@@ -43,8 +43,8 @@ pub enum Message {
     },
     /// Link to home: the peer destroyed the circuit.
     Destroyed(Leg),
-    /// Link to home: the circuit's queue, or the memory for queues, is full.
-    Overrun(Leg),
+    /// Link to home: the cells of this leg found no more room.
+    Overrun(Leg, Overrun),
     /// Home to link: destroy the circuit at the peer and drop what still waits for it.
     Destroy(Leg, DestroyReason),
     /// Link to home: the peer has been told that the circuit is over, or need not be told; the id may be used again.
@@ -83,6 +83,17 @@ pub enum Message {
     LinkOpened(LinkId, Arc<LinkFacts>),
     /// Link to registrar: that link is gone or no longer wanted for new circuits.
     LinkRetired(LinkId, Arc<LinkFacts>),
+}
+
+/// What has no more room for a circuit's cells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Overrun {
+    /// The circuit's queue on a link.
+    Queue,
+    /// The memory for all that waits.
+    Memory,
+    /// The way to another shard.
+    Crossing,
 }
 
 /// One attempt to extend a circuit, which looks for a link.

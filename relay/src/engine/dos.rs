@@ -59,6 +59,9 @@ pub struct CircuitLimits {
     pub min_connections: u32,
     /// Circuits a second, and how many at once (`DoSCircuitCreationRate`, `DoSCircuitCreationBurst`).
     pub creates: Rate,
+    /// After so many circuits that filled their queue away from the client, it is marked as well, however few connections
+    /// it has; 0 is never (`dos_num_circ_max_outq`).
+    pub max_outq: u32,
     /// Whether anything is refused, and not only counted (`DoSCircuitCreationDefenseType` 2).
     pub refuse: bool,
     /// How long a marked client is refused, and up to half as long again
@@ -142,6 +145,19 @@ impl Engine {
     pub(super) fn refuses_flood(&mut self) -> bool {
         self.count_refused("circuits");
         self.snapshot.dos.circuits.is_some_and(|limits| limits.refuse)
+    }
+
+    /// A circuit that came on this link filled its queue away from the client, which by default holds more than Tor's
+    /// windows allow to be under way.
+    pub(super) fn note_outq(&mut self, now: Mono, facts: &LinkFacts) {
+        let Some(limits) = self.snapshot.dos.circuits else { return };
+        if self.snapshot.is_listed(facts) {
+            return;
+        }
+        let spread = self.rng.next_u64();
+        if self.snapshot.clients.note_outq(now, facts.address, &limits, spread) {
+            self.count_marked("queues");
+        }
     }
 
     fn count_marked(&mut self, label: &'static str) {

@@ -15,7 +15,7 @@ use onionring_proto::time::{Mono, Unix};
 use rand_core::Rng;
 
 use super::Engine;
-use super::cross::{Cross, Message};
+use super::cross::{Cross, Message, Overrun};
 use super::dos::Admission;
 use super::event::{DialId, Event, LinkEvent};
 use super::ids::{Leg, LinkId};
@@ -368,7 +368,7 @@ impl Engine {
             _ if home == self.me => self.circuit_cell(now, leg, command, body),
             _ => {
                 if !self.outgoing.push_cell(home, Cross::Inward(leg, command), body) {
-                    self.overrun(now, leg);
+                    self.overrun(now, leg, Overrun::Crossing);
                 }
             }
         }
@@ -388,7 +388,7 @@ impl Engine {
         let limit = self.snapshot.params.cells_per_circuit[usize::from(!link.is_peers(leg.circ))];
         match link.queue.push(&mut self.pool, now, leg.circ, command, body, limit) {
             Ok(()) => self.tell_writable(leg.link),
-            Err(QueueFull::Circuit) => self.overrun(now, leg),
+            Err(QueueFull::Circuit) => self.overrun(now, leg, Overrun::Queue),
             Err(QueueFull::Pool) => {
                 let shed = self.shed_oldest(now);
                 // The circuit of this cell may be among them, or be closed already if this is its home.
@@ -399,20 +399,21 @@ impl Engine {
                 let Some(link) = self.links.get_mut(&leg.link) else { return };
                 match link.queue.push(&mut self.pool, now, leg.circ, command, body, limit) {
                     Ok(()) => self.tell_writable(leg.link),
-                    Err(_) => self.overrun(now, leg),
+                    Err(QueueFull::Circuit) => self.overrun(now, leg, Overrun::Queue),
+                    Err(QueueFull::Pool) => self.overrun(now, leg, Overrun::Memory),
                 }
             }
         }
     }
 
     /// Gives up a circuit whose cells find no room.
-    pub(super) fn overrun(&mut self, now: Mono, leg: Leg) {
+    pub(super) fn overrun(&mut self, now: Mono, leg: Leg, cause: Overrun) {
         // Until the home hears of it, it may send more.
         if let Some(link) = self.links.get_mut(&leg.link) {
             link.queue.condemn(&mut self.pool, leg.circ);
         }
         let home = self.homes.home(leg);
-        self.tell(now, home, Message::Overrun(leg));
+        self.tell(now, home, Message::Overrun(leg, cause));
     }
 
     /// Legs of this shard's links that have cells waiting, and since when the first one waits.

@@ -4,6 +4,7 @@ use onionring_proto::cell::DestroyReason;
 use onionring_proto::time::Mono;
 
 use super::Engine;
+use super::cross::Overrun;
 use super::ids::{CircuitId, Leg};
 
 /// Somebody who holds memory.
@@ -35,7 +36,7 @@ impl Engine {
             self.counters.circuits_shed += 1;
             match holder {
                 Holder::Queue(leg) => {
-                    self.overrun(now, leg);
+                    self.overrun(now, leg, Overrun::Memory);
                     shed.push(leg);
                 }
                 Holder::Inbox(id) => {

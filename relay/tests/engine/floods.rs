@@ -11,7 +11,7 @@ use onionring_relay::engine::dos::{
     CircuitLimits, ConnectionLimits, DosLimits, Refused, StreamDefence, StreamLimits,
 };
 
-use super::by_hand::{ByHand, Heard, create2};
+use super::by_hand::{ByHand, Heard, create2, rogue_hop};
 use super::net::{Net, NetConfig, address};
 
 /// The address of all clients.
@@ -95,6 +95,7 @@ fn a_client_that_creates_too_many_circuits_is_refused_before_the_public_key_work
         config.dos.circuits = Some(CircuitLimits {
             min_connections: 2,
             creates: Rate { per_second: 1, burst: 5 },
+            max_outq: 3,
             refuse: true,
             period: Duration::from_secs(60),
         });
@@ -141,6 +142,7 @@ fn a_defence_that_only_counts_refuses_nobody() {
     config.dos.circuits = Some(CircuitLimits {
         min_connections: 2,
         creates: Rate { per_second: 1, burst: 5 },
+        max_outq: 3,
         refuse: false,
         period: Duration::from_secs(60),
     });
@@ -160,6 +162,62 @@ fn a_defence_that_only_counts_refuses_nobody() {
     assert_eq!(net.count(0, wrong), 1);
     assert_eq!(refused(&mut net, 0, "circuits"), 6);
     net.assert_nothing_left();
+}
+
+/// Has the queue of a new circuit away from `peer` filled, or with `inbound` the one towards it.
+fn fill_queue(net: &mut Net, peer: usize, inbound: bool) -> bool {
+    let Some(mut circuit) = ByHand::create_many(net, peer, 1).pop() else { return false };
+    let rogue = rogue_hop(net, &mut circuit, 7);
+    let (far_id, _, _) = net.peers[rogue].stray.pop().unwrap();
+    let (deaf, from, id) = if inbound { (peer, rogue, far_id) } else { (rogue, peer, circuit.id) };
+    net.peers[deaf].deaf = true;
+    // More than the connection takes.
+    for n in 0..200 {
+        net.peers[from].send(id, Command::RELAY, &[n; 509]);
+        net.settle();
+    }
+    net.peers[deaf].deaf = false;
+    net.settle();
+    true
+}
+
+#[test]
+fn a_client_whose_circuits_fill_their_queues_away_from_it_gets_no_further_ones() {
+    for shards in [1, 3] {
+        let mut config = NetConfig::new(&[shards, 1]);
+        config.params.cells_per_circuit = [20; 2];
+        config.dos.circuits = Some(CircuitLimits {
+            min_connections: 100,
+            creates: Rate { per_second: 100, burst: 1000 },
+            max_outq: 3,
+            refuse: true,
+            period: Duration::from_secs(60),
+        });
+        let mut net = Net::new(36, config);
+        let (client, relay) = (net.client(0), net.connect(0, Some(1)));
+        net.settle();
+        let closed = |net: &mut Net, label| {
+            net.count(0, |c| c.circuits_closed.get(label).copied().unwrap_or(0) as usize)
+        };
+        // What comes from the far end is not the client's doing, and relays are not limited.
+        for _ in 0..4 {
+            assert!(fill_queue(&mut net, client, true));
+            assert!(fill_queue(&mut net, relay, false));
+        }
+        assert_eq!(closed(&mut net, "queue_overrun_inbound"), 4);
+        assert_eq!(closed(&mut net, "queue_overrun_outbound"), 4);
+        assert_eq!(marked(&mut net, "queues"), 0);
+        for n in 1..=3 {
+            assert!(fill_queue(&mut net, client, false));
+            assert_eq!(marked(&mut net, "queues"), n / 3);
+        }
+        assert_eq!(closed(&mut net, "queue_overrun_outbound"), 7);
+        assert_eq!(ByHand::create_many(&mut net, client, 5).len(), 0);
+        assert_eq!((marked(&mut net, "circuits"), refused(&mut net, 0, "circuits")), (0, 5));
+        net.advance(Duration::from_secs(91));
+        assert!(fill_queue(&mut net, client, false));
+        net.assert_nothing_left();
+    }
 }
 
 #[test]

@@ -49,9 +49,11 @@ struct Client {
     no_connects: Mono,
     /// Until then, its circuits are refused.
     no_circuits: Mono,
+    /// Circuits of its that filled the queue away from it since it was last marked for that.
+    full_queues: u32,
     /// It has been counted as one whose circuits are refused, which happens once however often it is marked.
     counted: bool,
-    /// When it last connected.
+    /// When it last connected or filled a queue.
     seen: Mono,
 }
 
@@ -59,9 +61,14 @@ impl Client {
     /// Whether nothing would be lost by forgetting it, but what is forgotten after a time anyway.
     fn is_as_new(&self, now: Mono) -> bool {
         self.is_idle(now)
-            && (!self.counted || now.since(self.seen) >= limits::DOS_MEMORY)
+            && (!self.is_noted() || now.since(self.seen) >= limits::DOS_MEMORY)
             && self.connects.is_none_or(|bucket| bucket.is_full(now))
             && self.creates.is_none_or(|bucket| bucket.is_full(now))
+    }
+
+    /// Whether something is known of it that does not pass by itself.
+    fn is_noted(&self) -> bool {
+        self.counted || self.full_queues > 0
     }
 
     /// Whether it has no connection and no mark.
@@ -99,6 +106,20 @@ impl Client {
         // Whoever goes on stays marked.
         let first = exhausted && self.mark(now, limits, spread);
         (now < self.no_circuits, first)
+    }
+
+    /// A circuit filled the queue away from the client; whether that marks the client for the first time.
+    fn note_outq(&mut self, now: Mono, limits: &CircuitLimits, spread: u64) -> bool {
+        if now < self.no_circuits || limits.max_outq == 0 {
+            return false;
+        }
+        self.seen = now;
+        self.full_queues += 1;
+        if self.full_queues < limits.max_outq {
+            return false;
+        }
+        self.full_queues = 0;
+        self.mark(now, limits, spread)
     }
 
     /// Has its circuits refused from now on; whether that never happened before.
@@ -209,6 +230,13 @@ impl Clients {
             // It connected when nobody counted.
             None => (false, false),
         }
+    }
+
+    /// A circuit of this client filled the queue away from it; whether that marks the client for the first time.
+    pub(super) fn note_outq(&self, now: Mono, address: IpAddr, limits: &CircuitLimits, spread: u64) -> bool {
+        let source = Source::from(address);
+        let mut table = self.table(source);
+        table.clients.get_mut(&source).is_some_and(|client| client.note_outq(now, limits, spread))
     }
 }
 

@@ -10,6 +10,7 @@ const LIMITS: DosLimits = DosLimits {
     circuits: Some(CircuitLimits {
         min_connections: 2,
         creates: Rate { per_second: 3, burst: 9 },
+        max_outq: 3,
         refuse: true,
         period: Duration::from_secs(60),
     }),
@@ -108,6 +109,38 @@ fn too_many_circuits_mark_a_client_that_has_enough_connections() {
     drop(second);
     assert_eq!(create(100), (true, false));
     assert_eq!(create(200), (false, false));
+}
+
+#[test]
+fn full_queues_mark_a_client_however_few_connections_it_has() {
+    let clients = clients();
+    let limits = LIMITS.circuits.unwrap();
+    let address = ip("192.0.2.1");
+    let note = |now| clients.note_outq(at(now), address, &limits, 0);
+    let is_marked = |now| clients.create(at(now), address, &limits, 0).0;
+    // Nobody knows it yet.
+    assert!((0..5).all(|now| !note(now)));
+    let connect = |now| clients.connect(at(now), address, &LIMITS, 0).result.unwrap();
+    drop(connect(5));
+    // The number stays with the client, also when it has left.
+    let hour = 3600;
+    assert_eq!([note(6), note(hour)], [false; 2]);
+    drop(connect(20 * hour));
+    assert!(!is_marked(20 * hour));
+    assert!(note(20 * hour));
+    assert!(is_marked(20 * hour + 59));
+    // While it is marked nothing is counted, and afterwards it begins at 0; it is counted as marked only once.
+    assert!(!note(20 * hour + 1));
+    assert_eq!([61, 62].map(|n| note(20 * hour + n)), [false; 2]);
+    assert!(!is_marked(20 * hour + 62));
+    assert!(!note(20 * hour + 63));
+    assert!(is_marked(20 * hour + 64));
+
+    let never = CircuitLimits { max_outq: 0, ..limits };
+    let other = ip("192.0.2.2");
+    let _held = clients.connect(at(0), other, &LIMITS, 0).result.unwrap();
+    assert!((0..100).all(|_| !clients.note_outq(at(0), other, &never, 0)));
+    assert!(!clients.create(at(0), other, &never, 0).0);
 }
 
 #[test]
