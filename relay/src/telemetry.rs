@@ -26,6 +26,7 @@ pub fn publish(exporter: &Exporter, shard: ShardIndex, engine: &Counters, io: &I
         table::LINKS_CLOSED.counter(&with("reason", reason)).absolute(n);
     }
     table::CONNECTIONS_ACCEPTED.counter(&only_shard).absolute(io.accepted);
+    table::CONNECTIONS_REFUSED.counter(&only_shard).absolute(io.refused);
     table::CONNECTIONS_NOT_ACCEPTED.counter(&only_shard).absolute(io.accept_errors);
     table::PORTS_EXHAUSTED.counter(&only_shard).absolute(io.ports_exhausted);
     table::CONNECTIONS_DIALED.counter(&only_shard).absolute(engine.dials);

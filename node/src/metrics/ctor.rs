@@ -106,7 +106,7 @@ families! {
     "tor_relay_connections_total" "counter" "Connections made and refused, by type, direction and address family" {
         "type=\"OR\",direction=\"initiated\",state=\"created\",family=\"ipv4\"" = CONNECTIONS_DIALED[];
         "type=\"OR\",direction=\"received\",state=\"created\",family=\"ipv4\"" = CONNECTIONS_ACCEPTED[];
-        "type=\"OR\",direction=\"received\",state=\"rejected\",family=\"ipv4\"" = CONNECTIONS_NOT_ACCEPTED[] | TLS_HANDSHAKES["outcome" "shed"];
+        "type=\"OR\",direction=\"received\",state=\"rejected\",family=\"ipv4\"" = CONNECTIONS_NOT_ACCEPTED[] | CONNECTIONS_REFUSED[] | TLS_HANDSHAKES["outcome" "shed"];
         "type=\"Exit\",direction=\"initiated\",state=\"created\",family=\"ipv4\"" = EXIT_CONNECTS["family" "ipv4"];
         "type=\"Exit\",direction=\"initiated\",state=\"created\",family=\"ipv6\"" = EXIT_CONNECTS["family" "ipv6"];
     }
@@ -326,6 +326,18 @@ mod tests {
             ("marked_address_maxq", 6),
         ] {
             assert!(page.contains(&format!("tor_relay_dos_total{{type=\"{line}\"}} {value}\n")), "{page}");
+        }
+    }
+
+    #[test]
+    fn connections_refused_as_a_defence_are_not_made() {
+        let own = "onionring_connections_accepted_total{shard=\"0\"} 3\n\
+                   onionring_connections_not_accepted_total{shard=\"0\"} 4\n\
+                   onionring_connections_refused_total{shard=\"0\"} 50\n";
+        let page = translate(own);
+        for (state, value) in [("created", 3), ("rejected", 54)] {
+            let labels = format!("direction=\"received\",state=\"{state}\"");
+            assert!(page.lines().any(|line| line.contains(&labels) && line.ends_with(&format!(" {value}"))));
         }
     }
 

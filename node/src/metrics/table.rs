@@ -70,7 +70,9 @@ table! {
     LINKS_CLOSED "onionring_links_closed_total" counter ["shard", "reason"]
         "Links closed, by reason.";
     CONNECTIONS_ACCEPTED "onionring_connections_accepted_total" counter ["shard"]
-        "TCP connections accepted on the ORPort, before any handshake.";
+        "TCP connections accepted on the ORPort, before any handshake; without those that were refused.";
+    CONNECTIONS_REFUSED "onionring_connections_refused_total" counter ["shard"]
+        "TCP connections to the ORPort closed at once, as a defence against floods.";
     CONNECTIONS_NOT_ACCEPTED "onionring_connections_not_accepted_total" counter ["shard"]
         "TCP connections to the ORPort that the system failed to hand over, mostly for want of file descriptors.";
     CONNECTIONS_DIALED "onionring_connections_dialed_total" counter ["shard"]

@@ -64,14 +64,15 @@ pub(super) async fn accept(shard: Rc<Shard>, listener: TcpListener) {
     loop {
         match listener.shared_accept().await {
             Ok(accepted) => {
-                shard.count(|counters| counters.accepted += 1);
                 let socket = accepted.bind_to_executor();
                 // A connection that is gone already has no address, and needs no answer.
                 let Ok(peer) = socket.peer_addr() else { continue };
                 let Ok(admission) = shard.engine(|engine, now| engine.admit(now, peer.ip())) else {
                     // Closed without a word, as in C tor: whatever is said costs more than it cost to ask.
+                    shard.count(|counters| counters.refused += 1);
                     continue;
                 };
+                shard.count(|counters| counters.accepted += 1);
                 let task =
                     |serial| shard.spawn_background(respond(shard.clone(), serial, socket, peer, admission));
                 shard.handshakes.start(task, &shard);

@@ -77,6 +77,8 @@ pub struct Shard {
 pub struct IoCounters {
     /// Connections accepted.
     pub accepted: u64,
+    /// Those that were closed at once, because their address has or opens too many.
+    pub refused: u64,
     /// Failures to accept one.
     pub accept_errors: u64,
     /// Connections, of any kind, for which there was no file descriptor or no memory.

@@ -291,6 +291,7 @@ const HANDSHAKES: Dashboard = Dashboard {
                 ]),
                 panel!("Connections", "ops", [
                     "sum (rate(onionring_connections_accepted_total))" => "accepted",
+                    "sum (rate(onionring_connections_refused_total))" => "refused",
                     "sum (rate(onionring_connections_not_accepted_total))" => "not accepted",
                     "sum (rate(onionring_connections_dialed_total))" => "dialed",
                     "sum (rate(onionring_connections_given_up_total))" => "dials given up",
