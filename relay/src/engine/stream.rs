@@ -221,13 +221,6 @@ impl Engine {
         if self.stream(at).is_some() {
             return self.counters.ignored("stream_id_in_use");
         }
-        // Of RESOURCELIMIT a client would conclude that the relay has no room for anybody.
-        let refuse = |engine: &mut Engine| {
-            engine.send_end(now, at, &End { reason: EndReason::Misc, addr: None });
-        };
-        if self.is_stream_flood(now, at.circuit, refuse) {
-            return;
-        }
         if let Some(reason) = self.exit_refused(at.circuit).or_else(|| self.streams_full(at.circuit)) {
             return self.send_end(now, at, &End { reason, addr: None });
         }
@@ -235,6 +228,13 @@ impl Engine {
             Ok(begin) => begin,
             Err(error) => return self.send_end(now, at, &End { reason: error.end_reason(), addr: None }),
         };
+        // What is refused whatever its number takes no token, as in C tor. Of RESOURCELIMIT a client would conclude that the relay has no room for anybody.
+        let refuse = |engine: &mut Engine| {
+            engine.send_end(now, at, &End { reason: EndReason::Misc, addr: None });
+        };
+        if self.is_stream_flood(now, at.circuit, refuse) {
+            return;
+        }
         let host = match begin.host {
             relay_msg::Host::Name(name) => Host::Name(name.to_owned()),
             relay_msg::Host::Addr(address) => Host::Address(address),
@@ -284,6 +284,7 @@ impl Engine {
         if self.stream(at).is_some() {
             return self.counters.ignored("stream_id_in_use");
         }
+        // As in C tor, a look-up takes its token before anything else is asked.
         let refuse = |engine: &mut Engine| {
             let answers = vec![(ResolvedValue::TransientError, RESOLVED_TTL)];
             engine.send_resolved(now, at, &Resolved { answers });

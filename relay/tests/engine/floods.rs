@@ -235,6 +235,13 @@ fn a_circuit_that_asks_for_too_many_streams_is_refused_or_closed() {
         for stream in 1..=10 {
             circuit.say(&mut net, 1, RelayCmd::BEGIN_DIR, stream, b"");
         }
+        // What would be refused anyway takes no token.
+        circuit.say(&mut net, 1, RelayCmd::BEGIN, 16, b"nonsense\0");
+        let nonsense = EndReason::TorProtocol.to_wire();
+        let heard = circuit.heard(&mut net);
+        assert!(
+            matches!(&heard[..], [Heard::Message { cmd: RelayCmd::END, data, .. }] if data[0] == nonsense)
+        );
         for stream in 11..=13 {
             circuit.say(&mut net, 1, RelayCmd::BEGIN, stream, b"x-1-0-60000.test:80\0");
         }
