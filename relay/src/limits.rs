@@ -5,12 +5,18 @@ use std::time::Duration;
 /// Parts of the table of clients that are counted against floods, each with a lock of its own.
 pub const DOS_STRIPES: u16 = 64;
 
-/// Clients in one part, some 130 bytes each; when it is full, those who come new are not counted until others need not
-/// be known any more.
+/// Clients in one part, some 140 bytes each: 262,144 in all. When it is full, those who come new take the place of others
+/// that have neither connections nor a mark; if there are none, they are not counted.
 pub const DOS_CLIENTS_PER_STRIPE: usize = 4096;
 
 /// How often a part is looked through for clients that have no connections and are as good as new.
 pub const DOS_SWEEP: Duration = Duration::from_secs(30);
+
+/// The same for a part that is full.
+pub const DOS_SWEEP_FULL: Duration = Duration::from_secs(1);
+
+/// How many clients of a full part may be forgotten for others between two such looks.
+pub const DOS_EVICTIONS: usize = 256;
 
 /// How long a client without connections is remembered for what does not pass by itself: circuits that filled their queue,
 /// and that it has been marked.

@@ -95,7 +95,7 @@ const SUPPORTED: &[(&str, &str)] = &[
     ("DoSConnectionConnectDefenseTimePeriod", "How long a client that opens too many is refused, and up to half as long again."),
     ("DoSConnectionConnectRate", "Connections a second that a client may open over a long time."),
     ("DoSConnectionDefenseType", "1 only counts what would be refused, 2 closes connections before their TLS handshake."),
-    ("DoSConnectionEnabled", "Limits the connections of each client, from the moment they are accepted, those of relays too; `auto` follows the consensus."),
+    ("DoSConnectionEnabled", "Limits the connections of each client, from the moment they are accepted, those of relays too; up to 262,144 clients are known at a time; `auto` follows the consensus."),
     ("DoSConnectionMaxConcurrentCount", "With more connections than so many, a client gets no further one."),
     ("DoSStreamCreationBurst", "How many streams to the outside and look-ups a circuit may ask for at once."),
     ("DoSStreamCreationDefenseType", "1 only counts what would be refused, 2 refuses further ones, 3 closes the circuit."),

@@ -166,13 +166,19 @@ struct Table {
     clients: HashMap<Source, Client, HomeRule>,
     /// When those that need not be known any more were last looked for.
     swept: Mono,
+    /// Clients that had neither connection nor mark then, some of them, for when the table is full.
+    idle: Vec<Source>,
 }
 
 impl Clients {
     /// Nobody; `key` is random.
     pub fn new(key: [u8; 16]) -> Clients {
         let stripes = HomeRule::new(key, limits::DOS_STRIPES);
-        let table = || Table { clients: HashMap::with_hasher(stripes.clone()), swept: Mono::default() };
+        let table = || Table {
+            clients: HashMap::with_hasher(stripes.clone()),
+            swept: Mono::default(),
+            idle: Vec::new(),
+        };
         let tables = (0..limits::DOS_STRIPES).map(|_| Mutex::new(table())).collect();
         Clients { stripes, tables }
     }
@@ -203,8 +209,8 @@ impl Clients {
     ) -> Verdict {
         let source = Source::from(address);
         let mut table = self.table(source);
-        table.sweep(now);
-        if table.clients.len() >= limits::DOS_CLIENTS_PER_STRIPE && !table.clients.contains_key(&source) {
+        table.sweep_after(now, limits::DOS_SWEEP);
+        if !table.clients.contains_key(&source) && !table.make_room(now) {
             return Verdict { result: Ok(Admission::uncounted()), over: None, marks: false };
         }
         let client = table.clients.entry(source).or_default();
@@ -241,12 +247,45 @@ impl Clients {
 }
 
 impl Table {
-    /// Forgets now and then those that need not be known.
-    fn sweep(&mut self, now: Mono) {
-        if now.since(self.swept) >= limits::DOS_SWEEP {
+    /// Forgets those that need not be known, if that was not done for so long.
+    fn sweep_after(&mut self, now: Mono, pause: Duration) {
+        if now.since(self.swept) >= pause {
             self.swept = now;
-            self.clients.retain(|_, client| !client.is_as_new(now));
+            self.idle.clear();
+            self.clients.retain(|&source, client| {
+                let keep = !client.is_as_new(now);
+                if keep && client.is_idle(now) && self.idle.len() < limits::DOS_EVICTIONS {
+                    self.idle.push(source);
+                }
+                keep
+            });
         }
+    }
+
+    /// Sees to it that one more finds room; whether one does.
+    fn make_room(&mut self, now: Mono) -> bool {
+        if self.has_room() {
+            return true;
+        }
+        self.sweep_after(now, limits::DOS_SWEEP_FULL);
+        self.has_room() || self.evict(now)
+    }
+
+    fn has_room(&self) -> bool {
+        self.clients.len() < limits::DOS_CLIENTS_PER_STRIPE
+    }
+
+    /// Gives up what is known of somebody who is not here and has no mark, though he could do more sooner than he should;
+    /// whether there was one. Whoever comes from many addresses gains less by that than by not being counted at all.
+    fn evict(&mut self, now: Mono) -> bool {
+        while let Some(source) = self.idle.pop() {
+            // He may have come back.
+            if self.clients.get(&source).is_some_and(|client| client.is_idle(now)) {
+                self.clients.remove(&source);
+                return true;
+            }
+        }
+        false
     }
 }
 

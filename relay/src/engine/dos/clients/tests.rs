@@ -212,6 +212,40 @@ fn the_table_is_bounded() {
 }
 
 #[test]
+fn who_comes_new_takes_the_place_of_who_is_gone_and_has_no_mark() {
+    let clients = clients();
+    let in_first_stripe = |address: &IpAddr| {
+        let hash = clients.stripes.hash_one(Source::from(*address));
+        clients.stripes.pick(hash).0 == 0
+    };
+    let mut addresses = (0x0a00_0000_u32..).map(|n| IpAddr::from(n.to_be_bytes())).filter(in_first_stripe);
+    let connect = |now, address| clients.connect(at(now), address, &LIMITS, 0).result;
+    let is_known = |address: IpAddr| {
+        let source = Source::from(address);
+        clients.table(source).clients.contains_key(&source)
+    };
+    let (marked, here) = (addresses.next().unwrap(), addresses.next().unwrap());
+    for _ in 0..10 {
+        drop(connect(10, marked).unwrap());
+    }
+    let _held = connect(10, here).unwrap();
+    for address in addresses.by_ref().take(limits::DOS_CLIENTS_PER_STRIPE - 2) {
+        for _ in 0..3 {
+            drop(connect(10, address).unwrap());
+        }
+    }
+    // Nobody is as good as new a second later, but so many may be forgotten.
+    let counted = addresses.by_ref().take(300).filter(|&new| connect(11, new).unwrap().0.is_some());
+    assert_eq!(counted.count(), limits::DOS_EVICTIONS);
+    assert_eq!(clients.len(), limits::DOS_CLIENTS_PER_STRIPE);
+    assert!(is_known(marked) && is_known(here));
+    // A full part is looked through long before its time.
+    assert!(connect(12, addresses.next().unwrap()).unwrap().0.is_some());
+    assert!(clients.len() < limits::DOS_CLIENTS_PER_STRIPE / 2);
+    assert!(is_known(marked) && is_known(here));
+}
+
+#[test]
 fn shards_count_together() {
     let clients = clients();
     let threads: Vec<_> = (0..4)
