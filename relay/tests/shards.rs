@@ -275,7 +275,10 @@ impl Client {
                 let Frame::Fixed { circ_id, command, body } = frame else { panic!("a variable cell") };
                 let cell = (circ_id, command, *body);
                 self.plaintext.drain(..used);
-                return cell;
+                if command != Command::PADDING {
+                    return cell;
+                }
+                continue;
             }
             assert!(self.read(), "the relay closed the link");
         }

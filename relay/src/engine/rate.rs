@@ -8,7 +8,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use onionring_proto::cell::LinkVersion;
 use onionring_proto::rate::Rate;
+use onionring_proto::relay_msg::MAX_DATA_LEN;
 use onionring_proto::time::Mono;
 
 use crate::limits;
@@ -172,6 +174,11 @@ impl Share {
 /// What reading `len` bytes of a stream costs: as much as the cells they will fill, however full those are (the
 /// paper's 4.5).
 pub fn packaged(len: usize) -> u64 {
-    use onionring_proto::{cell::LinkVersion, relay_msg::MAX_DATA_LEN};
     (len.div_ceil(MAX_DATA_LEN) * LinkVersion::V5.cell_len()) as u64
+}
+
+/// How many bytes of a stream may be read for so much: whole cells, for a cell with less in it costs the same, and uses
+/// up as much of the client's window. That may be a part of a cell too much, which [`packaged`] then charges.
+pub fn payload(bandwidth: usize) -> usize {
+    bandwidth.div_ceil(LinkVersion::V5.cell_len()) * MAX_DATA_LEN
 }

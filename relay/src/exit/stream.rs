@@ -21,7 +21,7 @@ use onionring_proto::relay_msg::{Connected, End, EndReason, Resolved};
 use super::Exit;
 use super::decide::end_of_socket;
 use crate::engine::event::StreamRef;
-use crate::engine::rate::{Direction, packaged};
+use crate::engine::rate::{Direction, packaged, payload};
 use crate::io::rate::Traffic;
 use crate::io::shard::Shard;
 use crate::io::socket::Socket;
@@ -309,7 +309,7 @@ impl<S: StreamSide> Exit<S> {
             let Poll::Ready(most) = self.0.side.poll_bandwidth(Direction::Read, peer, cx) else {
                 return Ok(Some(Progress::Waits));
             };
-            let room = room.min(most.unwrap_or(room));
+            let room = room.min(most.map_or(room, payload));
             let Some(buf) = scratch.get_mut(..room) else { return Ok(Some(Progress::Waits)) };
             let Poll::Ready(read) = connection.poll_read(cx, buf) else {
                 return Ok(Some(Progress::Waits));

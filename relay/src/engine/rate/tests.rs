@@ -144,4 +144,5 @@ fn new_limits_keep_what_is_there() {
 #[test]
 fn a_cell_that_is_not_full_counts_as_one() {
     assert_eq!([0, 1, 498, 499, 996].map(packaged), [0, 514, 514, 1028, 1028]);
+    assert_eq!([0, 1, 514, 515, 1028].map(payload), [0, 498, 498, 996, 996]);
 }
