@@ -550,11 +550,15 @@ impl Pump {
                 shard.lull.wake();
             }
             Rest::Rings => {
-                // Over by the time that the executor, which has nothing else to do, looks; if it is over already, this
-                // task comes first, and tries again.
-                self.sleep_until(Some(now + Duration::from_micros(3)), cx);
+                // A timer that is over when the executor, which has nothing else to do, looks: so it does not sleep, and
+                // wakes this task. Over before that, this task comes first, and tries again.
+                let soon = now + Duration::from_micros(3);
+                self.sleep_until(Some(soon), cx);
                 if self.wake_up.is_some() {
-                    shard.pace.looks_at_rings(now);
+                    while shard.now() <= soon {
+                        std::hint::spin_loop();
+                    }
+                    shard.pace.looks_at_rings(soon);
                 }
             }
             Rest::Nap(due) => {
