@@ -37,6 +37,10 @@ pub struct Totals {
     pub ports_exhausted: u64,
     /// Circuits closed because memory was short.
     pub circuits_shed: u64,
+    /// What single clients asked for too much of, refused or not: connections, circuits, streams.
+    pub floods: [u64; 3],
+    /// Clients marked as sources of floods.
+    pub flooders: u64,
     /// Seconds that the shard which worked most has worked.
     pub busiest_seconds: u64,
     /// Seconds for which each cause limited the relay, in the order of [`Cause::ALL`].
@@ -65,6 +69,13 @@ impl Totals {
             lookups: [sum(table::DNS_LOOKUPS, &[]), sum(table::DNS_LOOKUPS, &[("outcome", "timeout")])],
             ports_exhausted: sum(table::PORTS_EXHAUSTED, &[]),
             circuits_shed: sum(table::CIRCUITS_SHED, &[]),
+            floods: [
+                sum(table::DOS_REFUSED, &[("reason", "connects")])
+                    + sum(table::DOS_REFUSED, &[("reason", "concurrent_connections")]),
+                sum(table::DOS_REFUSED, &[("reason", "circuits")]),
+                sum(table::DOS_REFUSED, &[("reason", "streams")]),
+            ],
+            flooders: sum(table::DOS_MARKED, &[]),
             busiest_seconds: page.values(table::SHARD_BUSY_SECONDS.name, &[]).fold(0.0, f64::max) as u64,
             limited_seconds: Cause::ALL
                 .map(|cause| page.sum(table::LIMITED_SECONDS.name, &[("cause", cause.label())])),
@@ -95,7 +106,23 @@ pub fn lines(now: &Totals, before: &Totals) -> Vec<String> {
         exit(since(|t| t.exit_streams), since(|t| t.lookups[0])),
     );
     let busy = since(|t| t.busiest_seconds);
-    vec![summary, load(busy, time, &limits(now, before)), attention(&since)]
+    let mut lines = vec![summary, load(busy, time, &limits(now, before)), attention(&since)];
+    lines.extend(floods(&since));
+    lines
+}
+
+/// What the defence against floods had to do, if it had.
+fn floods(since: &impl Fn(fn(&Totals) -> u64) -> u64) -> Option<String> {
+    let [connections, circuits, streams] =
+        [since(|t| t.floods[0]), since(|t| t.floods[1]), since(|t| t.floods[2])];
+    let clients = since(|t| t.flooders);
+    (connections + circuits + streams + clients > 0).then(|| {
+        format!(
+            "Heartbeat: of single clients, {connections} connections, {circuits} circuits and {streams} streams were too \
+             many, and {clients} clients were marked for it; what was refused depends on the DoS options, and nothing \
+             need be done."
+        )
+    })
 }
 
 fn exit(streams: u64, lookups: u64) -> String {
@@ -242,7 +269,12 @@ mod tests {
         for part in ["5 of 5 circuit handshakes", "2 of 100 name", "ip_local_port_range", "MaxMemInQueues"] {
             assert!(text.contains(part), "{text}");
         }
+        let flood = Totals { floods: [3, 200, 1], flooders: 2, ..busy() };
+        let text = lines(&flood, &busy()).pop().unwrap();
+        assert!(text.contains("3 connections, 200 circuits and 1 streams"), "{text}");
+        assert!(text.contains("2 clients were marked"), "{text}");
         // All of it happened before the last heartbeat.
+        assert_eq!(lines(&flood, &flood).len(), 3);
         assert_eq!(lines(&now, &now).pop().unwrap(), "Heartbeat: nothing needs attention.");
         assert!(lines(&now, &busy())[0].contains("opened 10 streams to the outside and looked up 100 names"));
     }
@@ -263,11 +295,18 @@ mod tests {
              onionring_dns_lookups_total{shard=\"0\",outcome=\"success\"} 5\n\
              onionring_dns_lookups_total{shard=\"0\",outcome=\"timeout\"} 1\n\
              onionring_shard_busy_seconds_total{shard=\"0\"} 7\nonionring_shard_busy_seconds_total{shard=\"1\"} 9\n\
+             onionring_dos_refused_total{shard=\"0\",reason=\"connects\"} 1\n\
+             onionring_dos_refused_total{shard=\"1\",reason=\"concurrent_connections\"} 2\n\
+             onionring_dos_refused_total{shard=\"0\",reason=\"circuits\"} 4\n\
+             onionring_dos_refused_total{shard=\"0\",reason=\"streams\"} 5\n\
+             onionring_dos_marked_total{shard=\"0\",reason=\"queues\"} 6\n\
              onionring_limited_seconds_total{cause=\"network\"} 1.5\n",
         );
         let expected = Totals {
             links: 7,
             lookups: [6, 1],
+            floods: [3, 4, 5],
+            flooders: 6,
             busiest_seconds: 9,
             limited_seconds: [0.0, 1.5, 0.0, 0.0, 0.0],
             ..Totals::default()
