@@ -576,7 +576,7 @@ impl Pump {
         }
     }
 
-    /// Has this task woken soon, whatever else happens. Links that wait for a tick are not known to io_uring, and glommio
+    /// Has this task woken soon, whatever else happens. Sockets that naps wait for are not known to io_uring, and glommio
     /// goes to sleep over runnable tasks if its preemption timer is over before it has begun: when the thread was off its
     /// core for so long just then.
     fn guard(&mut self, cx: &mut Context<'_>) {
