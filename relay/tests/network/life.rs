@@ -9,6 +9,8 @@ use onionring_loadgen::net::{Kind, Network, NetworkSpec, Node, NodeSpec, Paths, 
 use onionring_loadgen::traffic::{Order, TrafficError, Transfer, parallel};
 use onionring_proto::cell::DestroyReason;
 use onionring_proto::origin::{CloseReason, HandshakeKind};
+use onionring_relay::engine::cross::Batch;
+use onionring_relay::limits;
 
 use super::client::{Client, hop};
 use super::{MIB, PATIENCE, RELAYS, boot, metric, relay, wait};
@@ -20,8 +22,9 @@ const ENDLESS: u64 = 1 << 40;
 const CIRCUITS: usize = 40;
 
 /// Memory that a relay may hold beyond what it held before, in bytes: what directory documents and the diffs
-/// between them take, which become more at first.
-const MEMORY_SLACK: u64 = 12 << 20;
+/// between them take, which become more at first, and the batches between its two shards that a burst has needed and the
+/// next one finds. Circuits, streams and links are counted one by one.
+const MEMORY_SLACK: u64 = (12 << 20) + 2 * (limits::CROSSING_BACKLOG * Batch::BYTES) as u64;
 
 /// Has the C library return what is freed. By itself it keeps buffers of the compression that every consensus brings, by
 /// turns more or less than a leak would be.
@@ -150,8 +153,10 @@ fn circuits_end_cleanly_and_leave_nothing_behind() {
 #[test]
 fn relays_die_and_come_back() {
     let network = network(&RELAYS);
+    // No tor between the client and the victim: of two DESTROYs for one link at once, it keeps the second until a cell
+    // goes there, and the client waits for minutes.
     for (victim, hops) in
-        [("oMiddle", ["oGuard", "oMiddle", "oExit"]), ("tExit", ["tGuard", "oMiddle", "tExit"])]
+        [("oMiddle", ["oGuard", "oMiddle", "oExit"]), ("tExit", ["oGuard", "oMiddle", "tExit"])]
     {
         let started = Instant::now();
         let cut = cut_off(&network, hops, || network.node(victim).kill().unwrap());
