@@ -228,7 +228,8 @@ impl Engine {
             Ok(begin) => begin,
             Err(error) => return self.send_end(now, at, &End { reason: error.end_reason(), addr: None }),
         };
-        // What is refused whatever its number takes no token, as in C tor. Of RESOURCELIMIT a client would conclude that the relay has no room for anybody.
+        // What is refused whatever its number takes no token, as in C tor. Of RESOURCELIMIT a client would conclude that the
+        // relay has no room for anybody.
         let refuse = |engine: &mut Engine| {
             engine.send_end(now, at, &End { reason: EndReason::Misc, addr: None });
         };

@@ -83,7 +83,7 @@ fn exits_refuse_in_the_words_of_tor() {
         ]
         .map(|(host, port)| client.begin(2, host, port).expect_err(&format!("{exit} to {host}:{port}")))
     };
-    // Back into the network. A tor lets that pass now and then while its consensus is new.
+    // Back into the network. Now and then a tor that knows the relay lets that pass at first; why is not known.
     let back = |exit: &str| {
         let hops = ["oGuard", "tMiddle", exit].map(|name| hop(&network, name, HandshakeKind::Ntor));
         let mut client = Client::over(&[&hops[0], &hops[1], &hops[2]]);
