@@ -4,7 +4,7 @@
 //! shard run
 //!
 //! - one task per link (`link`): ciphertext in, cells through the engine, and out again what the engine chooses;
-//! - the pump ([`shard`]): whatever the engine asks for, batches from and to other shards, timers, control messages;
+//! - the pump (`shard::pump`): whatever the engine asks for, batches from and to other shards, timers, control messages;
 //! - TLS handshakes (`connect`) and the engine's public-key work, in a task queue that gets little time while there
 //!   are cells to move;
 //! - what the [`shard::StreamHandler`] starts for streams that end here.
