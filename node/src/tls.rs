@@ -6,9 +6,11 @@
 //!
 //! [`Acceptor`] and [`Connector`] are the configurations of the two sides, [`TlsStream`] is one session without its
 //! socket: ciphertext goes in through [`TlsStream::open`], plaintext through [`TlsStream::seal`], and what the
-//! session has to send is taken with [`TlsStream::transmit`].
+//! session has to send is taken with [`TlsStream::transmit`]. The handshake is rustls'; what follows it in TLS 1.3 is
+//! in `records`.
 
 use std::io::{self, BufRead as _, Write as _};
+use std::mem;
 use std::sync::Arc;
 
 use onionring_proto::link::x509::{TlsLeaf, random_host_name};
@@ -29,11 +31,16 @@ use rustls::crypto::{
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
 use rustls::server::NoServerSessionStorage;
 use rustls::{
-    ClientConfig, ClientConnection, Connection, DigitallySignedStruct, ServerConfig, ServerConnection,
-    SignatureScheme, SupportedProtocolVersion,
+    ClientConfig, ClientConnection, Connection, ContentType, DigitallySignedStruct, ProtocolVersion,
+    ServerConfig, ServerConnection, SignatureScheme, SupportedProtocolVersion,
 };
 use thiserror::Error;
 
+use records::{HEADER_LEN, MAX_PLAINTEXT, Progress, Records, Side};
+use secrets::Capture;
+
+mod records;
+mod secrets;
 #[cfg(test)]
 mod tests;
 
@@ -52,6 +59,9 @@ pub enum TlsError {
     /// The peer sent ciphertext after it had closed the session, or a record of an impossible size.
     #[error("the peer sent TLS data that cannot be read: {0}")]
     Unreadable(io::Error),
+    /// The library that made the handshake and our own record layer do not agree on the keys.
+    #[error("the TLS session's secrets are not those of its keys: please report this")]
+    Secrets,
     /// Keying material was asked for before the handshake was complete.
     #[error("no TLS keying material before the handshake is complete: {0}")]
     Export(rustls::Error),
@@ -128,6 +138,7 @@ impl Acceptor {
             .map_err(TlsError::OwnCertificate)?;
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
+        config.enable_secret_extraction = true;
         config.ignore_client_order = true;
         Ok(Acceptor { config: Arc::new(config), certificate })
     }
@@ -139,8 +150,11 @@ impl Acceptor {
 
     /// The responder's side of a new session.
     pub fn accept(&self) -> Result<TlsStream, TlsError> {
-        let conn = ServerConnection::new(self.config.clone()).map_err(TlsError::Setup)?;
-        Ok(TlsStream::new(conn.into()))
+        let capture = Capture::default();
+        let mut config = ServerConfig::clone(&self.config);
+        config.key_log = Arc::new(capture.clone());
+        let conn = ServerConnection::new(config.into()).map_err(TlsError::Setup)?;
+        Ok(TlsStream::new(conn.into(), Some(capture)))
     }
 }
 
@@ -162,6 +176,7 @@ impl Connector {
             .with_custom_certificate_verifier(Arc::new(verifier))
             .with_no_client_auth();
         config.resumption = Resumption::disabled();
+        config.enable_secret_extraction = true;
         Ok(Connector { config: Arc::new(config) })
     }
 
@@ -169,8 +184,11 @@ impl Connector {
     pub fn connect(&self, rng: &mut impl CryptoRng) -> Result<TlsStream, TlsError> {
         let name =
             ServerName::try_from(random_host_name("com", rng)).expect("a random host name is a DNS name");
-        let conn = ClientConnection::new(self.config.clone(), name).map_err(TlsError::Setup)?;
-        Ok(TlsStream::new(conn.into()))
+        let capture = Capture::default();
+        let mut config = ClientConfig::clone(&self.config);
+        config.key_log = Arc::new(capture.clone());
+        let conn = ClientConnection::new(config.into(), name).map_err(TlsError::Setup)?;
+        Ok(TlsStream::new(conn.into(), Some(capture)))
     }
 }
 
@@ -215,22 +233,45 @@ impl ServerCertVerifier for AnyChain {
 
 /// One TLS session without its socket.
 ///
+/// rustls makes the handshake. After that, [`Records`] opens and seals where bytes lie, unless the session is TLS 1.2.
+///
 /// After an error the session is dead: [`transmit`](Self::transmit) what is left (an alert) and close the connection.
 pub struct TlsStream {
-    conn: Connection,
+    session: Session,
+    /// The beginning of a record whose end has not come yet.
+    partial: Vec<u8>,
+    /// Records to be sent, the first `sent` bytes of which have been. Empty while rustls has the session.
+    outgoing: Vec<u8>,
+    sent: usize,
     peer_has_closed: bool,
+    peer_certificate: Option<CertificateDer<'static>>,
+}
+
+enum Session {
+    /// And what it tells of its secrets; with none, it keeps the session.
+    Rustls(Box<Connection>, Option<Capture>),
+    Records(Box<Records>),
+    /// The one could not be made into the other.
+    Dead,
 }
 
 impl TlsStream {
-    fn new(mut conn: Connection) -> TlsStream {
+    fn new(mut conn: Connection, capture: Option<Capture>) -> TlsStream {
         // Callers seal only what they want sent now, so a limit here would only cut plaintext short.
         conn.set_buffer_limit(None);
-        TlsStream { conn, peer_has_closed: false }
+        TlsStream {
+            session: Session::Rustls(Box::new(conn), capture),
+            partial: Vec::new(),
+            outgoing: Vec::new(),
+            sent: 0,
+            peer_has_closed: false,
+            peer_certificate: None,
+        }
     }
 
     /// Whether the handshake is still under way, so that no application data can flow.
     pub fn is_handshaking(&self) -> bool {
-        self.conn.is_handshaking()
+        matches!(&self.session, Session::Rustls(conn, _) if conn.is_handshaking())
     }
 
     /// Whether the peer has closed the session in order; nothing more will come.
@@ -240,28 +281,84 @@ impl TlsStream {
 
     /// The DER of the leaf certificate that the peer presented; `None` on a responder's side, and before it came.
     pub fn peer_certificate(&self) -> Option<&[u8]> {
-        self.conn.peer_certificates()?.first().map(|leaf| leaf.as_ref())
+        match &self.session {
+            Session::Rustls(conn, _) => conn.peer_certificates()?.first(),
+            Session::Records(_) | Session::Dead => self.peer_certificate.as_ref(),
+        }
+        .map(|leaf| leaf.as_ref())
     }
 
     /// Takes `ciphertext` as it came from the socket, in pieces of any size, and appends what it holds of application
     /// data to `plaintext`.
     ///
     /// An error leaves the plaintext of the records before the bad one in `plaintext`.
-    pub fn open(&mut self, mut ciphertext: &[u8], plaintext: &mut Vec<u8>) -> Result<(), TlsError> {
-        while !ciphertext.is_empty() && !self.peer_has_closed {
-            // Copies at most one record into the session's own buffer, where it is opened.
-            self.conn.read_tls(&mut ciphertext).map_err(TlsError::Unreadable)?;
-            let result = self.conn.process_new_packets();
-            let mut reader = self.conn.reader();
-            while let Ok(record) = reader.fill_buf()
-                && !record.is_empty()
-            {
-                let len = record.len();
-                plaintext.extend_from_slice(record);
-                reader.consume(len);
-            }
-            self.peer_has_closed = result.map_err(TlsError::Peer)?.peer_has_closed();
+    pub fn open(&mut self, ciphertext: &[u8], plaintext: &mut Vec<u8>) -> Result<(), TlsError> {
+        let start = plaintext.len();
+        plaintext.extend_from_slice(&self.partial);
+        plaintext.extend_from_slice(ciphertext);
+        let (len, result) = self.open_in_place(&mut plaintext[start..]);
+        plaintext.truncate(start + len);
+        result
+    }
+
+    /// The beginning of a record, for [`open_in_place`](Self::open_in_place) to be called with what comes next after it.
+    pub fn partial(&self) -> &[u8] {
+        &self.partial
+    }
+
+    /// Opens `buf`: what [`partial`](Self::partial) said, and what came from the socket since. What that holds of
+    /// application data is moved to the front of `buf`; returns how many bytes that is, also when a later record is bad.
+    pub fn open_in_place(&mut self, buf: &mut [u8]) -> (usize, Result<(), TlsError>) {
+        let mut progress = Progress::default();
+        let mut result = Ok(true);
+        while let Ok(true) = result
+            && !self.peer_has_closed
+        {
+            result = match &mut self.session {
+                Session::Rustls(conn, _) => {
+                    let result = open_by_rustls(conn, buf, &mut progress, &mut self.peer_has_closed);
+                    result.and_then(|goes_on| self.leave_rustls().map(|()| goes_on))
+                }
+                Session::Records(records) => {
+                    let result = records.open(buf, &mut progress, &mut self.outgoing);
+                    self.peer_has_closed = records.peer_has_closed();
+                    result.map(|()| false).map_err(TlsError::Peer)
+                }
+                Session::Dead => Ok(false),
+            };
         }
+        let rest = &buf[progress.used..];
+        if rest.is_empty() || result.is_err() || self.peer_has_closed {
+            self.partial = Vec::new();
+        } else {
+            self.partial.clear();
+            self.partial.reserve_exact(rest.len());
+            self.partial.extend_from_slice(rest);
+        }
+        (progress.plaintext, result.map(drop))
+    }
+
+    /// Parts with rustls when it has done all that only it can do.
+    fn leave_rustls(&mut self) -> Result<(), TlsError> {
+        let Session::Rustls(conn, Some(capture)) = &self.session else { return Ok(()) };
+        let has_more_to_do = conn.is_handshaking()
+            || conn.wants_write()
+            || self.peer_has_closed
+            || conn.protocol_version() != Some(ProtocolVersion::TLSv1_3);
+        if has_more_to_do {
+            return Ok(());
+        }
+        let secrets = capture.take();
+        let Session::Rustls(conn, _) = mem::replace(&mut self.session, Session::Dead) else { return Ok(()) };
+        self.peer_certificate = conn.peer_certificates().and_then(|chain| chain.first().cloned());
+        let suite = conn.negotiated_cipher_suite().map(|suite| suite.suite());
+        let side = match *conn {
+            Connection::Client(_) => Side::Client,
+            Connection::Server(_) => Side::Server,
+        };
+        let extracted = conn.dangerous_extract_secrets().map_err(TlsError::Setup)?;
+        let records = suite.and_then(|suite| Records::new(side, suite, secrets, &extracted));
+        self.session = Session::Records(Box::new(records.ok_or(TlsError::Secrets)?));
         Ok(())
     }
 
@@ -269,24 +366,86 @@ impl TlsStream {
     ///
     /// To choose late what goes out, call this when [`wants_transmit`](Self::wants_transmit) says no.
     pub fn seal(&mut self, plaintext: &[u8]) -> Result<(), TlsError> {
-        self.conn.writer().write_all(plaintext).map_err(TlsError::Unreadable)
+        match &mut self.session {
+            Session::Rustls(conn, _) => conn.writer().write_all(plaintext).map_err(TlsError::Unreadable)?,
+            Session::Records(records) => {
+                for piece in plaintext.chunks(MAX_PLAINTEXT) {
+                    records.seal(&mut self.outgoing, |out| out.extend_from_slice(piece));
+                }
+            }
+            Session::Dead => {}
+        }
+        Ok(())
+    }
+
+    /// Seals what `make` appends to its argument, where it lies; returns how many bytes that was.
+    pub fn seal_with(&mut self, make: impl FnOnce(&mut Vec<u8>)) -> Result<usize, TlsError> {
+        match &mut self.session {
+            Session::Rustls(conn, _) => {
+                make(&mut self.outgoing);
+                let written = conn.writer().write_all(&self.outgoing);
+                let len = self.outgoing.len();
+                self.outgoing.clear();
+                written.map_err(TlsError::Unreadable)?;
+                Ok(len)
+            }
+            Session::Records(records) => Ok(records.seal(&mut self.outgoing, make)),
+            Session::Dead => Ok(0),
+        }
+    }
+
+    /// Swaps `buffer` with the session's own for what it has to send, unless there is something in that. So sessions that
+    /// have nothing to send need no buffer: lend them one before they seal, and [reclaim](Self::reclaim) it afterwards.
+    pub fn lend(&mut self, buffer: &mut Vec<u8>) {
+        if self.outgoing.is_empty() {
+            buffer.clear();
+            mem::swap(&mut self.outgoing, buffer);
+        }
+    }
+
+    /// Takes back what was lent, if everything in it is sent.
+    pub fn reclaim(&mut self, buffer: &mut Vec<u8>) {
+        if self.outgoing.is_empty() {
+            let own = mem::take(&mut self.outgoing);
+            if own.capacity() > buffer.capacity() {
+                *buffer = own;
+            }
+        }
     }
 
     /// Queues the notice that nothing more will be sent.
     pub fn close(&mut self) {
-        self.conn.send_close_notify();
+        match &mut self.session {
+            Session::Rustls(conn, _) => conn.send_close_notify(),
+            Session::Records(records) => records.close(&mut self.outgoing),
+            Session::Dead => {}
+        }
     }
 
     /// Whether there is ciphertext to send.
     pub fn wants_transmit(&self) -> bool {
-        self.conn.wants_write()
+        match &self.session {
+            Session::Rustls(conn, _) => conn.wants_write(),
+            Session::Records(_) | Session::Dead => !self.outgoing.is_empty(),
+        }
     }
 
-    /// Hands ciphertext to `out`, record by record, without a copy; returns how many bytes it took in this call.
+    /// Hands ciphertext to `out` without a copy; returns how many bytes it took in this call.
     ///
     /// What `out` does not take stays for the next call, also when it fails with `WouldBlock`.
     pub fn transmit(&mut self, out: &mut dyn io::Write) -> io::Result<usize> {
-        self.conn.write_tls(out)
+        if let Session::Rustls(conn, _) = &mut self.session {
+            let len = conn.write_tls(out)?;
+            self.leave_rustls().map_err(io::Error::other)?;
+            return Ok(len);
+        }
+        let len = out.write(&self.outgoing[self.sent..])?;
+        self.sent += len;
+        if self.sent == self.outgoing.len() {
+            self.outgoing.clear();
+            self.sent = 0;
+        }
+        Ok(len)
     }
 
     /// Fills `out` with keying material of this session (RFC 5705), the same on both sides.
@@ -296,8 +455,64 @@ impl TlsStream {
         context: &[u8],
         out: &mut [u8],
     ) -> Result<(), TlsError> {
-        self.conn.export_keying_material(out, label, Some(context)).map(drop).map_err(TlsError::Export)
+        match &self.session {
+            Session::Rustls(conn, _) => {
+                conn.export_keying_material(out, label, Some(context)).map(drop).map_err(TlsError::Export)
+            }
+            Session::Records(records) => {
+                records.export(label, context, out).map_err(|_| TlsError::Export(too_much_to_export()))
+            }
+            Session::Dead => Err(TlsError::Export(rustls::Error::HandshakeNotComplete)),
+        }
     }
+}
+
+fn too_much_to_export() -> rustls::Error {
+    rustls::Error::General("longer than the hash can make it".into())
+}
+
+/// Hands the next whole record of `buf` to rustls, and puts its plaintext behind that which `progress` knows. `false` if
+/// there is no whole record.
+fn open_by_rustls(
+    conn: &mut Connection,
+    buf: &mut [u8],
+    progress: &mut Progress,
+    peer_has_closed: &mut bool,
+) -> Result<bool, TlsError> {
+    let Some(len) = handshake_record_len(&buf[progress.used..]) else { return Ok(false) };
+    let end = progress.used + len;
+    while progress.used < end && !*peer_has_closed {
+        progress.used += conn.read_tls(&mut &buf[progress.used..end]).map_err(TlsError::Unreadable)?;
+        let result = conn.process_new_packets();
+        let mut reader = conn.reader();
+        while let Ok(record) = reader.fill_buf()
+            && !record.is_empty()
+        {
+            // It was in a record as long as that, and more.
+            let len = record.len();
+            buf[progress.plaintext..progress.plaintext + len].copy_from_slice(record);
+            progress.plaintext += len;
+            reader.consume(len);
+        }
+        *peer_has_closed = result.map_err(TlsError::Peer)?.peer_has_closed();
+    }
+    Ok(true)
+}
+
+/// The length of the record that `buf` begins with, if it is all there. What is no record is all rustls', to say so.
+fn handshake_record_len(buf: &[u8]) -> Option<usize> {
+    /// What TLS 1.2 allows.
+    const MAX_CIPHERTEXT: usize = MAX_PLAINTEXT + 2048;
+    let &first = buf.first()?;
+    if matches!(ContentType::from(first), ContentType::Unknown(_)) {
+        return Some(buf.len());
+    }
+    let &[_, _, _, hi, lo, ..] = buf else { return None };
+    let len = usize::from(u16::from_be_bytes([hi, lo]));
+    if len > MAX_CIPHERTEXT {
+        return Some(buf.len());
+    }
+    (buf.len() >= HEADER_LEN + len).then_some(HEADER_LEN + len)
 }
 
 impl TlsExporter for TlsStream {

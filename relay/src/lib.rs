@@ -1,6 +1,5 @@
 //! A thread-per-core onion-routing relay.
 
-pub mod alloc;
 pub mod cli;
 pub mod config;
 pub mod control;

@@ -87,11 +87,19 @@ pub const RING_INTERVAL_BUSY: Duration = Duration::from_millis(10);
 /// Time that public-key work gets beside cells when both want all of it, in parts of the 1000 that cells have.
 pub const BACKGROUND_SHARES: usize = 200;
 
+/// Circuit handshakes made in one turn, before cells have theirs: half a millisecond of work. To send each answer by itself
+/// and to look for cells after each costs a sixth of the handshakes.
+pub const HANDSHAKES_PER_TURN: usize = 8;
+
 /// Batches under way from one shard to another; with more, the sender keeps them.
 pub const CROSSING_RING: usize = 64;
 
 /// Bytes that one read takes from a connection: four full TLS records.
 pub const READ_BYTES: usize = 64 * 1024;
+
+/// Bytes that a link holds at most of what came before: of a cell of variable length (65,542), and of a TLS record
+/// (18,437). A multiple of a page, so that what comes after lies well.
+pub const READ_LEAD: usize = 21 * 4096;
 
 /// Time for which a shard takes of a bandwidth limit at once. What all shards together hold unused is at most this much
 /// of the rate, and a shard that waits for bandwidth waits about so long.
@@ -209,6 +217,10 @@ pub const IDLE_CANONICAL_LINK: Duration = Duration::from_secs(3600);
 
 /// Bytes of a stream that wait to be packed are never taken: a driver may offer at most this many at a time.
 pub const STREAM_WRITE_CHUNK: usize = 498 * 128;
+
+/// Cells of a circuit's window that a stream gets at least when its turn has come, if there are so many: to read less from
+/// a destination costs more than it carries.
+pub const STREAM_TURN: u16 = 25;
 
 /// Bytes of memory that a stream keeps for what its client sends, while nothing waits in it.
 pub const INBOX_KEPT: usize = 2048;

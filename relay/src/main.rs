@@ -2,12 +2,8 @@
 
 use std::process::ExitCode;
 
-use onionring_relay::alloc::LineAligned;
 use onionring_relay::cli::{self, Outcome, Start};
 use onionring_relay::run::{self, Hidden};
-
-#[global_allocator]
-static ALLOCATOR: LineAligned = LineAligned;
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into()).collect();

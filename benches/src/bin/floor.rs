@@ -27,6 +27,8 @@ const HEADER_LEN: usize = 5;
 
 /// Bytes asked of the socket at a time.
 const READ_LEN: usize = 64 * 1024;
+/// Room before what is read, for the beginnings of a record and of a cell.
+const LEAD: usize = 32 * 1024;
 /// Cells that fill a TLS record.
 const CELLS_PER_RECORD: usize = 16 * 1024 / CELL_LEN;
 
@@ -149,21 +151,35 @@ fn receive(mut from: Link, cells: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Forwards until the source is done, and returns the thread's user and system time.
+/// Forwards until the source is done, and returns the thread's user and system time. Records are opened where they lie, and
+/// what came in one read goes out in one write.
 fn forward(mut from: Link, mut to: Link) -> io::Result<[Duration; 2]> {
     let mut layer = Ctr128BE::<Aes128>::new(&[7; 16].into(), &[0; 16].into());
-    let mut buffer = vec![0; READ_LEN];
-    let mut plaintext = Vec::with_capacity(2 * READ_LEN);
+    let mut buffer = vec![0; LEAD + READ_LEN];
+    let mut held = Vec::with_capacity(CELL_LEN);
     let before = thread_times()?;
-    while from.read(&mut buffer, &mut plaintext)? {
-        let whole = plaintext.len() / CELL_LEN * CELL_LEN;
-        for cell in plaintext[..whole].chunks_exact_mut(CELL_LEN) {
+    loop {
+        let len = from.socket.read(&mut buffer[LEAD..])?;
+        if len == 0 {
+            break;
+        }
+        let record = LEAD - from.tls.partial().len();
+        buffer[record..LEAD].copy_from_slice(from.tls.partial());
+        let start = record - held.len();
+        buffer[start..record].copy_from_slice(&held);
+        let (opened, result) = from.tls.open_in_place(&mut buffer[record..LEAD + len]);
+        result.map_err(io::Error::other)?;
+        let plaintext = &mut buffer[start..record + opened];
+        let (whole, rest) = plaintext.split_at_mut(plaintext.len() / CELL_LEN * CELL_LEN);
+        for cell in whole.chunks_exact_mut(CELL_LEN) {
             layer.apply_keystream(&mut cell[HEADER_LEN..]);
         }
-        for record in plaintext[..whole].chunks(CELLS_PER_RECORD * CELL_LEN) {
-            to.write(record)?;
+        for record in whole.chunks(CELLS_PER_RECORD * CELL_LEN) {
+            to.tls.seal(record).map_err(io::Error::other)?;
         }
-        plaintext.drain(..whole);
+        to.flush()?;
+        held.clear();
+        held.extend_from_slice(rest);
     }
     let after = thread_times()?;
     Ok([after[0] - before[0], after[1] - before[1]])

@@ -20,6 +20,21 @@ fn connect(versions: TlsVersions) -> TlsStream {
     Connector::new(versions).unwrap().connect(&mut StdRng::seed_from_u64(1)).unwrap()
 }
 
+/// Leaves the session to rustls, also after its handshake.
+fn by_rustls(mut side: TlsStream) -> TlsStream {
+    if let Session::Rustls(_, capture) = &mut side.session {
+        *capture = None;
+    }
+    side
+}
+
+fn conn(side: &TlsStream) -> &Connection {
+    match &side.session {
+        Session::Rustls(conn, _) => conn,
+        Session::Records(_) | Session::Dead => panic!("rustls has left"),
+    }
+}
+
 /// Moves ciphertext from one side to the other until there is none left; returns what came out.
 fn flow(from: &mut TlsStream, to: &mut TlsStream) -> Result<Vec<u8>, TlsError> {
     let (mut wire, mut plaintext) = (Vec::new(), Vec::new());
@@ -43,17 +58,27 @@ fn shake(initiator: &mut TlsStream, responder: &mut TlsStream) -> Result<usize, 
 }
 
 fn pair(versions: TlsVersions) -> (TlsStream, TlsStream) {
-    let (mut initiator, mut responder) = (connect(TlsVersions::Both), acceptor(versions).accept().unwrap());
+    pair_of(connect(TlsVersions::Both), acceptor(versions).accept().unwrap())
+}
+
+fn pair_of(mut initiator: TlsStream, mut responder: TlsStream) -> (TlsStream, TlsStream) {
     assert_eq!(shake(&mut initiator, &mut responder).unwrap(), 2);
     (initiator, responder)
+}
+
+/// Two sides that rustls keeps.
+fn pair_by_rustls(versions: TlsVersions) -> (TlsStream, TlsStream) {
+    pair_of(by_rustls(connect(TlsVersions::Both)), by_rustls(acceptor(versions).accept().unwrap()))
 }
 
 #[test]
 fn data_flows_both_ways_in_both_versions() {
     for versions in [TlsVersions::Tls12, TlsVersions::Tls13, TlsVersions::Both] {
         let (mut initiator, mut responder) = pair(versions);
-        let version = initiator.conn.protocol_version().unwrap();
-        assert_eq!(version == rustls::ProtocolVersion::TLSv1_2, versions == TlsVersions::Tls12);
+        for side in [&initiator, &responder] {
+            let is_tls12 = matches!(side.session, Session::Rustls(_, _));
+            assert_eq!(is_tls12, versions == TlsVersions::Tls12);
+        }
         assert_eq!(initiator.peer_certificate(), Some(leaf().certificate.as_slice()));
         assert_eq!(responder.peer_certificate(), None);
 
@@ -82,8 +107,10 @@ fn ciphertext_may_come_byte_by_byte() {
 
 #[test]
 fn both_sides_export_the_same_keying_material() {
-    for versions in [TlsVersions::Tls12, TlsVersions::Tls13] {
-        let (initiator, responder) = pair(versions);
+    let by_hand_and_by_rustls =
+        pair_of(connect(TlsVersions::Both), by_rustls(acceptor(TlsVersions::Tls13).accept().unwrap()));
+    for (initiator, responder) in [pair(TlsVersions::Tls12), pair(TlsVersions::Tls13), by_hand_and_by_rustls]
+    {
         let export = |side: &TlsStream, context: &[u8]| {
             let mut out = [0; 32];
             side.export_keying_material(b"EXPORTER FOR TOR TLS CLIENT BINDING AUTH0003", context, &mut out)
@@ -99,11 +126,11 @@ fn both_sides_export_the_same_keying_material() {
 
 #[test]
 fn our_own_programs_agree_on_post_quantum_key_exchange_without_a_retry() {
-    let (initiator, responder) = pair(TlsVersions::Tls13);
+    let (initiator, responder) = pair_by_rustls(TlsVersions::Tls13);
     for side in [&initiator, &responder] {
-        let group = side.conn.negotiated_key_exchange_group().unwrap().name();
+        let group = conn(side).negotiated_key_exchange_group().unwrap().name();
         assert_eq!(group, rustls::NamedGroup::X25519MLKEM768);
-        assert_eq!(side.conn.handshake_kind(), Some(rustls::HandshakeKind::Full));
+        assert_eq!(conn(side).handshake_kind(), Some(rustls::HandshakeKind::Full));
     }
 }
 
@@ -122,12 +149,12 @@ fn a_key_share_for_either_classical_group_needs_no_retry() {
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier))
             .with_no_client_auth();
-        let mut initiator =
-            Connector { config: Arc::new(config) }.connect(&mut StdRng::seed_from_u64(2)).unwrap();
-        let mut responder = acceptor(TlsVersions::Both).accept().unwrap();
+        let connector = Connector { config: Arc::new(config) };
+        let mut initiator = by_rustls(connector.connect(&mut StdRng::seed_from_u64(2)).unwrap());
+        let mut responder = by_rustls(acceptor(TlsVersions::Both).accept().unwrap());
         shake(&mut initiator, &mut responder).unwrap();
-        assert_eq!(responder.conn.negotiated_key_exchange_group().unwrap().name(), first.name());
-        assert_eq!(responder.conn.handshake_kind(), Some(rustls::HandshakeKind::Full));
+        assert_eq!(conn(&responder).negotiated_key_exchange_group().unwrap().name(), first.name());
+        assert_eq!(conn(&responder).handshake_kind(), Some(rustls::HandshakeKind::Full));
     }
 }
 
@@ -135,10 +162,10 @@ fn a_key_share_for_either_classical_group_needs_no_retry() {
 fn sessions_are_never_resumed() {
     let (connector, acceptor) = (Connector::new(TlsVersions::Both).unwrap(), acceptor(TlsVersions::Both));
     for _ in 0..2 {
-        let mut initiator = connector.connect(&mut StdRng::seed_from_u64(3)).unwrap();
+        let mut initiator = by_rustls(connector.connect(&mut StdRng::seed_from_u64(3)).unwrap());
         let mut responder = acceptor.accept().unwrap();
         shake(&mut initiator, &mut responder).unwrap();
-        assert_eq!(initiator.conn.handshake_kind(), Some(rustls::HandshakeKind::Full));
+        assert_eq!(conn(&initiator).handshake_kind(), Some(rustls::HandshakeKind::Full));
         assert!(!responder.wants_transmit(), "a session ticket");
     }
 }
@@ -167,7 +194,7 @@ fn a_certificate_with_another_key_is_refused() {
         .unwrap()
         .with_no_client_auth()
         .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(certified)));
-    let mut responder = TlsStream::new(ServerConnection::new(Arc::new(config)).unwrap().into());
+    let mut responder = TlsStream::new(ServerConnection::new(Arc::new(config)).unwrap().into(), None);
     let mut initiator = connect(TlsVersions::Both);
     assert!(matches!(shake(&mut initiator, &mut responder), Err(TlsError::Peer(_))));
 }

@@ -50,26 +50,18 @@ impl LinkSlot {
     }
 }
 
-/// Buffers that all links of a shard use in turn, so that a link holds no more than a piece of a cell of its own.
+/// Buffers that all links of a shard use in turn, so that a link holds no more than a piece of a record and one of a cell.
 pub(super) struct Scratch {
-    ciphertext: Box<[u8]>,
-    /// What came in.
-    plaintext: Vec<u8>,
-    /// What goes out, after [`LEAD`] bytes of no meaning.
+    /// What comes in, from [`limits::READ_LEAD`] on; before it, what has been held of it until now.
+    incoming: Box<[u8]>,
+    /// What goes out.
     outgoing: Vec<u8>,
 }
 
-/// Bytes before a record's plaintext. TLS copies it behind a record's header of 5 bytes: with all buffers on cache lines
-/// that would be just the distance at which copying is slow (see [`alloc`](crate::alloc)).
-const LEAD: usize = 32;
-
 impl Default for Scratch {
     fn default() -> Self {
-        Scratch {
-            ciphertext: vec![0; limits::READ_BYTES].into(),
-            plaintext: Vec::with_capacity(limits::READ_BYTES + limits::RECORD_BYTES),
-            outgoing: vec![0; LEAD + limits::RECORD_BYTES],
-        }
+        let outgoing = Vec::with_capacity(limits::RECORDS_PER_WRITE * (limits::RECORD_BYTES + 64));
+        Scratch { incoming: vec![0; limits::READ_LEAD + limits::READ_BYTES].into(), outgoing }
     }
 }
 
@@ -173,14 +165,15 @@ impl Link {
     /// Reads what there is, up to a bound, so that links have their turns.
     fn read(&mut self, cx: &mut Context<'_>) -> Result<(), LinkFailure> {
         let shard = self.shard.clone();
-        let Scratch { ciphertext, plaintext, .. } = &mut *shard.scratch.borrow_mut();
+        let incoming = &mut *shard.scratch.borrow_mut().incoming;
         for _ in 0..limits::READS_PER_TURN {
             if shard.poll_may_read(cx).is_pending() {
                 return Ok(());
             }
             let Poll::Ready(most) = self.poll_bandwidth(Direction::Read, cx) else { return Ok(()) };
-            let most = most.min(ciphertext.len());
-            let len = match self.socket.poll_read(cx, &mut ciphertext[..most]) {
+            let most = most.min(limits::READ_BYTES);
+            let buf = &mut incoming[limits::READ_LEAD..][..most];
+            let len = match self.socket.poll_read(cx, buf) {
                 Poll::Pending => return Ok(()),
                 Poll::Ready(len) => len?,
             };
@@ -189,11 +182,7 @@ impl Link {
             }
             self.shard.heard(len);
             self.charge(Direction::Read, len);
-            plaintext.clear();
-            plaintext.append(&mut self.held);
-            let opened = self.tls.open(&ciphertext[..len], plaintext);
-            self.cells(plaintext);
-            opened?;
+            self.open(&mut incoming[..limits::READ_LEAD + len])?;
             if self.tls.peer_has_closed() {
                 return Err(LinkFailure::ClosedByPeer);
             }
@@ -203,6 +192,18 @@ impl Link {
         }
         cx.waker().wake_by_ref();
         Ok(())
+    }
+
+    /// Opens what came, from [`limits::READ_LEAD`] on, where it lies, and hands it to the engine.
+    fn open(&mut self, incoming: &mut [u8]) -> Result<(), LinkFailure> {
+        let record = limits::READ_LEAD - self.tls.partial().len();
+        let cell = record - self.held.len();
+        incoming[record..limits::READ_LEAD].copy_from_slice(self.tls.partial());
+        incoming[cell..record].copy_from_slice(&self.held);
+        self.held.clear();
+        let (len, opened) = self.tls.open_in_place(&mut incoming[record..]);
+        self.cells(&mut incoming[cell..record + len]);
+        Ok(opened?)
     }
 
     /// How many bytes the limits allow; pending if none, and the task is woken when they do.
@@ -248,6 +249,15 @@ impl Link {
 
     /// Writes until the socket takes no more, the engine gives no more, or others should have their turn.
     fn write(&mut self, cx: &mut Context<'_>) -> Result<(), LinkFailure> {
+        let shard = self.shard.clone();
+        let outgoing = &mut shard.scratch.borrow_mut().outgoing;
+        self.tls.lend(outgoing);
+        let result = self.write_borrowed(cx);
+        self.tls.reclaim(outgoing);
+        result
+    }
+
+    fn write_borrowed(&mut self, cx: &mut Context<'_>) -> Result<(), LinkFailure> {
         for _ in 0..limits::WRITES_PER_TURN {
             if !self.tls.wants_transmit() && !self.fill(cx)? {
                 return Ok(());
@@ -298,18 +308,17 @@ impl Link {
             let Poll::Ready(most) = self.poll_bandwidth(Direction::Write, cx) else { return Ok(false) };
             most
         };
-        let outgoing = &mut self.shard.scratch.borrow_mut().outgoing;
         for _ in 0..limits::RECORDS_PER_WRITE {
             if !self.slot.writable.get() || most == 0 {
                 break;
             }
-            outgoing.truncate(LEAD);
-            let until = LEAD + limits::RECORD_FILL.min(most);
-            let some = self.shard.engine(|engine, now| engine.poll_transmit(now, self.id, outgoing, until));
-            if some {
-                self.tls.seal(&outgoing[LEAD..])?;
-                most = most.saturating_sub(outgoing.len() - LEAD);
-            } else {
+            let (shard, id, mut some) = (&self.shard, self.id, false);
+            let len = self.tls.seal_with(|out| {
+                let until = out.len() + limits::RECORD_FILL.min(most);
+                some = shard.engine(|engine, now| engine.poll_transmit(now, id, out, until));
+            })?;
+            most = most.saturating_sub(len);
+            if !some {
                 self.slot.writable.set(false);
             }
         }
