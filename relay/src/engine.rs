@@ -40,6 +40,7 @@ mod timer;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use onionring_proto::cell::Body;
 use onionring_proto::time::Mono;
 use rand_chacha::ChaCha20Rng;
 
@@ -67,6 +68,8 @@ pub struct Engine {
     creates: PendingCreates,
     registry: Registry,
     pool: CellPool,
+    /// Where cells of this relay's own are made.
+    draft: Option<Box<Body>>,
     outgoing: Outgoing,
     events: VecDeque<Event>,
     timers: Timers,
@@ -96,6 +99,7 @@ impl Engine {
             creates: PendingCreates::new(homes.clone()),
             registry: Registry::new(homes.clone()),
             pool: CellPool::new(queue_bytes / CellPool::BYTES_PER_CELL),
+            draft: None,
             outgoing: Outgoing::new(homes.shards()),
             events: VecDeque::new(),
             timers: Timers::default(),

@@ -1,9 +1,10 @@
 //! Circuits at home on a shard: the table, and the way of a relay cell through it.
 
+use std::cell::Cell;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use onionring_proto::cell::{Body, CircId, Command, DestroyReason};
+use onionring_proto::cell::{BODY_LEN, Body, CircId, Command, DestroyReason};
 use onionring_proto::circuit::{Outbound, Received, RelayCircuit};
 use onionring_proto::crypto::tor1::KeyMaterial;
 use onionring_proto::rate::Bucket;
@@ -73,6 +74,8 @@ pub(super) struct Circuits {
     slots: Vec<(u32, Option<Box<Circuit>>)>,
     free: Vec<u32>,
     legs: HashMap<Leg, (CircuitId, Side), HomeRule>,
+    /// An entry of `legs`.
+    last_found: Cell<Option<(Leg, (CircuitId, Side))>>,
     by_link: HashMap<LinkId, BTreeSet<CircuitId>, HomeRule>,
     /// Second legs of circuits that are over, of which the next relay has not been told: their ids are still in use
     /// (tor-spec 5.1.1).
@@ -86,6 +89,7 @@ impl Circuits {
             slots: Vec::new(),
             free: Vec::new(),
             legs: HashMap::with_hasher(hasher.clone()),
+            last_found: Cell::default(),
             by_link: HashMap::with_hasher(hasher),
             leaving: BTreeSet::new(),
             len: 0,
@@ -106,8 +110,16 @@ impl Circuits {
         self.leaving.len()
     }
 
+    /// The circuit with this leg. Cells of one circuit come in runs, so it is most often the last one that was found.
     pub(super) fn find(&self, leg: Leg) -> Option<(CircuitId, Side)> {
-        self.legs.get(&leg).copied()
+        if let Some((last, found)) = self.last_found.get()
+            && last == leg
+        {
+            return Some(found);
+        }
+        let found = self.legs.get(&leg).copied()?;
+        self.last_found.set(Some((leg, found)));
+        Some(found)
     }
 
     /// Whether an id of ours may be given to a new circuit.
@@ -184,11 +196,13 @@ impl Circuits {
 
     fn add_leg(&mut self, leg: Leg, id: CircuitId, side: Side) {
         self.legs.insert(leg, (id, side));
+        self.last_found.take();
         self.by_link.entry(leg.link).or_default().insert(id);
     }
 
     fn remove_leg(&mut self, leg: Leg, id: CircuitId) {
         self.legs.remove(&leg);
+        self.last_found.take();
         // Both legs of a circuit may run over one link only if a peer extended to itself, which is refused.
         if let Some(ids) = self.by_link.get_mut(&leg.link) {
             ids.remove(&id);
@@ -312,10 +326,12 @@ impl Engine {
         data: &[u8],
     ) {
         let Some(circuit) = self.circuits.get_mut(id) else { return };
-        let mut body = [0; onionring_proto::cell::BODY_LEN];
+        // Every byte of it is written; to clear it first would cost as much as to copy it.
+        let mut body = self.draft.take().unwrap_or_else(|| Box::new([0; BODY_LEN]));
         circuit.relay.originate(cmd, stream, data, &mut self.rng, &mut body);
         let leg = circuit.prev;
         self.send_cell(now, leg, Command::RELAY, &body);
+        self.draft = Some(body);
     }
 
     /// Sends a cell on a leg, whichever shard has the link.

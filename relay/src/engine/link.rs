@@ -1,5 +1,6 @@
 //! Links as a shard sees them: handshake, the way of a cell from a link to its circuit's home, and the way out.
 
+use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -107,6 +108,14 @@ impl Link {
     /// Whether the peer chose this circuit id; of no account once the link is closing.
     fn is_peers(&self, circ: CircId) -> bool {
         matches!(&self.state, State::Open(facts) if facts.circ_ids.peer_may_use(circ))
+    }
+
+    /// Lets the driver know, once, that this link has something to send.
+    fn tell_writable(&mut self, id: LinkId, events: &mut VecDeque<Event>) {
+        if !self.writable && !self.queue.is_empty() {
+            self.writable = true;
+            events.push_back(Event::Link(LinkEvent::Writable(id)));
+        }
     }
 }
 
@@ -387,7 +396,7 @@ impl Engine {
         // What the peer created leads to the client.
         let limit = self.snapshot.params.cells_per_circuit[usize::from(!link.is_peers(leg.circ))];
         match link.queue.push(&mut self.pool, now, leg.circ, command, body, limit) {
-            Ok(()) => self.tell_writable(leg.link),
+            Ok(()) => link.tell_writable(leg.link, &mut self.events),
             Err(QueueFull::Circuit) => self.overrun(now, leg, Overrun::Queue),
             Err(QueueFull::Pool) => {
                 let shed = self.shed_oldest(now);
@@ -398,7 +407,7 @@ impl Engine {
                 }
                 let Some(link) = self.links.get_mut(&leg.link) else { return };
                 match link.queue.push(&mut self.pool, now, leg.circ, command, body, limit) {
-                    Ok(()) => self.tell_writable(leg.link),
+                    Ok(()) => link.tell_writable(leg.link, &mut self.events),
                     Err(QueueFull::Circuit) => self.overrun(now, leg, Overrun::Queue),
                     Err(QueueFull::Pool) => self.overrun(now, leg, Overrun::Memory),
                 }
@@ -463,12 +472,8 @@ impl Engine {
     }
 
     fn tell_writable(&mut self, id: LinkId) {
-        if let Some(link) = self.links.get_mut(&id)
-            && !link.writable
-            && !link.queue.is_empty()
-        {
-            link.writable = true;
-            self.events.push_back(Event::Link(LinkEvent::Writable(id)));
+        if let Some(link) = self.links.get_mut(&id) {
+            link.tell_writable(id, &mut self.events);
         }
     }
 

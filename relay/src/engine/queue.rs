@@ -235,6 +235,8 @@ pub struct LinkQueue {
     told: Vec<CircId>,
     circuits: Slab<CircuitQueue>,
     by_circ: HashMap<CircId, u32, HomeRule>,
+    /// Where the last cell was queued, if that circuit is still there.
+    last_slot: u32,
     ready: BinaryHeap<Ready>,
     half_life: Duration,
     /// Activities are in units of 2^-((now - epoch) / half_life) cells.
@@ -265,6 +267,7 @@ impl LinkQueue {
             told: Vec::new(),
             circuits: Slab::new(),
             by_circ: HashMap::with_hasher(hasher),
+            last_slot: 0,
             ready: BinaryHeap::new(),
             half_life,
             epoch: now,
@@ -338,10 +341,7 @@ impl LinkQueue {
         body: &Body,
         limit: usize,
     ) -> Result<(), QueueFull> {
-        let slot = match self.by_circ.get(&circ) {
-            Some(&slot) => slot,
-            None => self.add_circuit(circ),
-        };
+        let slot = self.slot(circ);
         let queue = &mut self.circuits[slot as usize];
         if queue.condemned {
             return Ok(());
@@ -358,6 +358,17 @@ impl LinkQueue {
             self.drop_leftovers();
         }
         Ok(())
+    }
+
+    /// The slot of a circuit. Cells of one circuit come in runs, so it is most often the last one.
+    fn slot(&mut self, circ: CircId) -> u32 {
+        if self.circuits.get(self.last_slot as usize).is_none_or(|queue| queue.circ != circ) {
+            self.last_slot = match self.by_circ.get(&circ) {
+                Some(&slot) => slot,
+                None => self.add_circuit(circ),
+            };
+        }
+        self.last_slot
     }
 
     /// Keeps the leftovers in `ready` fewer than the circuits, also while the peer reads nothing.

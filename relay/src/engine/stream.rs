@@ -40,8 +40,9 @@ pub(super) struct Streams {
 /// Who may use the circuit's window: without turns the first stream would take all that every SENDME brings, and others
 /// would starve.
 ///
-/// In a round, every stream that waited, if there are cells enough, is told once that it may send, and gets an equal part
-/// of the window when it asks; whoever asks again meanwhile waits for the next round. A round begins when the last one
+/// In a round, streams that waited are told once that they may send, and get an equal part of the window when they ask:
+/// as many of them as there are parts that are worth a read ([`limits::STREAM_TURN`]). The others, and whoever asks again
+/// meanwhile, wait for the next round. A round begins when the last one
 /// has asked, and with every SENDME, so that a stream which never asks holds up nobody for long.
 #[derive(Default)]
 struct Turns {
@@ -83,7 +84,7 @@ impl Streams {
         Some(stream)
     }
 
-    /// Begins a round of those who wait, as many as there are cells in the window, and returns them in its order.
+    /// Begins a round of those who wait, as many as the window has parts for, and returns them in its order.
     fn begin_round(&mut self, window: u16) -> Vec<(StreamId, u32)> {
         let first = StreamId(self.turns.first);
         let mut waiting = [Vec::new(), Vec::new()];
@@ -94,9 +95,10 @@ impl Streams {
             }
         }
         let mut round = waiting.concat();
-        if let Some(&(next, _)) = round.get(usize::from(window)) {
+        let parts = usize::from(window.div_ceil(limits::STREAM_TURN));
+        if let Some(&(next, _)) = round.get(parts) {
             self.turns.first = next.0;
-            round.truncate(usize::from(window));
+            round.truncate(parts);
         }
         for (id, _) in &round {
             if let Some(stream) = self.open.get_mut(id) {

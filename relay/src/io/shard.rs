@@ -332,16 +332,10 @@ impl Shard {
     }
 }
 
-/// Does the engine's public-key work, a piece at a time.
+/// Does the engine's public-key work, a turn's worth at a time.
 async fn background(shard: Rc<Shard>) {
     loop {
-        let begun = Instant::now();
-        let (some, more) =
-            shard.engine(|engine, now| (engine.has_background(), engine.run_background(now, 1)));
-        if some {
-            shard.count(|counters| counters.create_work.record(begun.elapsed()));
-        }
-        if more {
+        if (0..limits::HANDSHAKES_PER_TURN).all(|_| piece_of_work(&shard)) {
             executor().yield_task_queue_now().await;
         } else {
             poll_fn(|cx| {
@@ -354,6 +348,16 @@ async fn background(shard: Rc<Shard>) {
             .await;
         }
     }
+}
+
+/// Returns whether there is more.
+fn piece_of_work(shard: &Rc<Shard>) -> bool {
+    let begun = Instant::now();
+    let (some, more) = shard.engine(|engine, now| (engine.has_background(), engine.run_background(now, 1)));
+    if some {
+        shard.count(|counters| counters.create_work.record(begun.elapsed()));
+    }
+    more
 }
 
 /// Tells the pump, when it has asked, that the tasks before this one in the background queue had their turn.
