@@ -1,0 +1,129 @@
+//! The state on disk: reading files, replacing them, and the journal of pinned keys, which only grows.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use onionring_node::atomic_file;
+use onionring_proto::netdoc::text;
+use onionring_proto::time::Unix;
+use thiserror::Error;
+
+use crate::keypin::Pin;
+use crate::limits;
+
+/// A state file that cannot be used.
+#[derive(Debug, Error)]
+pub enum FileError {
+    /// The system refuses.
+    #[error("cannot {verb} {}: {source}; check its permissions and the space on its disk", path.display())]
+    Io {
+        /// What was to be done.
+        verb: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// It is longer than any state.
+    #[error("{} has more than {} bytes, so it is no state of an authority; move it away", path.display(), limits::STATE_FILE)]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+impl FileError {
+    fn io(verb: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FileError {
+        move |source| FileError::Io { verb, path: path.to_owned(), source }
+    }
+}
+
+/// The content of a state file; `None` if there is none yet.
+pub fn read(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        file => file.map_err(FileError::io("open", path))?,
+    };
+    let mut content = Vec::new();
+    file.take(limits::STATE_FILE + 1).read_to_end(&mut content).map_err(FileError::io("read", path))?;
+    if content.len() as u64 > limits::STATE_FILE {
+        return Err(FileError::TooLarge { path: path.to_owned() });
+    }
+    Ok(Some(content))
+}
+
+/// Replaces a state file, readable by nobody else: the old content or the new is there at every moment.
+pub fn replace(path: &Path, content: &str) -> Result<(), FileError> {
+    atomic_file::write(path, content.as_bytes(), 0o600).map_err(FileError::io("replace", path))
+}
+
+/// The file `key-pinning-journal`, open to be added to.
+#[derive(Debug)]
+pub struct Journal {
+    path: PathBuf,
+    file: File,
+}
+
+impl Journal {
+    /// Opens the journal and notes when. A line that was cut off before is closed, so that it spoils nothing.
+    pub fn open(path: &Path, now: Unix) -> Result<Journal, FileError> {
+        let mut options = OpenOptions::new();
+        options.append(true).create(true).mode(0o600);
+        let file = options.open(path).map_err(FileError::io("open", path))?;
+        let mut journal = Journal { path: path.to_owned(), file };
+        journal.write(&format!("\n@opened-at {}\n", text::format_time(now)))?;
+        Ok(journal)
+    }
+
+    /// Adds a pin. It is on the disk afterwards.
+    pub fn append(&mut self, pin: &Pin) -> Result<(), FileError> {
+        self.write(&format!("{pin}\n"))
+    }
+
+    fn write(&mut self, lines: &str) -> Result<(), FileError> {
+        self.file
+            .write_all(lines.as_bytes())
+            .and_then(|()| self.file.sync_data())
+            .map_err(FileError::io("append to", &self.path))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use onionring_proto::netdoc::text::Fingerprint;
+
+    use super::*;
+    use crate::keypin::KeyPins;
+
+    #[test]
+    fn state_is_replaced_and_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state");
+        assert!(read(&path).unwrap().is_none());
+        replace(&path, "one").unwrap();
+        replace(&path, "two").unwrap();
+        assert_eq!(read(&path).unwrap().unwrap(), b"two");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(matches!(read(directory.path()), Err(FileError::Io { verb: "read", .. })));
+    }
+
+    #[test]
+    fn a_journal_grows_past_a_line_that_was_cut_off() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("key-pinning-journal");
+        let pin = |n| Pin { rsa: Fingerprint([n; 20]), ed25519: [n; 32] };
+        Journal::open(&path, Unix(0)).unwrap().append(&pin(1)).unwrap();
+        fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(b"AgICAgIC").unwrap();
+        let mut journal = Journal::open(&path, Unix(1)).unwrap();
+        journal.append(&pin(2)).unwrap();
+        journal.append(&pin(3)).unwrap();
+        let (pins, found) = KeyPins::read(&read(&path).unwrap().unwrap());
+        assert_eq!((found.entries, found.damaged, pins.len()), (3, 1, 3));
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+}

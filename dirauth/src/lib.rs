@@ -1,0 +1,10 @@
+//! What a directory authority decides about relays, and the state that it keeps.
+//!
+//! Everything here is plain logic: time, randomness and configuration come in as arguments, and the state of each
+//! mechanism is read from and written to the text of its file, in the format of C tor, so that one may take over from
+//! the other with the history of the network intact. Only [`files`] touches the disk.
+#![forbid(unsafe_code)]
+
+pub mod files;
+pub mod keypin;
+pub mod limits;
