@@ -8,3 +8,4 @@
 pub mod files;
 pub mod keypin;
 pub mod limits;
+pub mod stability;
