@@ -8,4 +8,5 @@
 pub mod files;
 pub mod keypin;
 pub mod limits;
+pub mod shared_random;
 pub mod stability;
