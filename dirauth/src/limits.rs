@@ -12,3 +12,9 @@ pub const STATE_FILE: u64 = 512 << 20;
 /// Relays whose ups and downs are remembered; beyond that new ones are not, until others have faded. Relays that are not
 /// stored get no history.
 pub const HISTORIES: usize = 500_000;
+
+/// Relays of a bandwidth file that count; the rest is passed over.
+pub const MEASURED_RELAYS: usize = 500_000;
+
+/// Headers of a bandwidth file that go into the vote, its time among them, as in C tor; the rest is left out.
+pub const BANDWIDTH_HEADERS: usize = 50;
