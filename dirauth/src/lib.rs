@@ -5,6 +5,7 @@
 //! the other with the history of the network intact. Only [`files`] touches the disk.
 #![forbid(unsafe_code)]
 
+pub mod approval;
 pub mod bandwidth_file;
 pub mod files;
 pub mod keypin;

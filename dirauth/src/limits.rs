@@ -18,3 +18,6 @@ pub const MEASURED_RELAYS: usize = 500_000;
 
 /// Headers of a bandwidth file that go into the vote, its time among them, as in C tor; the rest is left out.
 pub const BANDWIDTH_HEADERS: usize = 50;
+
+/// Relays that wait to be approved; beyond that the one that was silent longest is dropped from the list.
+pub const PENDING_RELAYS: usize = 1024;
