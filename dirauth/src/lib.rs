@@ -5,6 +5,7 @@
 //! the other with the history of the network intact. Only [`files`] touches the disk.
 #![forbid(unsafe_code)]
 
+pub mod admission;
 pub mod approval;
 pub mod bandwidth_file;
 pub mod files;
@@ -12,3 +13,4 @@ pub mod keypin;
 pub mod limits;
 pub mod shared_random;
 pub mod stability;
+pub mod version;

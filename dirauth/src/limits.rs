@@ -21,3 +21,9 @@ pub const BANDWIDTH_HEADERS: usize = 50;
 
 /// Relays that wait to be approved; beyond that the one that was silent longest is dropped from the list.
 pub const PENDING_RELAYS: usize = 1024;
+
+/// Documents of one upload that are judged; the rest is refused. A relay sends two. Each costs up to six signatures.
+pub const DOCUMENTS_PER_UPLOAD: usize = 32;
+
+/// Characters of the reason in the status line of an answer; a longer one is cut off.
+pub const ANSWER_REASON: usize = 400;
