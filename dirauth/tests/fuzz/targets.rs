@@ -1,0 +1,125 @@
+//! What is fuzzed: functions of any bytes that must not panic, hang or grow, and that check what holds for every input.
+//!
+//! The fuzzer in `dirauth/fuzz` drives them with coverage; the test beside this file replays the kept inputs and mutations
+//! of them with every `cargo test`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use onionring_dirauth::admission::{Admission, AdmissionOptions, TapKey, Verdict};
+use onionring_dirauth::approval::{AddressPolicies, Approvals, ApprovedRouters, RelayId};
+use onionring_dirauth::bandwidth_file::{self, BandwidthFile, Measurements};
+use onionring_dirauth::keypin::{KeyPins, Pin, Pinned};
+use onionring_dirauth::relay_set::RelaySet;
+use onionring_dirauth::shared_random::{Commit, SharedRandom};
+use onionring_dirauth::stability::Stability;
+use onionring_dirauth::version::TorVersion;
+use onionring_proto::netdoc::text::Fingerprint;
+use onionring_proto::time::Unix;
+
+/// A target: its name, which is that of its corpus too, and the function.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// All targets.
+pub const TARGETS: &[Target] = &[
+    ("upload", upload),
+    ("approved_routers", approved_routers),
+    ("key_pinning_journal", key_pinning_journal),
+    ("router_stability", router_stability),
+    ("sr_state", sr_state),
+    ("bandwidth_file", bandwidth_file),
+    ("relay_names", relay_names),
+];
+
+/// When the recorded documents and states of the corpus were current.
+const NOW: Unix = Unix(1_795_801_236);
+
+fn text(data: &[u8]) -> Option<&str> {
+    std::str::from_utf8(data).ok()
+}
+
+fn upload(data: &[u8]) {
+    let options = AdmissionOptions {
+        tap_key: TapKey::Required,
+        minimal_version: "0.4.8.0-alpha-dev".parse().expect("a version"),
+        allow_private_addresses: true,
+        pin_keys: true,
+        us: Fingerprint([0; 20]),
+    };
+    let mut pins = KeyPins::default();
+    let (approvals, stored) = (Approvals::default(), BTreeMap::new());
+    let mut admission =
+        Admission { options: &options, approvals: &approvals, pins: &mut pins, stored: &stored, now: NOW };
+    let upload = admission.judge(data);
+    let answer = upload.answer();
+    assert!(!upload.judged.is_empty());
+    assert!(answer.reason.chars().all(|c| c == ' ' || c.is_ascii_graphic()));
+    let all_stored = upload.judged.iter().all(|judged| matches!(judged.verdict, Verdict::Stored { .. }));
+    assert_eq!(all_stored, answer.status == 200 && !answer.not_new);
+    assert_eq!(upload.pinned.len(), pins.len());
+}
+
+fn approved_routers(data: &[u8]) {
+    let Some(file) = text(data) else { return };
+    let (mut routers, _) = ApprovedRouters::read(file);
+    assert!(routers.write().lines().eq(file.lines()));
+    let relay = Pin { rsa: Fingerprint([7; 20]), ed25519: [7; 32] };
+    let before = routers.list().count();
+    routers.reject(&[RelayId::Rsa(relay.rsa), RelayId::Ed25519(relay.ed25519)]);
+    assert!(routers.marks(&relay.rsa, &relay.ed25519).reject);
+    assert!(routers.list().count() <= before + 1);
+    assert_eq!(ApprovedRouters::read(&routers.write()).0, routers);
+}
+
+fn key_pinning_journal(data: &[u8]) {
+    let (mut pins, found) = KeyPins::read(data);
+    assert!(pins.len() <= found.entries);
+    let pin = Pin { rsa: Fingerprint([7; 20]), ed25519: [7; 32] };
+    pins.pin(pin, true);
+    assert_eq!(pins.check(&pin), Pinned::Known);
+}
+
+fn router_stability(data: &[u8]) {
+    let Some(Ok((stability, _))) = text(data).map(|text| Stability::read(text, NOW)) else { return };
+    // What cannot be believed is mended when it is read first.
+    let read = |text: &str| Stability::read(text, NOW).expect("what we wrote").0;
+    let mended = read(&stability.write(NOW)).write(NOW);
+    assert_eq!(read(&mended).write(NOW), mended);
+}
+
+fn sr_state(data: &[u8]) {
+    let Some(text) = text(data) else { return };
+    let interval = Duration::from_secs(12);
+    if let Ok(state) = SharedRandom::read(text, NOW, interval) {
+        assert_eq!(SharedRandom::read(&state.write(), NOW, interval).expect("what we wrote"), state);
+        for commit in state.vote().commits {
+            Commit::parse(&commit).expect("what we vote");
+        }
+    }
+    let _ = Commit::parse(text);
+}
+
+fn bandwidth_file(data: &[u8]) {
+    bandwidth_file::digest(data);
+    let Ok(file) = BandwidthFile::read(data, NOW) else { return };
+    assert!(file.headers.iter().all(|header| header.contains('=') && !header.contains([' ', '\n'])));
+    let mut measurements = Measurements::default();
+    measurements.update(&file, NOW);
+    assert_eq!(measurements.len(), file.measured.len());
+}
+
+/// Versions, sets of relays and address policies, a line each.
+fn relay_names(data: &[u8]) {
+    let Some(text) = text(data) else { return };
+    for line in text.lines() {
+        let _ = TorVersion::of_platform(line);
+        if let Ok(version) = line.parse::<TorVersion>() {
+            assert!(version >= version.clone());
+        }
+        let _ = RelaySet::parse(line);
+        let _ = AddressPolicies::parse([line]);
+        if let Ok(id) = line.parse::<RelayId>() {
+            assert_eq!(id.to_string().parse(), Ok(id));
+        }
+    }
+}
