@@ -12,6 +12,7 @@ pub mod files;
 pub mod flags;
 pub mod keypin;
 pub mod limits;
+pub mod options;
 pub mod relay_set;
 pub mod shared_random;
 pub mod stability;

@@ -3,6 +3,7 @@
 //! `MAJOR.MINOR[.MICRO[.PATCHLEVEL][-TAG]]`, once also with `pre` or `rc` before the patch level, and perhaps followed by
 //! `(git-HEX)`.
 
+use std::fmt;
 use std::str::FromStr;
 
 use thiserror::Error;
@@ -14,7 +15,7 @@ const TAG_MAX: usize = 31;
 const PLATFORM_VERSION_MAX: usize = 126;
 
 /// A version of Tor. Later ones are greater.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TorVersion {
     numbers: [u32; 3],
     stage: Stage,
@@ -88,6 +89,26 @@ impl TorVersion {
             revision,
             git: (git.len(), git.into()),
         })
+    }
+}
+
+impl fmt::Display for TorVersion {
+    /// All four numbers, whether or not they were written.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [major, minor, micro] = self.numbers;
+        let stage = STAGES.iter().find(|(_, stage)| *stage == self.stage).map_or(".", |(word, _)| word);
+        write!(f, "{major}.{minor}.{micro}{stage}{}", self.patch_level)?;
+        if !self.tag.is_empty() {
+            write!(f, "-{}", self.tag)?;
+        }
+        if self.revision != 0 {
+            write!(f, " (r{})", self.revision)?;
+        }
+        if !self.git.1.is_empty() {
+            let hex: String = self.git.1.iter().map(|byte| format!("{byte:02x}")).collect();
+            write!(f, " (git-{hex})")?;
+        }
+        Ok(())
     }
 }
 
@@ -205,7 +226,9 @@ mod tests {
         #[test]
         fn any_text_is_a_version_or_not(text in "(Tor |[0-9]{1,11}|\\.|-|rc|pre|alpha|\\(git-|\\(r|\\)| |\\PC){0,12}") {
             let _ = TorVersion::of_platform(&text);
-            let _ = text.parse::<TorVersion>();
+            if let Ok(version) = text.parse::<TorVersion>() {
+                prop_assert_eq!(version.to_string().parse(), Ok(version));
+            }
         }
 
         #[test]
