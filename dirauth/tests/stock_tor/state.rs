@@ -1,11 +1,6 @@
-//! The state that this authority keeps, taken over by the installed `tor` and taken back.
+//! The state that this authority keeps, taken over by a stock authority and taken back.
 
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::TcpListener;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use onionring_dirauth::approval::{ApprovedRouters, RelayId};
 use onionring_dirauth::files::{self, Journal};
@@ -17,90 +12,11 @@ use onionring_proto::netdoc::text::Fingerprint;
 use onionring_proto::time::Unix;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
-use rustix::process::{Pid, Signal, kill_process};
 
-const INTERVAL: Duration = Duration::from_secs(300);
-const PATIENCE: Duration = Duration::from_secs(120);
-
-/// A child process that does not outlive the test.
-struct Tor(Child);
-
-impl Drop for Tor {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn now() -> Unix {
-    Unix(SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs())
-}
+use crate::authority::{Authority, INTERVAL, make_keys, now};
 
 fn pin(n: u8) -> Pin {
     Pin { rsa: Fingerprint([n; 20]), ed25519: [n; 32] }
-}
-
-/// Makes the keys of an authority, and says its v3 identity.
-fn make_keys(directory: &Path) -> Fingerprint {
-    std::fs::create_dir(directory.join("keys")).unwrap();
-    let mut gencert = Command::new("tor-gencert")
-        .args(["--create-identity-key", "--passphrase-fd", "0", "-m", "1"])
-        .args(["-i", "authority_identity_key", "-s", "authority_signing_key", "-c", "authority_certificate"])
-        .current_dir(directory.join("keys"))
-        .stdin(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("the installed `tor-gencert` starts (Debian package `tor`)");
-    gencert.stdin.take().unwrap().write_all(b"test\n").unwrap();
-    assert!(gencert.wait().unwrap().success());
-    let certificate = std::fs::read_to_string(directory.join("keys/authority_certificate")).unwrap();
-    let identity = certificate.lines().find_map(|line| line.strip_prefix("fingerprint "));
-    Fingerprint::from_hex(identity.unwrap()).unwrap()
-}
-
-/// Starts an authority on the state in `directory` and stops it once it has said all of `awaited`. What it said.
-fn run_authority(directory: &Path, v3_identity: Fingerprint, awaited: &[&str]) -> Vec<String> {
-    // The authority's own line must name its ports: two that are free now.
-    let free = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-    let [or_port, dir_port] = free.each_ref().map(|listener| listener.local_addr().unwrap().port());
-    drop(free);
-    let torrc = format!(
-        "DataDirectory {}\nTestingTorNetwork 1\nAuthoritativeDirectory 1\nV3AuthoritativeDirectory 1\n\
-         Address 127.0.0.1\nORPort 127.0.0.1:{or_port}\nDirPort 127.0.0.1:{dir_port}\nSocksPort 0\nNickname stock\n\
-         V3AuthVotingInterval 300\nTestingV3AuthInitialVotingInterval 300\nAssumeReachable 1\nLog info stdout\n\
-         DirAuthority stock orport={or_port} v3ident={v3_identity} 127.0.0.1:{dir_port} {}\n",
-        directory.display(),
-        Fingerprint([1; 20])
-    );
-    std::fs::write(directory.join("torrc"), torrc).unwrap();
-    let child = Command::new("tor")
-        .arg("-f")
-        .arg(directory.join("torrc"))
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("the installed `tor` starts (Debian package `tor`)");
-    let mut tor = Tor(child);
-    let (sender, lines) = mpsc::channel();
-    let stdout = BufReader::new(tor.0.stdout.take().unwrap());
-    // tor exits when nobody reads its log.
-    let reader = std::thread::spawn(move || {
-        for line in stdout.lines().map_while(Result::ok) {
-            let _ = sender.send(line);
-        }
-    });
-    let mut said: Vec<String> = Vec::new();
-    while !awaited.iter().all(|text| said.iter().any(|line| line.contains(text))) {
-        let line = lines.recv_timeout(PATIENCE);
-        said.push(
-            line.unwrap_or_else(|_| panic!("tor did not say all of {awaited:?}:\n{}", said.join("\n"))),
-        );
-    }
-    let pid = Pid::from_raw(i32::try_from(tor.0.id()).unwrap()).unwrap();
-    kill_process(pid, Signal::TERM).unwrap();
-    assert!(tor.0.wait().unwrap().success());
-    reader.join().unwrap();
-    said.extend(lines.try_iter());
-    said
 }
 
 /// The line with this keyword that follows the line of a relay, without its time.
@@ -156,7 +72,7 @@ fn stock_tor_goes_on_with_our_state_and_we_with_its() {
         "SR: State loaded successfully",
         "Opened Directory listener",
     ];
-    let said = run_authority(directory.path(), v3_identity, &awaited);
+    let said = Authority::start(directory.path(), v3_identity, "", &awaited).stop();
     for bad in [
         "Invalid fingerprint",
         "mtbf history file",

@@ -1,0 +1,5 @@
+//! This authority beside one of the installed `tor`.
+
+mod authority;
+mod state;
+mod uploads;
