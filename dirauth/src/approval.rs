@@ -19,13 +19,13 @@ use std::net::Ipv4Addr;
 use std::ops::BitOrAssign;
 use std::str::FromStr;
 
-use onionring_proto::netdoc::routerdesc::RouterDesc;
 use onionring_proto::netdoc::text::{self, Fingerprint, Nickname};
 use onionring_proto::policy::{Action, ExitPolicy, PolicyError};
-use onionring_proto::time::Unix;
 use thiserror::Error;
 
-use crate::limits::PENDING_RELAYS;
+mod pending;
+
+pub use pending::{Pending, PendingRelay};
 
 /// A relay's name in a decision.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -362,71 +362,6 @@ impl Approvals {
         let identity_rejected = marks.reject;
         self.addresses.mark(&mut marks, ip);
         Standing { marks, identity_rejected, listed: !marks.reject && (marks.approved || !self.strict) }
-    }
-}
-
-/// A relay that waits to be approved.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PendingRelay {
-    /// Its RSA identity.
-    pub rsa: Fingerprint,
-    /// Its Ed25519 identity.
-    pub ed25519: [u8; 32],
-    /// What it calls itself.
-    pub nickname: Nickname,
-    /// Its address.
-    pub ipv4: Ipv4Addr,
-    /// Its operator, as it says.
-    pub contact: Option<Box<str>>,
-    /// When it first sent a descriptor.
-    pub since: Unix,
-    /// When it last did.
-    pub last: Unix,
-}
-
-/// The relays that wait to be approved in a strict network, as far as they still send descriptors.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Pending {
-    relays: BTreeMap<Fingerprint, PendingRelay>,
-}
-
-impl Pending {
-    /// A relay that is not approved sent this descriptor. When too many wait, the one that was silent longest is dropped;
-    /// it comes back with its next descriptor.
-    pub fn note(&mut self, descriptor: &RouterDesc, now: Unix) {
-        let since = self.relays.get(&descriptor.identity).map_or(now, |relay| relay.since);
-        let relay = PendingRelay {
-            rsa: descriptor.identity,
-            ed25519: descriptor.ed_identity,
-            nickname: descriptor.nickname,
-            ipv4: descriptor.ipv4,
-            contact: descriptor.contact.clone(),
-            since,
-            last: now,
-        };
-        self.relays.insert(relay.rsa, relay);
-        while self.relays.len() > PENDING_RELAYS {
-            let Some(silent) = self.relays.values().min_by_key(|relay| relay.last).map(|relay| relay.rsa)
-            else {
-                return;
-            };
-            self.relays.remove(&silent);
-        }
-    }
-
-    /// Drops those that were decided about meanwhile.
-    pub fn settle(&mut self, approvals: &Approvals) {
-        self.relays.retain(|_, relay| {
-            let standing = approvals.standing(&relay.rsa, &relay.ed25519, relay.ipv4);
-            !standing.listed && !standing.marks.reject
-        });
-    }
-
-    /// Those that wait, longest first.
-    pub fn list(&self) -> Vec<&PendingRelay> {
-        let mut relays: Vec<_> = self.relays.values().collect();
-        relays.sort_by_key(|relay| relay.since);
-        relays
     }
 }
 

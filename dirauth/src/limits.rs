@@ -27,3 +27,6 @@ pub const DOCUMENTS_PER_UPLOAD: usize = 32;
 
 /// Characters of the reason in the status line of an answer; a longer one is cut off.
 pub const ANSWER_REASON: usize = 400;
+
+/// Characters that are kept of the contact of a relay that waits; the rest is cut off.
+pub const PENDING_CONTACT: usize = 200;

@@ -1,7 +1,9 @@
-use onionring_proto::netdoc::routerdesc::split_documents;
+use onionring_proto::netdoc::routerdesc::{RouterDesc, split_documents};
+use onionring_proto::time::Unix;
 use proptest::prelude::*;
 
 use super::*;
+use crate::limits::{PENDING_CONTACT, PENDING_RELAYS};
 
 /// A file that C tor 0.4.9.11 read; it complained of the line "nonsense here".
 const RECORDED: &str = include_str!("../testdata/approved-routers.txt");
@@ -135,6 +137,31 @@ fn relays_wait_until_they_are_decided_about() {
     approvals.routers.reject(&[RelayId::Ed25519(relays()[2].ed_identity)]);
     pending.settle(&approvals);
     assert_eq!(pending.list().len(), 4);
+    let waiting = pending.get(&relays()[3].identity).unwrap().clone();
+    approvals.routers.approve(&waiting.ids(), Some(&waiting.nickname));
+    pending.settle(&approvals);
+    assert_eq!(pending.get(&relays()[3].identity), None);
+    assert!(approvals.standing(&waiting.rsa, &waiting.ed25519, waiting.ipv4).listed);
+}
+
+#[test]
+fn those_that_wait_survive_being_written() {
+    let mut pending = Pending::default();
+    for (n, relay) in relays().iter_mut().enumerate() {
+        relay.contact = [None, Some(" "), Some(" a\u{1b}[2J  b\t "), Some("\u{fc}")]
+            .get(n)
+            .copied()
+            .flatten()
+            .map(Box::from);
+        pending.note(relay, Unix(1_795_800_000 + n as u64));
+    }
+    let contacts: Vec<_> = pending.list().iter().map(|relay| relay.contact.clone()).collect();
+    assert_eq!(contacts[..4], [None, None, Some("a[2J  b".into()), Some("\u{fc}".into())]);
+    assert_eq!(Pending::read(&pending.write()), pending);
+    let mut long = relays().remove(0);
+    long.contact = Some("x".repeat(1000).into());
+    pending.note(&long, Unix(0));
+    assert_eq!(pending.get(&long.identity).unwrap().contact.as_ref().unwrap().len(), PENDING_CONTACT);
 }
 
 #[test]
@@ -151,6 +178,14 @@ fn the_one_that_was_silent_longest_makes_room() {
 }
 
 proptest! {
+    #[test]
+    fn any_list_of_those_that_wait_is_read(
+        state in "([0-9A-F]{40} [A-Za-z0-9+/]{43} 192.0.2.1 (2026-11-27 10:00:00 ){2}|nick|\\PC{0,9}| |\n){0,20}"
+    ) {
+        let pending = Pending::read(&state);
+        prop_assert_eq!(Pending::read(&pending.write()), pending);
+    }
+
     #[test]
     fn any_file_is_read_and_left_as_it_is(file in "(!reject|!badexit|nick|#| |\t|\n|[0-9A-F]{40}|[A-Za-z0-9+/]{43}|\\PC){0,40}") {
         let (routers, _) = ApprovedRouters::read(&file);

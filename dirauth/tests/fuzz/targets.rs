@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use onionring_dirauth::admission::{Admission, AdmissionOptions, TapKey, Verdict};
-use onionring_dirauth::approval::{AddressPolicies, Approvals, ApprovedRouters, RelayId};
+use onionring_dirauth::approval::{AddressPolicies, Approvals, ApprovedRouters, Pending, RelayId};
 use onionring_dirauth::bandwidth_file::{self, BandwidthFile, Measurements};
 use onionring_dirauth::keypin::{KeyPins, Pin, Pinned};
 use onionring_dirauth::relay_set::RelaySet;
@@ -24,6 +24,7 @@ pub type Target = (&'static str, fn(&[u8]));
 pub const TARGETS: &[Target] = &[
     ("upload", upload),
     ("approved_routers", approved_routers),
+    ("pending_relays", pending_relays),
     ("key_pinning_journal", key_pinning_journal),
     ("router_stability", router_stability),
     ("sr_state", sr_state),
@@ -69,6 +70,12 @@ fn approved_routers(data: &[u8]) {
     assert!(routers.marks(&relay.rsa, &relay.ed25519).reject);
     assert!(routers.list().count() <= before + 1);
     assert_eq!(ApprovedRouters::read(&routers.write()).0, routers);
+}
+
+fn pending_relays(data: &[u8]) {
+    let Some(state) = text(data) else { return };
+    let pending = Pending::read(state);
+    assert_eq!(Pending::read(&pending.write()), pending);
 }
 
 fn key_pinning_journal(data: &[u8]) {
