@@ -3,7 +3,7 @@
 //! What happens at each limit is written beside it.
 
 /// Pairs of identities that are pinned; beyond that the pair of a new relay is not recorded, and the relay is taken
-/// unpinned. The public network has seen about 200,000 pairs in ten years.
+/// unpinned.
 pub const PINS: usize = 2_000_000;
 
 /// Bytes of a state file that is read; a longer one is refused with an error, as damaged.

@@ -8,84 +8,114 @@ use super::*;
 use crate::approval::{Approvals, ApprovedRouters, Marks};
 use crate::bandwidth_file::BandwidthFile;
 
-/// An authority of C tor 0.4.9.11 voted `vote-a0.txt` on these descriptors, with this history and these decisions, and
-/// a bandwidth file.
+/// What two authorities of C tor 0.4.9.11 voted at `VOTED` on these descriptors.
 const DESCRIPTORS: &str = include_str!("../testdata/descriptors.txt");
-const HISTORY: &str = include_str!("../testdata/router-stability-after.txt");
-const DECISIONS: &str = include_str!("../testdata/approved-routers.txt");
-const VOTE: &str = include_str!("../testdata/vote-a0.txt");
 const VOTED: Unix = Unix(1_795_801_460);
-const STORED: Unix = Unix(1_795_801_465);
 const HOUR: u64 = 3600;
 
 fn recorded() -> Vec<RouterDesc> {
     split_documents(DESCRIPTORS).map(|text| RouterDesc::parse(text).unwrap()).collect()
 }
 
-fn lines<'a>(keyword: &str) -> Vec<&'a str> {
-    VOTE.lines().filter_map(|line| line.strip_prefix(keyword)).collect()
+/// One of them: its vote, and what it had to go by.
+struct Voter {
+    nickname: &'static str,
+    vote: &'static str,
+    history: &'static str,
+    /// When it wrote that.
+    stored: Unix,
+    approvals: Approvals,
+    measured: &'static [(&'static str, u32)],
+    lists_bad_relays: bool,
+}
+
+impl Voter {
+    fn lines(&self, keyword: &str) -> Vec<&str> {
+        self.vote.lines().filter_map(|line| line.strip_prefix(keyword)).collect()
+    }
+
+    fn check(&self) {
+        let descriptors = recorded();
+        let standing = |descriptor: &RouterDesc| {
+            let (rsa, ed25519) = (&descriptor.identity, &descriptor.ed_identity);
+            let mut standing = self.approvals.standing(rsa, ed25519, descriptor.ipv4);
+            // C tor forgets this mark with the next consensus in which others vote the relay Valid.
+            standing.marks.invalid = false;
+            standing
+        };
+        let relay = |descriptor| Relay {
+            descriptor,
+            standing: standing(descriptor),
+            is_authority: descriptor.dir_port != 0,
+            reached: Some(Unix(VOTED.0 - 60)),
+            reached_v6: None,
+        };
+        let relays: Vec<_> = descriptors.iter().map(relay).collect();
+        let of =
+            |nickname: &str| descriptors.iter().find(|d| d.nickname.as_str() == nickname).unwrap().identity;
+        let line = |(nickname, bandwidth): &(&str, u32)| format!("node_id={} bw={bandwidth}\n", of(nickname));
+        let file = format!("{}\n{}", VOTED.0, self.measured.iter().map(line).collect::<String>());
+        let mut measurements = Measurements::default();
+        measurements.update(&BandwidthFile::read(file.as_bytes(), VOTED).unwrap(), VOTED);
+        let options = FlagOptions {
+            list_bad_exits: self.lists_bad_relays,
+            list_middle_only: self.lists_bad_relays,
+            max_servers_per_address: 0,
+            hs_dir_uptime: Duration::ZERO,
+            time_to_learn_reachability: Duration::ZERO,
+            allow_private_addresses: true,
+            testing: Some(TestingOptions::default()),
+            ..FlagOptions::default()
+        };
+        let terms = Terms {
+            options: &options,
+            params: &ConsensusParams::default(),
+            measurements: &measurements,
+            us: of(self.nickname),
+            hibernating: false,
+            started: Unix(VOTED.0 - 79),
+            now: VOTED,
+        };
+        let (mut stability, _) = Stability::read(self.history, self.stored).unwrap();
+        let assessment = assess(&relays, &terms, &mut stability);
+
+        assert_eq!(assessment.thresholds.to_string(), self.lines("flag-thresholds ")[0]);
+        assert_eq!(assessment.known_flags.to_string(), self.lines("known-flags ")[0]);
+        let nickname = |assessed: &Assessed| descriptors[assessed.relay].nickname.to_string();
+        let ours: Vec<_> = assessment.relays.iter().map(|a| (nickname(a), a.flags.to_string())).collect();
+        let names = self.lines("r ").into_iter().map(|r| r.split(' ').next().unwrap().to_owned());
+        let theirs: Vec<_> = names.zip(self.lines("s ").into_iter().map(str::to_owned)).collect();
+        assert_eq!(ours, theirs);
+    }
 }
 
 #[test]
-fn flags_and_thresholds_are_those_of_c_tor() {
-    let descriptors = recorded();
-    let approvals = Approvals { routers: ApprovedRouters::read(DECISIONS).0, ..Approvals::default() };
-    let relays: Vec<_> = descriptors
-        .iter()
-        .map(|descriptor| {
-            let (rsa, ed25519) = (&descriptor.identity, &descriptor.ed_identity);
-            let mut standing = approvals.standing(rsa, ed25519, descriptor.ipv4);
-            // C tor forgets this mark with the next consensus in which others vote the relay Valid.
-            standing.marks.invalid = false;
-            let reached = Some(Unix(VOTED.0 - 78));
-            Relay { descriptor, standing, is_authority: descriptor.dir_port != 0, reached, reached_v6: None }
-        })
-        .collect();
-    let of = |nickname: &str| descriptors.iter().find(|d| d.nickname.as_str() == nickname).unwrap().identity;
-    let file = format!(
-        "{}\nnode_id={} bw=300\nnode_id={} bw=42\nnode_id={} bw=777\n",
-        VOTED.0,
-        of("r0"),
-        of("r1"),
-        of("a1")
-    );
-    let mut measurements = Measurements::default();
-    measurements.update(&BandwidthFile::read(file.as_bytes(), VOTED).unwrap(), VOTED);
-    let options = FlagOptions {
-        list_bad_exits: true,
-        list_middle_only: true,
-        max_servers_per_address: 0,
-        hs_dir_uptime: Duration::ZERO,
-        time_to_learn_reachability: Duration::ZERO,
-        allow_private_addresses: true,
-        testing: Some(TestingOptions::default()),
-        ..FlagOptions::default()
-    };
-    let terms = Terms {
-        options: &options,
-        params: &ConsensusParams::default(),
-        measurements: &measurements,
-        us: of("a0"),
-        hibernating: false,
-        started: Unix(VOTED.0 - 79),
-        now: VOTED,
-    };
-    let (mut stability, _) = Stability::read(HISTORY, STORED).unwrap();
-    let assessment = assess(&relays, &terms, &mut stability);
+fn flags_and_thresholds_are_those_of_an_authority_with_history_and_measurements() {
+    let decisions = include_str!("../testdata/approved-routers.txt");
+    Voter {
+        nickname: "a0",
+        vote: include_str!("../testdata/vote-a0.txt"),
+        history: include_str!("../testdata/router-stability-after.txt"),
+        stored: Unix(VOTED.0 + 5),
+        approvals: Approvals { routers: ApprovedRouters::read(decisions).0, ..Approvals::default() },
+        measured: &[("r0", 300), ("r1", 42), ("a1", 777)],
+        lists_bad_relays: true,
+    }
+    .check();
+}
 
-    assert_eq!(assessment.thresholds.to_string(), lines("flag-thresholds ")[0]);
-    assert_eq!(assessment.known_flags.to_string(), lines("known-flags ")[0]);
-    let voted: Vec<_> = assessment
-        .relays
-        .iter()
-        .map(|assessed| (descriptors[assessed.relay].nickname.to_string(), assessed.flags.to_string()))
-        .collect();
-    let theirs: Vec<_> = lines("r ")
-        .iter()
-        .zip(lines("s "))
-        .map(|(r, s)| (r.split(' ').next().unwrap().to_owned(), s.to_owned()))
-        .collect();
-    assert_eq!(voted, theirs);
+#[test]
+fn flags_and_thresholds_are_those_of_an_authority_that_is_ten_minutes_old() {
+    Voter {
+        nickname: "a1",
+        vote: include_str!("../testdata/vote-a1.txt"),
+        history: include_str!("../testdata/router-stability-young.txt"),
+        stored: Unix(VOTED.0 + 6),
+        approvals: Approvals::default(),
+        measured: &[],
+        lists_bad_relays: false,
+    }
+    .check();
 }
 
 /// A network of relays that are all alike, to be changed.
