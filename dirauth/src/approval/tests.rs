@@ -26,6 +26,15 @@ fn marks(routers: &ApprovedRouters, nickname: &str) -> Marks {
 fn a_file_of_c_tor_is_read_and_left_as_it_is() {
     let (routers, damaged) = ApprovedRouters::read(RECORDED);
     assert_eq!(damaged, [DamagedLine { line: 7, text: "nonsense here".into() }]);
+    // From another system.
+    let with_cr = RECORDED.replace('\n', "\r\n");
+    let (crlf, _) = ApprovedRouters::read(&with_cr);
+    assert!(
+        crlf.list()
+            .map(|(_, id, decision)| (id, decision))
+            .eq(routers.list().map(|(_, id, decision)| (id, decision)))
+    );
+    assert_eq!(crlf.write(), with_cr);
     assert_eq!(routers.write(), RECORDED);
     let none = Marks::default();
     assert_eq!(marks(&routers, "r0"), Marks { bad_exit: true, ..none });
@@ -187,10 +196,11 @@ proptest! {
     }
 
     #[test]
-    fn any_file_is_read_and_left_as_it_is(file in "(!reject|!badexit|nick|#| |\t|\n|[0-9A-F]{40}|[A-Za-z0-9+/]{43}|\\PC){0,40}") {
+    fn any_file_is_read_and_left_as_it_is(file in "(!reject|!badexit|nick|#| |\t|\r|\n|[0-9A-F]{40}|[A-Za-z0-9+/]{43}|\\PC){0,40}") {
         let (routers, _) = ApprovedRouters::read(&file);
         let written = routers.write();
-        prop_assert_eq!(written.lines().collect::<Vec<_>>(), file.lines().collect::<Vec<_>>());
+        let end = if file.is_empty() || file.ends_with('\n') { "" } else { "\n" };
+        prop_assert_eq!(written, format!("{file}{end}"));
     }
 
     #[test]
