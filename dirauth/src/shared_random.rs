@@ -269,7 +269,8 @@ impl SharedRandom {
     /// The state of an authority that has none yet.
     pub fn new(now: Unix, interval: Duration) -> SharedRandom {
         SharedRandom {
-            valid_after: Unix(0),
+            // Before the round of this very moment.
+            valid_after: now - interval,
             valid_until: end_of_run(now, interval),
             phase: Phase::of(now, interval),
             commits: BTreeMap::new(),
@@ -296,14 +297,15 @@ impl SharedRandom {
             return false;
         }
         let phase = Phase::of(valid_after, interval);
-        // The second is for an authority that was stopped for half a day and longer.
-        if (self.phase, phase) == (Phase::Reveal, Phase::Commit) || valid_after >= self.valid_until {
+        // The second is for an authority that was stopped for so long.
+        let has_missed_a_run =
+            valid_after.since(self.valid_after) >= interval.saturating_mul(2 * ROUNDS as u32);
+        if (self.phase, phase) == (Phase::Reveal, Phase::Commit) || has_missed_a_run {
             if self.phase == Phase::Reveal {
                 self.previous = self.current.take();
                 self.current = Some(self.compute(authorities));
                 self.fresh = true;
             }
-            self.valid_until = end_of_run(valid_after, interval);
             self.commits.clear();
         }
         if phase == Phase::Commit {
@@ -311,6 +313,7 @@ impl SharedRandom {
         }
         self.phase = phase;
         self.valid_after = valid_after;
+        self.valid_until = end_of_run(valid_after, interval);
         true
     }
 

@@ -78,7 +78,7 @@ impl SharedRandom {
         // Not what the line ValidUntil says: that of C tor ends before the last round.
         let valid_until = end_of_run(valid_after, interval);
         // A run is prepared one round before it begins.
-        if valid_until < now || valid_after > now + 2 * interval {
+        if valid_until < now || valid_after > now + interval.saturating_mul(2) {
             return Err(StateError::OtherRun);
         }
         let [(_, previous), (_, current)] = values;

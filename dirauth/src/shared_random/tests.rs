@@ -176,6 +176,25 @@ fn an_authority_that_was_stopped_for_a_day_begins_anew() {
 }
 
 #[test]
+fn a_run_goes_on_when_the_network_begins_to_vote_less_often() {
+    let [us, ..] = authorities();
+    let (short, long) = (Duration::from_secs(150), Duration::from_secs(300));
+    // A run of the long interval begins here, and one of the short ends an hour later.
+    let begin = 7200 * 249_000;
+    let mut state = SharedRandom::new(Unix(begin + 10), short);
+    state.prepare(Unix(begin + 150), short, us, &[us], &mut rng());
+    let commits = state.commits.clone();
+    for round in 1..24 {
+        assert!(state.prepare(Unix(begin + 300 * round), long, us, &[us], &mut ChaCha8Rng::seed_from_u64(2)));
+        assert_eq!(state.commits, commits, "round {round}");
+    }
+    assert_eq!(state.values(), (None, None));
+    state.prepare(Unix(begin + 7200), long, us, &[us], &mut ChaCha8Rng::seed_from_u64(2));
+    assert_eq!(state.values().1.unwrap().reveals, 1);
+    assert_ne!(state.commits, commits);
+}
+
+#[test]
 fn our_number_is_in_no_debug_output() {
     let commit = Commit::generate(authorities()[0], FIRST_ROUND, &mut rng());
     let number = commit.reveal.as_ref().unwrap().base64.to_string();
