@@ -341,9 +341,13 @@ async fn serve(
     let published = publisher.state();
     tasks.push(glommio::spawn_local(publisher.run()));
     tasks.push(glommio::spawn_local(control.clone().report_directory(fetched, published)));
+    let limited = control.clone();
+    let bandwidth =
+        Rc::new(port::Bandwidth::new(move || (limited.rates.borrow().clone(), limited.shards.now())));
     for listener in dir_ports {
         let listener = io::net::adopt_listener(listener);
-        tasks.push(glommio::spawn_local(port::serve(listener, control.directory.clone(), clock)));
+        let directory = control.directory.clone();
+        tasks.push(glommio::spawn_local(port::serve(listener, directory, clock, bandwidth.clone())));
     }
     for listener in metrics_ports {
         let listener = io::net::adopt_listener(listener);

@@ -544,6 +544,29 @@ fn a_destination_is_read_no_faster_than_the_bandwidth() {
     relay.stop();
 }
 
+/// Before the first cell, there is a debt already.
+#[test]
+fn tls_handshakes_count_for_the_bandwidth() {
+    let rate = Rate { per_second: 1, burst: 1000 };
+    let limits = RateLimits { all: rate, count_private: true, ..RateLimits::default() };
+    let limited = Relay::with_limits(0, 1, limits, DosLimits::default());
+    // A handshake that is never followed by anything: reading waits for the rest of the debt.
+    let mut socket = TcpStream::connect(limited.address).unwrap();
+    let mut tls = Connector::new(TlsVersions::Both).unwrap().connect(&mut rng(98)).unwrap();
+    while tls.is_handshaking() || tls.wants_transmit() {
+        while tls.wants_transmit() {
+            tls.transmit(&mut socket).unwrap();
+        }
+        if tls.is_handshaking() {
+            let mut buf = [0; 4096];
+            let len = socket.read(&mut buf).unwrap();
+            tls.open(&buf[..len], &mut Vec::new()).unwrap();
+        }
+    }
+    limited.wait_until("the limit of reading", |counters| counters[0].1.rate_reached[0].times == 1);
+    limited.stop();
+}
+
 #[test]
 fn private_addresses_are_not_limited_unless_asked_for() {
     let slow = Rate { per_second: 1000, burst: 1000 };

@@ -281,7 +281,8 @@ fn in_a_network_of_stock_tor() {
 
         let (ours, mut listeners) = net::listen((our_address, 0).into(), 1).unwrap();
         let listener = net::adopt_listener(listeners.remove(0));
-        glommio::spawn_local(port::serve(listener, directory.clone(), clock)).detach();
+        let bandwidth = Rc::new(port::Bandwidth::unlimited());
+        glommio::spawn_local(port::serve(listener, directory.clone(), clock, bandwidth)).detach();
         let compared = {
             let (directory, authority) = (directory.clone(), servers[0].rsa_id);
             thread::spawn(move || compare(ours, theirs, &directory, authority))

@@ -21,9 +21,9 @@ mod tests;
 /// The limits that operator and consensus set, in bytes a second for each direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RateLimits {
-    /// Links and exit connections together (`BandwidthRate`, `BandwidthBurst`).
+    /// Everything together (`BandwidthRate`, `BandwidthBurst`).
     pub all: Rate,
-    /// Links alone (`RelayBandwidthRate`, `RelayBandwidthBurst`); `None` if `all` bounds them anyway.
+    /// [`Traffic::Relayed`] alone (`RelayBandwidthRate`, `RelayBandwidthBurst`); `None` if `all` bounds it anyway.
     pub relayed: Option<Rate>,
     /// Each link with a peer that is no relay of the consensus (`PerConnBWRate`, `PerConnBWBurst`).
     pub per_link: Option<Rate>,
@@ -54,6 +54,15 @@ pub enum Direction {
 impl Direction {
     /// Both, in the order of their numbers.
     pub const BOTH: [Direction; 2] = [Direction::Read, Direction::Write];
+}
+
+/// Whose bytes they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Traffic {
+    /// Those of links, their TLS handshakes, and the DirPort: they count for `RelayBandwidthRate` and `BandwidthRate`.
+    Relayed,
+    /// Those of a connection to a stream's destination: they count for `BandwidthRate`.
+    Exit,
 }
 
 /// The limits in force, with what is left of them; shared by all shards.
@@ -168,6 +177,51 @@ impl Share {
     pub fn due(&self, pool: &Pool) -> Mono {
         let next_round = Mono(self.round * limits::RATE_ROUND.as_micros() as u64);
         next_round.max(pool.rate.due(pool.spent.load(Ordering::Relaxed), self.want(pool)))
+    }
+}
+
+/// What one shard has of the limits in one direction.
+#[derive(Debug, Default)]
+pub struct Part {
+    all: Share,
+    relayed: Share,
+}
+
+impl Part {
+    /// How many bytes of such traffic may be moved now; 0 means to wait until [`Part::due`].
+    pub fn available(&mut self, rates: &Rates, direction: Direction, traffic: Traffic, now: Mono) -> u64 {
+        let bytes = self.all.available(&rates.all[direction as usize], now);
+        match (traffic, &rates.relayed) {
+            (Traffic::Relayed, Some(relayed)) => {
+                bytes.min(self.relayed.available(&relayed[direction as usize], now))
+            }
+            _ => bytes,
+        }
+    }
+
+    /// Whether nothing was left of the limit of all traffic.
+    pub fn all_is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    /// Bytes have been moved.
+    pub fn charge(&mut self, rates: &Rates, traffic: Traffic, bytes: u64) {
+        self.all.charge(bytes);
+        if traffic == Traffic::Relayed && rates.relayed.is_some() {
+            self.relayed.charge(bytes);
+        }
+    }
+
+    /// When to ask again for such traffic.
+    pub fn due(&self, rates: &Rates, direction: Direction, traffic: Traffic, now: Mono) -> Mono {
+        let later = |share: &Share, pool| if share.is_empty() { share.due(pool) } else { now };
+        let all = later(&self.all, &rates.all[direction as usize]);
+        let due = match (traffic, &rates.relayed) {
+            (Traffic::Relayed, Some(relayed)) => all.max(later(&self.relayed, &relayed[direction as usize])),
+            _ => all,
+        };
+        // Never now: who asks would ask without end.
+        due.max(now + limits::RATE_ROUND / 10)
     }
 }
 

@@ -23,6 +23,7 @@ use super::socket::Socket;
 use crate::engine::dos::Admission;
 use crate::engine::event::DialId;
 use crate::engine::link::Origin;
+use crate::engine::rate::{Direction, Traffic};
 use crate::limits;
 
 /// TLS handshakes of accepted connections that are under way. When there are too many, the oldest is given up: one
@@ -99,7 +100,7 @@ async fn respond(shard: Rc<Shard>, serial: u64, socket: TcpStream, peer: SocketA
     let begun = Instant::now();
     let (acceptor, identity) = shard.responder();
     let socket = shard.socket(socket);
-    let connection = async { shake(socket, acceptor.accept()?, peer).await };
+    let connection = async { shake(&shard, socket, acceptor.accept()?, peer).await };
     let result = within(limits::TLS_HANDSHAKE_TIMEOUT, connection).await;
     shard.handshakes.done(serial);
     shard.count(|counters| counters.tls_handshake(begun, &result));
@@ -150,23 +151,33 @@ async fn initiate(shard: &Rc<Shard>, address: SocketAddr) -> Result<Connection, 
     let socket = shard.socket(socket);
     let begun = Instant::now();
     let tls = shard.connector.connect(&mut *shard.rng.borrow_mut())?;
-    let result = within(limits::TLS_HANDSHAKE_TIMEOUT, shake(socket, tls, address)).await;
+    let result = within(limits::TLS_HANDSHAKE_TIMEOUT, shake(shard, socket, tls, address)).await;
     shard.count(|counters| counters.tls_handshake(begun, &result));
     result
 }
 
-/// Brings a TLS handshake to its end.
-async fn shake(mut socket: Socket, mut tls: TlsStream, peer: SocketAddr) -> Result<Connection, LinkFailure> {
+/// Brings a TLS handshake to its end. Its bytes are charged to the bandwidth limits but wait for none: there are few, and
+/// handshakes have a time limit.
+async fn shake(
+    shard: &Shard,
+    mut socket: Socket,
+    mut tls: TlsStream,
+    peer: SocketAddr,
+) -> Result<Connection, LinkFailure> {
+    let charge = |direction, bytes: usize| {
+        shard.charge_bandwidth(direction, Traffic::Relayed, peer.ip(), bytes as u64);
+    };
     let mut early = Vec::new();
     let mut buf = vec![0; limits::TLS_HANDSHAKE_READ_BYTES];
     let mut failed = None;
     loop {
         while tls.wants_transmit() {
-            poll_fn(|cx| match tls.transmit(&mut socket.writer(cx)) {
+            let len = poll_fn(|cx| match tls.transmit(&mut socket.writer(cx)) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
                 result => Poll::Ready(result),
             })
             .await?;
+            charge(Direction::Write, len);
         }
         if let Some(failure) = failed {
             return Err(failure);
@@ -178,6 +189,7 @@ async fn shake(mut socket: Socket, mut tls: TlsStream, peer: SocketAddr) -> Resu
         if len == 0 {
             return Err(LinkFailure::ClosedByPeer);
         }
+        charge(Direction::Read, len);
         // Public-key work, after which cells come first. On failure the peer is still told why.
         failed = tls.open(&buf[..len], &mut early).err().map(LinkFailure::Tls);
         executor().yield_task_queue_now().await;

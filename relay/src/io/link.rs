@@ -13,13 +13,13 @@ use onionring_node::tls::{TlsError, TlsStream};
 use onionring_proto::policy::is_internal;
 use tracing::debug;
 
-use super::rate::{OwnLimit, Traffic};
+use super::rate::OwnLimit;
 use super::shard::Shard;
 use super::socket::Socket;
 use crate::engine::dos::Admission;
 use crate::engine::ids::LinkId;
 use crate::engine::link::{NewLink, Origin};
-use crate::engine::rate::Direction;
+use crate::engine::rate::{Direction, Traffic};
 use crate::limits;
 
 /// What the pump tells a link's task.
@@ -186,7 +186,7 @@ impl Link {
             if self.tls.peer_has_closed() {
                 return Err(LinkFailure::ClosedByPeer);
             }
-            if self.shard.yields_bandwidth(Direction::Read, Traffic::Link, cx) {
+            if self.shard.yields_bandwidth(Direction::Read, Traffic::Relayed, cx) {
                 return Ok(());
             }
         }
@@ -226,13 +226,13 @@ impl Link {
     }
 
     fn poll_shared_bandwidth(&self, direction: Direction, cx: &Context<'_>) -> Poll<usize> {
-        let bytes = self.shard.poll_bandwidth(direction, Traffic::Link, self.peer, cx);
+        let bytes = self.shard.poll_bandwidth(direction, Traffic::Relayed, self.peer, cx);
         bytes.map(|bytes| bytes.unwrap_or(usize::MAX))
     }
 
     fn charge(&mut self, direction: Direction, bytes: usize) {
         let bytes = bytes as u64;
-        self.shard.charge_bandwidth(direction, Traffic::Link, self.peer, bytes);
+        self.shard.charge_bandwidth(direction, Traffic::Relayed, self.peer, bytes);
         if let Some(own) = &mut self.own_limit {
             own.charge(direction, self.shard.now(), bytes);
         }
@@ -268,7 +268,7 @@ impl Link {
                     self.charge(Direction::Write, len);
                     if self.slot.writable.get()
                         && !self.slot.closing.get()
-                        && self.shard.yields_bandwidth(Direction::Write, Traffic::Link, cx)
+                        && self.shard.yields_bandwidth(Direction::Write, Traffic::Relayed, cx)
                     {
                         return Ok(());
                     }

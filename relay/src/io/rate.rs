@@ -16,17 +16,8 @@ use glommio::timer::Timer;
 use onionring_proto::rate::{Bucket, Rate};
 use onionring_proto::time::Mono;
 
-use crate::engine::rate::{Direction, Rates, Share};
+use crate::engine::rate::{Direction, Part, Rates, Traffic};
 use crate::limits;
-
-/// Whose bytes they are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Traffic {
-    /// Those of a link: they count for `RelayBandwidthRate` and `BandwidthRate`.
-    Link,
-    /// Those of a connection to a stream's destination: they count for `BandwidthRate`.
-    Exit,
-}
 
 /// The limits of one shard.
 pub(super) struct Throttle {
@@ -59,8 +50,7 @@ pub(super) enum Next {
 /// One direction.
 #[derive(Default)]
 struct Side {
-    all: Share,
-    relayed: Share,
+    part: Part,
     waiting: VecDeque<(Traffic, Waker)>,
     /// The tasks in that queue.
     queued: BTreeSet<*const ()>,
@@ -130,10 +120,7 @@ impl Throttle {
     /// Bytes have been moved.
     pub(super) fn charge(&self, direction: Direction, traffic: Traffic, bytes: u64) {
         let side = &mut *self.sides[direction as usize].borrow_mut();
-        side.all.charge(bytes);
-        if traffic == Traffic::Link && self.rates.borrow().relayed.is_some() {
-            side.relayed.charge(bytes);
-        }
+        side.part.charge(&self.rates.borrow(), traffic, bytes);
     }
 
     /// Wakes those for whom there are bytes.
@@ -163,21 +150,9 @@ impl Throttle {
 
 impl Side {
     fn available(&mut self, direction: Direction, traffic: Traffic, rates: &Rates, now: Mono) -> usize {
-        let mut bytes = self.all.available(&rates.all[direction as usize], now);
-        self.reached.all_used_up += u64::from(bytes == 0);
-        if let (Traffic::Link, Some(relayed)) = (traffic, &rates.relayed) {
-            bytes = bytes.min(self.relayed.available(&relayed[direction as usize], now));
-        }
+        let bytes = self.part.available(rates, direction, traffic, now);
+        self.reached.all_used_up += u64::from(self.part.all_is_empty());
         usize::try_from(bytes).unwrap_or(usize::MAX)
-    }
-
-    fn due(&self, direction: Direction, traffic: Traffic, rates: &Rates, now: Mono) -> Mono {
-        let later = |share: &Share, pool| if share.is_empty() { share.due(pool) } else { now };
-        let all = later(&self.all, &rates.all[direction as usize]);
-        match (traffic, &rates.relayed) {
-            (Traffic::Link, Some(relayed)) => all.max(later(&self.relayed, &relayed[direction as usize])),
-            _ => all,
-        }
     }
 
     fn queue(&mut self, traffic: Traffic, now: Mono, cx: &Context<'_>) {
@@ -195,9 +170,7 @@ impl Side {
         while let Some(&(traffic, _)) = self.waiting.front() {
             let bytes = self.available(direction, traffic, rates, now);
             if bytes == 0 && woken == 0 {
-                // Never now: the pump would turn without end.
-                let due = self.due(direction, traffic, rates, now);
-                return Next::At(due.max(now + limits::RATE_ROUND / 10));
+                return Next::At(self.part.due(rates, direction, traffic, now));
             }
             if bytes <= woken * limits::RATE_TURN {
                 return Next::Again;

@@ -25,7 +25,7 @@ use super::link::{LinkFailure, LinkSlot, Scratch};
 use super::mesh::Port;
 use super::net::{self, Exhausted, OutboundAddresses};
 use super::pace::Pace;
-use super::rate::{Reached, Throttle, Traffic};
+use super::rate::{Reached, Throttle};
 use super::ready::{Ready, Sources};
 use super::socket::Socket;
 use crate::engine::Engine;
@@ -33,7 +33,7 @@ use crate::engine::cross::Batch;
 use crate::engine::durations::Durations;
 use crate::engine::event::{DialId, StreamEvent};
 use crate::engine::ids::LinkId;
-use crate::engine::rate::Direction;
+use crate::engine::rate::{Direction, Traffic};
 use crate::limits;
 use pump::Pump;
 

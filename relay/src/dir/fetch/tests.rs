@@ -24,7 +24,8 @@ fn serve(library: &Library, now: Unix) -> SocketAddr {
     directory.set_documents(library.snapshot());
     let (address, mut listeners) = net::listen((Ipv4Addr::LOCALHOST, 0).into(), 1).unwrap();
     let listener = net::adopt_listener(listeners.remove(0));
-    glommio::spawn_local(port::serve(listener, directory, Clock::starting_at(now))).detach();
+    let bandwidth = Rc::new(port::Bandwidth::unlimited());
+    glommio::spawn_local(port::serve(listener, directory, Clock::starting_at(now), bandwidth)).detach();
     address
 }
 

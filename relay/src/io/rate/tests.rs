@@ -37,10 +37,11 @@ fn exhaust(throttle: &Throttle, traffic: Traffic, now: Mono) {
 fn those_who_wait_are_woken_in_turn_and_only_as_many_as_there_are_bytes_for() {
     let throttle = throttle(RateLimits { all: RATE, ..RateLimits::default() });
     let start = Mono(1_000_000);
-    exhaust(&throttle, Traffic::Link, start);
+    exhaust(&throttle, Traffic::Relayed, start);
     let tasks: Vec<_> = (0..3).map(|_| task()).collect();
-    let poll =
-        |n: usize, now| throttle.poll(Direction::Read, Traffic::Link, now, &Context::from_waker(&tasks[n].1));
+    let poll = |n: usize, now| {
+        throttle.poll(Direction::Read, Traffic::Relayed, now, &Context::from_waker(&tasks[n].1))
+    };
     for n in [0, 1, 2, 0] {
         assert_eq!(poll(n, start), Poll::Pending);
     }
@@ -58,7 +59,7 @@ fn those_who_wait_are_woken_in_turn_and_only_as_many_as_there_are_bytes_for() {
     // It is no longer in the queue, and the others are not passed over.
     assert!(matches!(poll(0, due), Poll::Ready(bytes) if bytes <= limits::RATE_TURN));
     assert_eq!(poll(1, due), Poll::Pending);
-    assert!(throttle.after_turn(Direction::Read, Traffic::Link, due, &Context::from_waker(&tasks[0].1)));
+    assert!(throttle.after_turn(Direction::Read, Traffic::Relayed, due, &Context::from_waker(&tasks[0].1)));
     let later = due + Duration::from_secs(1);
     while throttle.turn(later) != Next::Nothing {}
     assert_eq!(woken(), [2, 1, 1]);
@@ -72,12 +73,12 @@ fn links_have_a_limit_that_exits_do_not_have() {
     let relayed = Some(RATE);
     let throttle = throttle(RateLimits { relayed, ..RateLimits::default() });
     let now = Mono(1_000_000);
-    exhaust(&throttle, Traffic::Link, now);
+    exhaust(&throttle, Traffic::Relayed, now);
     let (_, waker) = task();
     let cx = Context::from_waker(&waker);
     assert!(throttle.poll(Direction::Read, Traffic::Exit, now, &cx).is_ready());
-    assert!(throttle.poll(Direction::Write, Traffic::Link, now, &cx).is_ready());
-    assert!(throttle.poll(Direction::Read, Traffic::Link, now, &cx).is_pending());
+    assert!(throttle.poll(Direction::Write, Traffic::Relayed, now, &cx).is_ready());
+    assert!(throttle.poll(Direction::Read, Traffic::Relayed, now, &cx).is_pending());
     let [read, _] = throttle.reached(now);
     assert_eq!((read.times, read.all_used_up), (1, 0), "it is not the limit of all traffic");
 }
@@ -88,7 +89,7 @@ fn new_limits_count_for_those_who_wait() {
     let rates = Arc::new(Rates::new(limits, 1));
     let throttle = Throttle::new(rates.clone());
     let now = Mono(1_000_000);
-    exhaust(&throttle, Traffic::Link, now);
+    exhaust(&throttle, Traffic::Relayed, now);
     let faster = Rate { per_second: 1 << 30, burst: 1 << 30 };
     throttle.set(Arc::new(rates.adjusted(RateLimits { all: faster, ..limits }, now)));
     let Next::At(due) = throttle.turn(now) else { panic!("nobody waits") };
