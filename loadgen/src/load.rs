@@ -41,6 +41,7 @@ mod settings;
 mod standalone;
 mod subject;
 mod sweep;
+mod syscalls;
 mod target;
 mod traffic;
 

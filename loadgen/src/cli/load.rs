@@ -77,6 +77,11 @@ pub(super) struct Load {
     /// Seconds without progress after which the relay counts as stalled
     #[arg(long, value_name = "SECONDS", default_value_t = 10.0, value_parser = seconds)]
     stall: f64,
+    /// Count the system calls of the relay. That takes root (or CAP_PERFMON, kernel.perf_event_paranoid at most 1, and a
+    /// readable tracefs at /sys/kernel/tracing), and costs CPU time at each call, the relay's and of everybody else's;
+    /// where it cannot be done the figures are left out
+    #[arg(long)]
+    pub(super) syscalls: bool,
     /// Where the relay under test finds loadgen as the next relay [default: the address that faces it]
     #[arg(long, value_name = "IP")]
     pub(super) listen: Option<IpAddr>,
@@ -135,6 +140,9 @@ impl Load {
         if self.beside_bulk && self.scenario != Scenario::Interactive {
             return Err(CliError::Usage(format!("--beside-bulk is for interactive, not for {what}")));
         }
+        if self.syscalls && matches!(self.scenario, Scenario::Idle | Scenario::Paper2004) {
+            return Err(CliError::Usage(format!("--syscalls is for load on one relay, not for {what}")));
+        }
         let circuits = self.circuits.unwrap_or(match self.scenario {
             Scenario::Handshake => 50,
             Scenario::Idle => 10,
@@ -172,6 +180,7 @@ impl Load {
             repetitions: if self.scenario == Scenario::Idle { 1 } else { repetitions },
             threads: self.threads,
             stall: self.stall,
+            syscalls: self.syscalls,
         })
     }
 }

@@ -115,6 +115,10 @@ impl Arguments {
                 "paper-2004 boots a network of four relays: say with --kind of what, in place of --address";
             return Err(CliError::Usage(message.into()));
         }
+        if self.load.syscalls && self.kind.is_none() && self.pid.is_none() {
+            let message = "--syscalls counts those of a process: give --pid, or have it started with --kind";
+            return Err(CliError::Usage(message.into()));
+        }
         let spinner = Spinner::new();
         let start = || match (&self.kind, self.address) {
             (Some(kind), _) => {

@@ -16,6 +16,7 @@ use super::report::{Failure, MEASURES, Report, Spread, headline, plain};
 use super::run::Progress;
 use super::settings::{Scenario, Settings};
 use super::standalone::StandaloneSpec;
+use super::syscalls;
 use super::target::{Target, flood_rate};
 
 /// A comparison.
@@ -79,7 +80,9 @@ impl<'a> Side<'a> {
         self.report.subject = report.subject;
         self.report.settings = report.settings;
         self.report.repetitions.extend(report.repetitions);
-        self.report.notes = report.notes.into_iter().filter(|note| note == paper::THEN).collect();
+        // All others follow from the figures, and are made anew of those of all pairs.
+        let stays = |note: &String| note == paper::THEN || note.starts_with(syscalls::NOT_COUNTED);
+        self.report.notes = report.notes.into_iter().filter(stays).collect();
         // Memory that a relay has taken it does not give back: the next reading is of a new process.
         self.target = Some(target).filter(|_| settings.scenario != Scenario::Idle);
         report.failure.map_or(Ok(()), Err)

@@ -42,6 +42,7 @@ pub const MEASURES: &[Measure] = &[
     measure("cells_per_second", "cells", (1.0, "/s"), Some(false)),
     measure("cpu_seconds_per_gib", "CPU per GiB", (1.0, "s"), Some(true)),
     measure("cpu_ns_per_cell", "CPU per cell", (1.0, "ns"), Some(true)),
+    measure("syscalls_per_mib", "system calls per MiB", (1.0, ""), Some(true)),
     measure("bulk_latency_p50_seconds", "bulk latency p50", (1e-3, "ms"), Some(true)),
     measure("bulk_latency_p90_seconds", "bulk latency p90", (1e-3, "ms"), Some(true)),
     measure("bulk_latency_p99_seconds", "bulk latency p99", (1e-3, "ms"), Some(true)),
@@ -90,6 +91,7 @@ pub const MEASURES: &[Measure] = &[
     measure("cpu_cores", "CPU used", (1.0, "cores"), None),
     measure("rss_bytes", "memory", (MIB, "MiB"), Some(true)),
     measure("context_switches_per_second", "context switches", (1.0, "/s"), None),
+    measure("syscalls_per_second", "system calls", (1.0, "/s"), None),
     measure("verified_cells", "cells verified", (1.0, ""), None),
     measure("loadgen_cpu_cores", "loadgen's own CPU", (1.0, "cores"), None),
 ];

@@ -16,6 +16,7 @@ use super::latencies::Latencies;
 use super::report::{Failure, Repetition, Report};
 use super::settings::{Scenario, Settings, default_window};
 use super::subject::Subject;
+use super::syscalls::{NOT_COUNTED, Syscalls};
 
 /// How often lanes are looked after.
 const POLL: Duration = Duration::from_millis(20);
@@ -78,12 +79,21 @@ pub fn measure(
     tell: &mut Tell<'_>,
 ) -> Report {
     let mut report = Report::new(settings.clone(), subject.info().clone());
-    let outcome =
-        Fleet::start(subject, settings, listen, tell).and_then(|mut fleet| match settings.scenario {
+    let mut syscalls = None;
+    if let Some(gauge) = subject.gauge.as_ref().filter(|_| settings.syscalls) {
+        match Syscalls::of(gauge.pid()) {
+            Ok(counted) => syscalls = Some(counted),
+            Err(e) => report.notes.push(format!("{NOT_COUNTED}: {e}")),
+        }
+    }
+    let outcome = Fleet::start(subject, settings, listen, tell).and_then(|mut fleet| {
+        fleet.syscalls = syscalls;
+        match settings.scenario {
             Scenario::Idle => fleet.idle(&mut report.repetitions),
             Scenario::Flood => fleet.flood(&mut report.repetitions),
             _ => fleet.traffic(&mut report.repetitions),
-        });
+        }
+    });
     let failure = outcome.err().map(|error| match error {
         LoadError::Interrupted => error,
         // What broke the lanes may be that the relay has died, which is the better thing to say.
@@ -131,6 +141,8 @@ struct Fleet<'a, 'b> {
     boards: Vec<Arc<Board>>,
     lanes: Vec<JoinHandle<Result<(), LoadError>>>,
     latencies: mpsc::Receiver<Latencies>,
+    /// Those of the relay, if they are to be counted.
+    syscalls: Option<Syscalls>,
     /// When something last moved, and what was counted then.
     moved: (Instant, Counts),
     looked: Instant,
@@ -146,8 +158,8 @@ impl<'a, 'b> Fleet<'a, 'b> {
         let (sender, latencies) = mpsc::channel();
         let moved = (Instant::now(), Counts::default());
         let (boards, lanes) = (Vec::new(), Vec::new());
-        let looked = Instant::now();
-        let mut fleet = Fleet { subject, settings, tell, boards, lanes, latencies, moved, looked };
+        let (looked, syscalls) = (Instant::now(), None);
+        let mut fleet = Fleet { subject, settings, tell, boards, lanes, latencies, syscalls, moved, looked };
         for (work, number) in work::split(subject, settings, listen)?.into_iter().zip(0..) {
             let (board, sender) = (Arc::new(Board::default()), sender.clone());
             fleet.boards.push(board.clone());
@@ -231,7 +243,8 @@ impl<'a, 'b> Fleet<'a, 'b> {
     /// Reads everything, and begins a new epoch.
     fn edge(&mut self) -> Result<Edge, LoadError> {
         self.boards.iter().for_each(|board| board.next_epoch());
-        let mut edge = Edge::of(self.subject, self.boards.iter().map(|board| board.counts()).collect())?;
+        let per_lane = self.boards.iter().map(|board| board.counts()).collect();
+        let mut edge = Edge::of(self.subject, self.syscalls.as_mut(), per_lane)?;
         for _ in 0..self.boards.len() {
             match self.latencies.recv_timeout(HAND_IN) {
                 Ok(latencies) => edge.add(&latencies),

@@ -111,6 +111,8 @@ pub struct Settings {
     pub threads: u32,
     /// Seconds without progress after which the relay counts as stalled.
     pub stall: f64,
+    /// Whether the relay's system calls are counted.
+    pub syscalls: bool,
 }
 
 /// Links that may be open at once: each takes a file of ours, and up to two of the relay's.
@@ -180,6 +182,7 @@ impl Settings {
             repetitions: 3,
             threads: 1,
             stall: 10.0,
+            syscalls: false,
         }
     }
 

@@ -233,6 +233,42 @@ fn a_relay_that_dies_or_stalls_leaves_partial_results() {
     assert!(table.contains("INCOMPLETE after") && table.contains("has ended"), "{table}");
 }
 
+/// Whether the kernel lets this process count system calls.
+fn counts_syscalls() -> bool {
+    let tracepoint = "/sys/kernel/tracing/events/raw_syscalls/sys_enter/id";
+    rustix::process::geteuid().is_root() && std::fs::read_to_string(tracepoint).is_ok()
+}
+
+#[test]
+fn system_calls_are_counted_where_they_can_be_and_left_out_elsewhere() {
+    const SYSCALLS: [&str; 2] = ["syscalls_per_mib", "syscalls_per_second"];
+    let _alone = alone();
+    let unasked = measured("--kind onionring");
+    assert!(SYSCALLS.iter().all(|name| !unasked.summary.contains_key(*name)), "{unasked:?}");
+    for load in ["bulk --links 2", "exit --size 0.1"] {
+        let report = measured(&format!("--kind onionring --syscalls -s {load}"));
+        if counts_syscalls() {
+            positive(&report, &SYSCALLS);
+        } else {
+            assert!(SYSCALLS.iter().all(|name| !report.summary.contains_key(*name)), "{report:?}");
+            let why = report.notes.iter().find(|note| note.starts_with("system calls are not counted"));
+            assert!(why.is_some_and(|why| why.contains("root")), "{report:?}");
+        }
+    }
+    let load = "--syscalls -z 0.5 --warm-up 0.2 --stall 60 --pairs 1";
+    let output = run(&format!("compare --against tor --output json {load}"));
+    let comparison: Comparison = json(&output);
+    assert!(comparison.complete, "{}", said(&output));
+    let peer = &comparison.peers[0];
+    for name in SYSCALLS {
+        assert_eq!(peer.ratios.contains_key(name), counts_syscalls(), "{comparison:?}");
+    }
+    for report in [&comparison.subject, &peer.report] {
+        let told = report.notes.iter().any(|note| note.starts_with("system calls are not counted"));
+        assert_eq!(told, !counts_syscalls(), "{report:?}");
+    }
+}
+
 #[test]
 fn csv_and_pipes() {
     let _alone = alone();
@@ -259,6 +295,8 @@ fn wrong_usage_is_told() {
         ("relay --address 127.0.0.1:9 --kind tor", "--kind"),
         ("relay --address 127.0.0.1:9 --fingerprint abc", "40 hex digits"),
         ("relay --address 127.0.0.1:9 -s idle", "--pid"),
+        ("relay --address 127.0.0.1:9 --syscalls", "--pid"),
+        ("relay --kind tor -s idle --syscalls", "--syscalls"),
         ("relay --kind tor --rate 0", "--rate"),
         ("relay --kind tor --links 1,2 --output prometheus", "csv or json"),
         ("relay --kind tor --links 1,0", "--links"),

@@ -496,6 +496,12 @@ const LOADGEN: Dashboard = Dashboard {
                 panel!("Context switches", "ops", [
                     "onionring_loadgen_context_switches_per_second" => "{{scenario}} {{kind}}",
                 ]),
+                panel!("System calls per MiB", "short", [
+                    "onionring_loadgen_syscalls_per_mib" => "{{scenario}} {{kind}}",
+                ]; "Measured with --syscalls only."),
+                panel!("System calls", "ops", [
+                    "onionring_loadgen_syscalls_per_second" => "{{scenario}} {{kind}}",
+                ]; "Measured with --syscalls only."),
                 panel!("Memory", "bytes", ["onionring_loadgen_rss_bytes" => "{{scenario}} {{kind}}"]),
                 panel!("Cells verified", "short", [
                     "onionring_loadgen_verified_cells" => "{{scenario}} {{kind}}",

@@ -6,14 +6,16 @@ use std::time::Instant;
 use onionring_proto::relay_msg::MAX_DATA_LEN;
 
 use crate::load::board::{Count, Counts};
-use crate::load::error::LoadError;
+use crate::load::error::{LoadError, own};
 use crate::load::gauge::Reading;
 use crate::load::latencies::{Latencies, Timed};
 use crate::load::report::Repetition;
 use crate::load::settings::Scenario;
 use crate::load::subject::Subject;
+use crate::load::syscalls::Syscalls;
 
-const GIB: f64 = 1_073_741_824.0;
+const MIB: f64 = 1_048_576.0;
+const GIB: f64 = MIB * 1024.0;
 /// A lane whose thread runs for more than this share of the time is at its limit.
 const LANE_BUSY: f64 = 0.9;
 
@@ -23,16 +25,24 @@ pub(super) struct Edge {
     pub(super) counts: Counts,
     per_lane: Vec<Counts>,
     reading: Option<Reading>,
+    syscalls: Option<u64>,
     /// Of the epoch that ended at this moment.
     latencies: Latencies,
 }
 
 impl Edge {
     /// Reads the relay's process; latencies are to be added.
-    pub(super) fn of(subject: &Subject, per_lane: Vec<Counts>) -> Result<Edge, LoadError> {
+    pub(super) fn of(
+        subject: &Subject,
+        syscalls: Option<&mut Syscalls>,
+        per_lane: Vec<Counts>,
+    ) -> Result<Edge, LoadError> {
         let at = Instant::now();
         let reading = subject.gauge.as_ref().map(|gauge| gauge.read()).transpose()?;
-        Ok(Edge { at, counts: Counts::sum(&per_lane), per_lane, reading, latencies: Latencies::new() })
+        let syscalls =
+            syscalls.map(Syscalls::read).transpose().map_err(own("reading counters of system calls"))?;
+        let (counts, latencies) = (Counts::sum(&per_lane), Latencies::new());
+        Ok(Edge { at, counts, per_lane, reading, syscalls, latencies })
     }
 
     pub(super) fn add(&mut self, latencies: &Latencies) {
@@ -81,6 +91,9 @@ pub(super) fn repetition(scenario: Scenario, before: &Edge, after: &Edge) -> Rep
     let used = before.reading.zip(after.reading);
     // Without the relay's process, what is divided by its CPU time is left out.
     let cpu = used.map_or(f64::NAN, |(before, after)| (after.cpu_ns - before.cpu_ns) as f64 / 1e9);
+    // The same where they are not counted.
+    let syscalls = before.syscalls.zip(after.syscalls);
+    let syscalls = syscalls.map_or(f64::NAN, |(before, after)| after.saturating_sub(before) as f64);
     let mut m = Measures::default();
     match scenario {
         Scenario::Handshake => {
@@ -94,7 +107,7 @@ pub(super) fn repetition(scenario: Scenario, before: &Edge, after: &Edge) -> Rep
             m.put("links_per_cpu_second", count(Count::Connects) / cpu);
         }
         Scenario::Interactive => probes(&mut m, after, &counts, seconds),
-        Scenario::Exit => streams(&mut m, after, &counts, seconds, cpu),
+        Scenario::Exit => streams(&mut m, after, &counts, seconds, [cpu, syscalls]),
         Scenario::Flood => flood(&mut m, after, &counts, seconds),
         Scenario::Bulk | Scenario::Idle | Scenario::Paper2004 => {}
     }
@@ -106,6 +119,7 @@ pub(super) fn repetition(scenario: Scenario, before: &Edge, after: &Edge) -> Rep
         m.put("verified_cells", count(Count::Verified));
         m.put("cpu_seconds_per_gib", cpu / (bytes / GIB));
         m.put("cpu_ns_per_cell", cpu * 1e9 / cells);
+        m.put("syscalls_per_mib", syscalls / (bytes / MIB));
         m.quantiles("bulk_latency", after, Timed::Bulk, ALL);
     }
     if !after.latencies.of(Timed::Bulk).is_empty() {
@@ -119,6 +133,7 @@ pub(super) fn repetition(scenario: Scenario, before: &Edge, after: &Edge) -> Rep
         let switches = after.context_switches.saturating_sub(before.context_switches);
         m.put("context_switches_per_second", switches as f64 / seconds);
     }
+    m.put("syscalls_per_second", syscalls / seconds);
     m.put("loadgen_cpu_cores", count(Count::CpuNs) / 1e9 / seconds);
     let busy = |(before, after): (&Counts, &Counts)| {
         after.since(before).get(Count::CpuNs) as f64 / 1e9 / seconds > LANE_BUSY
@@ -136,10 +151,11 @@ fn probes(m: &mut Measures, after: &Edge, counts: &Counts, seconds: f64) {
     m.quantiles("latency", after, Timed::Probe, ALL);
 }
 
-fn streams(m: &mut Measures, after: &Edge, counts: &Counts, seconds: f64, cpu: f64) {
+fn streams(m: &mut Measures, after: &Edge, counts: &Counts, seconds: f64, [cpu, syscalls]: [f64; 2]) {
     let bytes = counts.get(Count::Bytes) as f64;
     m.put("goodput_bytes_per_second", bytes / seconds);
     m.put("cpu_seconds_per_gib", cpu / (bytes / GIB));
+    m.put("syscalls_per_mib", syscalls / (bytes / MIB));
     m.put("transfers_per_second", counts.get(Count::Transfers) as f64 / seconds);
     m.quantiles("time_to_first_byte", after, Timed::FirstByte, TWO);
     m.quantiles("time_to_last_byte", after, Timed::LastByte, TWO);
