@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use std::{fmt, io};
 
 use super::error::LoadError;
@@ -97,20 +97,23 @@ impl Paper {
     fn repeat(&self, settings: &Settings, report: &mut Report, tell: &mut Tell<'_>) -> Result<(), LoadError> {
         let paths = Paths::of(self.network.node(CLIENT)).map_err(|e| self.error(&e))?;
         let path = paths.build(&self.relays()).map_err(|e| self.error(&e))?;
-        let (file, downloads, socks) = ((settings.size * MIB) as u64, settings.downloads, path.socks());
+        let stall = Duration::from_secs_f64(settings.stall);
+        let (file, downloads) = ((settings.size * MIB) as u64, settings.downloads);
+        let relayed = path.socks().with_patience(stall);
         for n in 1..=settings.repetitions {
             let started = Instant::now();
             let (mut files, mut pages) = (Times::default(), Times::default());
             let mut cpu = 0.0;
+            let mut fetch = |bytes, way: Option<&Socks>| self.fetch(bytes, way, stall, n, tell);
             for _ in 0..downloads {
                 let before = self.cpu_seconds()?;
-                files.relayed.push(self.fetch(file, Some(&socks), n, tell)?);
+                files.relayed.push(fetch(file, Some(&relayed))?);
                 cpu += self.cpu_seconds()? - before;
-                files.direct.push(self.fetch(file, None, n, tell)?);
+                files.direct.push(fetch(file, None)?);
             }
             for _ in 0..downloads.max(PAGES_MIN) {
-                pages.relayed.push(self.fetch(PAGE_BYTES, Some(&socks), n, tell)?);
-                pages.direct.push(self.fetch(PAGE_BYTES, None, n, tell)?);
+                pages.relayed.push(fetch(PAGE_BYTES, Some(&relayed))?);
+                pages.direct.push(fetch(PAGE_BYTES, None)?);
             }
             let carried = file as f64 * f64::from(downloads);
             let measures = [
@@ -133,17 +136,20 @@ impl Paper {
         Ok(())
     }
 
-    /// Downloads so many bytes through the client's port, or directly, and says how many seconds it took.
+    /// Downloads so many bytes through the client's port, or directly, and says how many seconds it took. Nothing may
+    /// stand still for longer than `stall`.
     fn fetch(
         &self,
         bytes: u64,
         socks: Option<&Socks>,
+        stall: Duration,
         repetition: u32,
         tell: &mut Tell<'_>,
     ) -> Result<f64, LoadError> {
         let started = Instant::now();
-        let mut stopped = false;
+        let (mut stopped, mut there) = (false, 0);
         let mut moved = |moved: u64| {
+            there = moved;
             let per_second = moved as f64 / started.elapsed().as_secs_f64().max(1e-6);
             stopped |= tell(Progress::Measuring { repetition, per_second }).is_break();
             if stopped { Err(io::ErrorKind::Interrupted.into()) } else { Ok(()) }
@@ -151,11 +157,16 @@ impl Paper {
         let seed = rand::random();
         let got = match socks {
             Some(socks) => Order { socks, target: self.network.target(), bytes, seed }.download(&mut moved),
-            None => download_directly(self.network.server().address(), bytes, seed, &mut moved),
+            None => download_directly(self.network.server().address(), bytes, seed, stall, &mut moved),
         };
         match got {
             _ if stopped => Err(LoadError::Interrupted),
             Ok(transfer) => Ok(transfer.elapsed.as_secs_f64()),
+            Err(e) if e.is_silence() => {
+                let way = if socks.is_some() { "over four relays" } else { "directly" };
+                let doing = format!("downloading {way} ({there} of {bytes} bytes are there)");
+                Err(LoadError::Stalled { after: stall, doing })
+            }
             Err(e) => Err(self.error(&e)),
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-/// How long a client may take to open a stream, and how long a stream may be silent.
+/// How long a client may take to open a stream, and how long a stream may be silent, unless it is said otherwise.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 const VERSION: u8 = 5;
@@ -61,17 +61,24 @@ pub enum SocksError {
 pub struct Socks {
     proxy: SocketAddr,
     user: Option<String>,
+    patience: Duration,
 }
 
 impl Socks {
     /// Without user name: streams share circuits with each other.
     pub fn new(proxy: SocketAddr) -> Socks {
-        Socks { proxy, user: None }
+        Socks { proxy, user: None, patience: PATIENCE }
     }
 
     /// With a user name, which tor takes as a reason for circuits of their own.
     pub fn with_user(mut self, user: &str) -> Socks {
         self.user = Some(user.to_owned());
+        self
+    }
+
+    /// How long a client may take to open a stream, and how long a stream may be silent.
+    pub fn with_patience(mut self, patience: Duration) -> Socks {
+        self.patience = patience;
         self
     }
 
@@ -99,8 +106,8 @@ impl Socks {
     fn request(&self, command: u8, host: &str, port: u16) -> Result<(TcpStream, Bound), SocksError> {
         let mut stream = TcpStream::connect(self.proxy)?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(self.patience))?;
+        stream.set_write_timeout(Some(self.patience))?;
         self.greet(&mut stream)?;
 
         let mut request = vec![VERSION, command, 0];

@@ -49,6 +49,18 @@ pub enum TrafficError {
     Io(#[from] io::Error),
 }
 
+impl TrafficError {
+    /// Whether nothing came for longer than it was to be waited.
+    pub fn is_silence(&self) -> bool {
+        let source = match self {
+            TrafficError::Socks(SocksError::Io(source)) => source,
+            TrafficError::Broken { source, .. } | TrafficError::Io(source) => source,
+            _ => return false,
+        };
+        matches!(source.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+    }
+}
+
 /// A finished transfer; its bytes are the ones that were sent.
 #[derive(Clone, Copy, Debug)]
 pub struct Transfer {
@@ -144,15 +156,17 @@ impl Order<'_> {
 }
 
 /// Downloads `bytes` of the pattern of `seed` from the server, without anything in between; `moved` as for
-/// [`Order::download`].
+/// [`Order::download`]. The server may be silent for so long.
 pub fn download_directly(
     server: SocketAddr,
     bytes: u64,
     seed: u64,
+    patience: Duration,
     moved: &mut dyn FnMut(u64) -> io::Result<()>,
 ) -> Result<Transfer, TrafficError> {
     let (started, stream) = (Instant::now(), TcpStream::connect(server)?);
     stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(patience))?;
     fetch(stream, started, (&server.ip().to_string(), server.port()), (bytes, seed), moved)
 }
 

@@ -130,6 +130,12 @@ fn comparisons() {
     assert!(table.contains("| | tor | again | ratio |") && table.contains("| CPU per GiB, s |"), "{table}");
 }
 
+fn spec(kind: &str) -> StandaloneSpec {
+    let built = PathBuf::from(env!("CARGO_BIN_EXE_onionring-loadgen"));
+    let program = if kind == "tor" { PathBuf::from("tor") } else { built.with_file_name("onionring-relay") };
+    StandaloneSpec { kind: kind.to_owned(), program, cpus: None, exit: true, torrc: Vec::new() }
+}
+
 /// A relay of its own, found at its address only.
 struct Own {
     relay: Standalone,
@@ -139,14 +145,14 @@ struct Own {
 
 impl Own {
     fn start(kind: &str) -> Own {
-        let built = PathBuf::from(env!("CARGO_BIN_EXE_onionring-loadgen"));
-        let program =
-            if kind == "tor" { PathBuf::from("tor") } else { built.with_file_name("onionring-relay") };
-        let (kind, torrc) = (kind.to_owned(), Vec::new());
-        let relay =
-            Standalone::start(&StandaloneSpec { kind, program, cpus: None, exit: true, torrc }).unwrap();
+        let relay = Standalone::start(&spec(kind)).unwrap();
         let pid = Pid::from_raw(relay.pid().cast_signed()).unwrap();
-        Own { address: relay.address(), pid, relay }
+        let address = relay.address();
+        // Its descriptor has the onion key, which some scenarios need.
+        while Subject::at(address, None, None, None).unwrap().info().platform.is_none() {
+            thread::sleep(Duration::from_millis(100));
+        }
+        Own { address, pid, relay }
     }
 }
 
@@ -194,7 +200,7 @@ fn what_answers_nonsense_is_no_relay() {
 /// Waits until the relay under test is at work, then does something to it.
 fn in_the_middle(own: &Own, output: &str, then: Signal) -> Child {
     let (address, pid) = (own.address, own.pid.as_raw_nonzero());
-    let child = command(&format!(
+    let mut child = command(&format!(
         "relay --address {address} --pid {pid} -n 500 -z 0.2 --warm-up 0.1 --stall 3 --output {output}"
     ))
     .spawn()
@@ -202,6 +208,7 @@ fn in_the_middle(own: &Own, output: &str, then: Signal) -> Child {
     let used = || onionring_loadgen::net::process::usage(own.relay.pid()).unwrap().cpu_seconds;
     let before = used();
     while used() < before + 0.4 {
+        assert_eq!(child.try_wait().unwrap(), None, "{output}: it has ended by itself");
         thread::sleep(Duration::from_millis(20));
     }
     thread::sleep(Duration::from_secs(1));

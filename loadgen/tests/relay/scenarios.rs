@@ -1,9 +1,11 @@
 //! Every scenario, on onionring and on stock tor.
 
-use onionring_loadgen::load::{Comparison, Report, Sweep};
-use rustix::process::Signal;
+use std::ops::ControlFlow;
 
-use crate::{Own, alone, command, in_the_middle, json, measured, positive, run, said};
+use onionring_loadgen::load::{Comparison, Progress, Report, Scenario, Settings, Sweep, Target};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::{Own, alone, command, in_the_middle, json, measured, positive, run, said, spec};
 
 /// A given rate is offered, held and timed; a window too small for it is told.
 fn open_loop(kind: &str) {
@@ -106,6 +108,52 @@ fn a_relay_that_dies_under_other_loads_is_told() {
         assert_eq!(failure.kind, "died", "{scenario}: {failure:?}");
         assert!(!report.complete && !report.repetitions.is_empty(), "{scenario}");
     }
+}
+
+#[test]
+fn a_relay_that_stalls_under_other_loads_is_told() {
+    let _alone = alone();
+    for kind in ["onionring", "tor"] {
+        for scenario in ["exit", "flood --rate 1 --flood-rate 100"] {
+            let own = Own::start(kind);
+            let stalled = in_the_middle(&own, &format!("json -s {scenario}"), Signal::STOP);
+            let stalled = stalled.wait_with_output().unwrap();
+            kill_process(own.pid, Signal::CONT).unwrap();
+            let report: Report = json(&stalled);
+            assert_eq!(stalled.status.code(), Some(1), "{kind}: {scenario}");
+            let failure = report.failure.unwrap();
+            assert_eq!(failure.kind, "stalled", "{kind}: {scenario}: {failure:?}");
+            assert!(!report.complete && !report.repetitions.is_empty(), "{kind}: {scenario}");
+        }
+    }
+}
+
+/// What it had measured until then is there, whichever way the program prints it.
+#[test]
+fn a_network_that_stalls_is_told() {
+    let _alone = alone();
+    let settings = Settings {
+        size: 0.5,
+        downloads: 1,
+        repetitions: 1000,
+        stall: 3.0,
+        ..Settings::new(Scenario::Paper2004)
+    };
+    let target =
+        Target::start(&spec("onionring"), settings.scenario, &mut |_| ControlFlow::Continue(())).unwrap();
+    let first = Pid::from_raw(target.info().pid.unwrap().cast_signed()).unwrap();
+    let report = target.measure(&settings, None, &mut |progress| {
+        if matches!(progress, Progress::Measuring { repetition: 2, .. }) {
+            kill_process(first, Signal::STOP).unwrap();
+        }
+        ControlFlow::Continue(())
+    });
+    kill_process(first, Signal::CONT).unwrap();
+    let failure = report.failure.as_ref().unwrap();
+    assert_eq!(failure.kind, "stalled", "{failure:?}");
+    assert!(failure.message.contains("no progress for 3s while downloading over four relays"), "{failure:?}");
+    assert!(!report.complete && report.repetitions.len() == 1, "{report:?}");
+    assert!(report.to_text().contains("INCOMPLETE after 1 of 1000"));
 }
 
 #[test]
