@@ -207,6 +207,13 @@ table! {
         "Time in which somebody waited for bandwidth to write.";
     BANDWIDTH_RATE_REACHED "onionring_bandwidth_rate_reached_total" counter ["shard", "direction"]
         "Times somebody found BandwidthRate used up, while waiting too; RelayBandwidthRate does not count.";
+    OVERLOADED "onionring_overloaded" gauge ["kind"]
+        "1 if the relay was overloaded within the last minute, by kind as directory authorities know it: memory or local \
+         ports ran out or too many circuit handshakes were dropped (general), BandwidthRate was used up (ratelimits), file \
+         descriptors ran out (fd_exhausted).";
+    OVERLOAD_TOLD "onionring_overload_told" gauge ["kind"]
+        "1 as long as the descriptor (general) or the extra-info (the others) tells directory authorities of such an \
+         overload: for one day (ratelimits) or three.";
     MEMORY_BYTES "onionring_memory_bytes" gauge ["shard", "owner"]
         "Memory held, by what it is for: cells that wait (circuits), bytes of streams that wait (streams), and what is kept \
          for more cells (spare).";

@@ -18,7 +18,7 @@ use rand_chacha::ChaCha20Rng;
 
 use super::bandwidth::History;
 use super::identity::{Identity, OnionKeyLife};
-use super::overload::Overload;
+use super::overload::{Kind, Overload};
 use crate::config::StatisticsConfig;
 use crate::dir::publish::{Describe, SignedDocs};
 
@@ -152,7 +152,11 @@ impl Describe for Describer {
             contact: publicity.contact.clone(),
             policy: publicity.policy.clone(),
             tunnelled_dir_server: publicity.dir_cache,
-            overloaded_since: self.overload.borrow().general(now).filter(|_| publicity.statistics.overload),
+            overloaded_since: self
+                .overload
+                .borrow()
+                .told(Kind::General, now)
+                .filter(|_| publicity.statistics.overload),
         };
         let keys = &identity.keys;
         Some(Contents {

@@ -18,12 +18,47 @@ use crate::io::shard::IoCounters;
 const TOLD: Duration = Duration::from_secs(72 * 3600);
 /// How long it is told that the bandwidth was used up.
 const BANDWIDTH_TOLD: Duration = Duration::from_secs(24 * 3600);
+/// How long after an event the relay counts as overloaded: no scrape of its metrics is to miss it.
+const LASTS: Duration = Duration::from_secs(60);
 /// Times at which the bandwidth is used up are counted at most once in this time.
 const BANDWIDTH_COUNTED: Duration = Duration::from_secs(60);
 /// Of fewer ntor handshakes no share is taken.
 const NTOR_LEAST: u64 = 1000;
 /// The whole, in the unit of the share that the consensus allows to be dropped: thousandths of a percent.
 const NTOR_WHOLE: u64 = 100_000;
+
+/// The kinds of overload that directory authorities know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Memory or local ports ran out, or too many circuit handshakes were dropped.
+    General = 0,
+    /// `BandwidthRate` was used up.
+    RateLimits = 1,
+    /// File descriptors ran out.
+    FilesExhausted = 2,
+}
+
+impl Kind {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Kind; 3] = [Kind::General, Kind::RateLimits, Kind::FilesExhausted];
+
+    /// In metrics, after the line that tells it.
+    pub fn label(self) -> &'static str {
+        match self {
+            Kind::General => "general",
+            Kind::RateLimits => "ratelimits",
+            Kind::FilesExhausted => "fd_exhausted",
+        }
+    }
+
+    /// How long it is told.
+    fn told_for(self) -> Duration {
+        match self {
+            Kind::RateLimits => BANDWIDTH_TOLD,
+            Kind::General | Kind::FilesExhausted => TOLD,
+        }
+    }
+}
 
 /// Totals since the start of the relay, of all shards together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -90,40 +125,42 @@ impl UsedUp {
     }
 }
 
-/// When the relay was overloaded last, in whole hours: nobody is to see more of its day.
+/// When the relay was overloaded last.
 #[derive(Clone, Debug, Default)]
 pub struct Overload {
     /// The totals at the last look.
     seen: Totals,
     /// When ntor handshakes began to be counted, and their totals then.
     ntor: Option<(Unix, [u64; 2])>,
-    general: Option<Unix>,
-    bandwidth: Option<Unix>,
+    /// The last events, by [`Kind`].
+    last: [Option<Unix>; Kind::ALL.len()],
     used_up: [UsedUp; 2],
-    files: Option<Unix>,
 }
 
 impl Overload {
     /// Takes the totals of this moment.
     pub fn observe(&mut self, now: Unix, totals: Totals, limits: NtorLimits) {
         let seen = std::mem::replace(&mut self.seen, totals);
-        let hour = Some(Unix(now.0 - now.0 % 3600));
         let ntor_dropped = self.too_many_ntor_dropped(now, totals.ntor, limits);
         if totals.circuits_shed > seen.circuits_shed
             || totals.ports_exhausted > seen.ports_exhausted
             || ntor_dropped
         {
-            self.general = hour;
+            self.note(Kind::General, now);
         }
         for (direction, used_up) in self.used_up.iter_mut().enumerate() {
             if totals.bandwidth[direction] > seen.bandwidth[direction] {
-                self.bandwidth = hour;
                 used_up.note(now);
+                self.last[Kind::RateLimits as usize] = Some(now);
             }
         }
         if totals.files_exhausted > seen.files_exhausted {
-            self.files = hour;
+            self.note(Kind::FilesExhausted, now);
         }
+    }
+
+    fn note(&mut self, kind: Kind, now: Unix) {
+        self.last[kind as usize] = Some(now);
     }
 
     /// At the end of a period: whether too many were dropped in it. Another begins then, with the first look too.
@@ -142,21 +179,26 @@ impl Overload {
         too_many
     }
 
-    /// The hour of the last general overload, as long as the descriptor tells it.
-    pub fn general(&self, now: Unix) -> Option<Unix> {
-        self.general.filter(|hour| now.since(*hour) < TOLD)
+    /// Whether the relay is overloaded, or was a moment ago.
+    pub fn lasts(&self, kind: Kind, now: Unix) -> bool {
+        self.last[kind as usize].is_some_and(|at| now.since(at) < LASTS)
+    }
+
+    /// The hour of the last overload, as long as authorities are told of it: nobody is to see more of the relay's day.
+    pub fn told(&self, kind: Kind, now: Unix) -> Option<Unix> {
+        let hour = self.last[kind as usize].map(|at| Unix(at.0 - at.0 % 3600))?;
+        (now.since(hour) < kind.told_for()).then_some(hour)
     }
 
     /// The lines of the extra-info, in C tor's order; `limit` is `BandwidthRate` and `BandwidthBurst`.
     pub fn lines(&self, now: Unix, limit: Rate) -> Vec<String> {
         let Rate { per_second, burst } = limit;
         let [read, written] = self.used_up.map(|direction| direction.count);
-        let bandwidth = self.bandwidth.filter(|hour| now.since(*hour) < BANDWIDTH_TOLD).map(|hour| {
+        let bandwidth = self.told(Kind::RateLimits, now).map(|hour| {
             format!("overload-ratelimits 1 {} {per_second} {burst} {read} {written}", format_time(hour))
         });
         let files = self
-            .files
-            .filter(|hour| now.since(*hour) < TOLD)
+            .told(Kind::FilesExhausted, now)
             .map(|hour| format!("overload-fd-exhausted 1 {}", format_time(hour)));
         bandwidth.into_iter().chain(files).collect()
     }

@@ -15,7 +15,8 @@ use onionring_proto::netdoc::text::Fingerprint;
 use tracing::{info, warn};
 
 use super::Control;
-use super::overload::{self, NtorLimits};
+use super::overload::{self, Kind, NtorLimits};
+use crate::config::StatisticsConfig;
 use crate::dir::fetch::FetchState;
 use crate::dir::publish::PublishState;
 use crate::io::control::Control as ShardMessage;
@@ -68,6 +69,7 @@ impl Control {
                 history.observe(Self::now(), totals.at, [totals.read_bytes, totals.written_bytes]);
                 self.standing.borrow_mut().observed = history.observed();
                 self.overload.borrow_mut().observe(Self::now(), overload, NtorLimits::new(&self.params()));
+                self.show_overload();
                 self.show_load(totals);
                 self.show_cpu(shards_cpu);
             }
@@ -75,6 +77,18 @@ impl Control {
                 saved = Instant::now();
                 self.save_bandwidth();
             }
+        }
+    }
+
+    /// Whether the relay is overloaded, and what authorities are told of it, as metrics.
+    fn show_overload(&self) {
+        let (overload, now) = (self.overload.borrow(), Self::now());
+        let StatisticsConfig { extra_info, overload: tells } = self.publicity.borrow().statistics;
+        for kind in Kind::ALL {
+            let labels = [("kind", kind.label())];
+            let told = tells && (extra_info || kind == Kind::General) && overload.told(kind, now).is_some();
+            table::OVERLOADED.gauge(&labels).set(f64::from(u8::from(overload.lasts(kind, now))));
+            table::OVERLOAD_TOLD.gauge(&labels).set(f64::from(u8::from(told)));
         }
     }
 

@@ -68,6 +68,10 @@ const RELAY: Dashboard = Dashboard {
                     "sum (rate(onionring_rate_limit_write_reached_total))" => "writing",
                     "sum by (direction) (rate(onionring_bandwidth_rate_reached_total))" => "BandwidthRate, {{direction}}",
                 ]),
+                panel!("Overloaded", "short", [
+                    "sum by (kind) (onionring_overloaded)" => "{{kind}}",
+                    "sum by (kind) (onionring_overload_told)" => "{{kind}}, told to authorities",
+                ]; "Relays that were overloaded within the last minute, and those whose descriptors say that they were lately."),
             ],
         ),
         (

@@ -22,7 +22,7 @@ fn after(totals: Totals) -> Overload {
 #[test]
 fn a_relay_with_nothing_to_tell_tells_nothing() {
     let overload = after(Totals { ntor: [5000, 0], ..Totals::default() });
-    assert_eq!((overload.general(NOW), overload.lines(NOW, LIMIT)), (None, vec![]));
+    assert_eq!((overload.told(Kind::General, NOW), overload.lines(NOW, LIMIT)), (None, vec![]));
 }
 
 #[test]
@@ -33,9 +33,9 @@ fn memory_and_ports_are_general_and_told_by_the_hour_for_three_days() {
         let mut overload = after(totals);
         // The same totals again are no event.
         overload.observe(NOW + secs(7200), totals, limits());
-        assert_eq!(overload.general(NOW), Some(HOUR));
-        assert_eq!(overload.general(HOUR + TOLD - secs(1)), Some(HOUR));
-        assert_eq!(overload.general(HOUR + TOLD), None);
+        assert_eq!(overload.told(Kind::General, NOW), Some(HOUR));
+        assert_eq!(overload.told(Kind::General, HOUR + TOLD - secs(1)), Some(HOUR));
+        assert_eq!(overload.told(Kind::General, HOUR + TOLD), None);
         assert_eq!(overload.lines(NOW, LIMIT), [""; 0]);
     }
 }
@@ -43,7 +43,7 @@ fn memory_and_ports_are_general_and_told_by_the_hour_for_three_days() {
 #[test]
 fn file_descriptors_are_told_for_three_days_in_the_extra_info() {
     let overload = after(Totals { files_exhausted: 1, ..Totals::default() });
-    assert_eq!(overload.general(NOW), None);
+    assert_eq!(overload.told(Kind::General, NOW), None);
     let line = "overload-fd-exhausted 1 2026-09-21 14:00:00";
     assert_eq!(overload.lines(HOUR + TOLD - secs(1), LIMIT), [line]);
     assert_eq!(overload.lines(HOUR + TOLD, LIMIT), [""; 0]);
@@ -82,7 +82,7 @@ fn one_percent_of_ntor_handshakes_dropped_in_six_hours_is_general() {
     let judged = |asked, dropped, at| {
         let mut overload = after(Totals::default());
         overload.observe(NOW + at, Totals { ntor: [asked, dropped], ..Totals::default() }, limits());
-        overload.general(NOW + at).is_some()
+        overload.told(Kind::General, NOW + at).is_some()
     };
     assert!(judged(1000, 10, period) && judged(50_000, 500, period));
     assert!(!judged(1000, 9, period) && !judged(50_000, 499, period));
@@ -96,7 +96,7 @@ fn few_ntor_handshakes_are_counted_on_and_each_period_by_itself() {
     let mut observe = |hours: u64, asked, dropped| {
         let at = NOW + secs(hours * 3600);
         overload.observe(at, Totals { ntor: [asked, dropped], ..Totals::default() }, limits());
-        overload.general(at)
+        overload.told(Kind::General, at)
     };
     assert_eq!(observe(6, 999, 100), None);
     let judged = observe(9, 1000, 100);
@@ -117,7 +117,28 @@ fn the_consensus_says_when_dropped_handshakes_are_an_overload() {
     let limits = NtorLimits::new(&says);
     let mut overload = after(Totals::default());
     overload.observe(NOW + secs(60), Totals { ntor: [1000, 499], ..Totals::default() }, limits);
-    assert_eq!(overload.general(NOW + secs(60)), None);
+    assert_eq!(overload.told(Kind::General, NOW + secs(60)), None);
     overload.observe(NOW + secs(120), Totals { ntor: [2000, 999], ..Totals::default() }, limits);
-    assert_eq!(overload.general(NOW + secs(120)), Some(HOUR));
+    assert_eq!(overload.told(Kind::General, NOW + secs(120)), Some(HOUR));
+}
+
+#[test]
+fn an_overload_lasts_for_a_minute_and_each_kind_by_itself() {
+    let event = |kind| match kind {
+        Kind::General => Totals { ports_exhausted: 1, ..Totals::default() },
+        Kind::RateLimits => Totals { bandwidth: [0, 1], ..Totals::default() },
+        Kind::FilesExhausted => Totals { files_exhausted: 1, ..Totals::default() },
+    };
+    for kind in Kind::ALL {
+        assert!(!Overload::default().lasts(kind, NOW));
+        let overload = after(event(kind));
+        for other in Kind::ALL {
+            assert_eq!(overload.lasts(other, NOW + secs(59)), other == kind, "{kind:?} {other:?}");
+            assert_eq!(overload.told(other, NOW + secs(60)).is_some(), other == kind, "{kind:?} {other:?}");
+            assert!(!overload.lasts(other, NOW + secs(60)));
+        }
+    }
+    let mut overload = after(event(Kind::RateLimits));
+    overload.observe(NOW + secs(90), Totals { bandwidth: [1, 1], ..Totals::default() }, limits());
+    assert!(overload.lasts(Kind::RateLimits, NOW + secs(100)), "it is again");
 }
