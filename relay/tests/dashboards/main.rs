@@ -9,9 +9,11 @@ mod topics;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::{env, fs};
+use std::sync::Once;
+use std::{env, fs, thread};
 
 use onionring_loadgen::load::MEASURES;
+use onionring_node::atomic_file;
 use onionring_node::metrics::{Kind, table};
 use serde_json::Value;
 
@@ -20,18 +22,46 @@ fn directory() -> PathBuf {
 }
 
 fn read(file: &str) -> String {
+    update();
     let path = directory().join(file);
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
+/// Writes the JSON if that is wanted, before anything of it is read here.
+fn update() {
+    static UPDATED: Once = Once::new();
+    UPDATED.call_once(|| {
+        if env::var_os("UPDATE_DOCS").is_some() {
+            for dashboard in topics::ALL {
+                let text = serde_json::to_string_pretty(&dashboard.json()).unwrap();
+                replace(&directory().join(dashboard.file), &(text + "\n"));
+            }
+        }
+    });
+}
+
+/// Other programs may read the file meanwhile: they find the old text or the new one.
+fn replace(path: &Path, text: &str) {
+    atomic_file::write(path, text.as_bytes(), 0o644).unwrap();
+}
+
+#[test]
+fn whoever_reads_a_file_that_is_replaced_finds_all_of_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("dashboard.json");
+    let texts = ["old\n", "new\n"].map(|line| line.repeat(100_000));
+    replace(&path, &texts[0]);
+    thread::scope(|scope| {
+        let writer = scope.spawn(|| texts.iter().cycle().take(100).for_each(|text| replace(&path, text)));
+        while !writer.is_finished() {
+            let found = fs::read_to_string(&path).unwrap();
+            assert!(texts.contains(&found), "{} bytes", found.len());
+        }
+    });
+}
+
 #[test]
 fn files_are_what_the_descriptions_say() {
-    if env::var_os("UPDATE_DOCS").is_some() {
-        for dashboard in topics::ALL {
-            let text = serde_json::to_string_pretty(&dashboard.json()).unwrap();
-            fs::write(directory().join(dashboard.file), text + "\n").unwrap();
-        }
-    }
     for dashboard in topics::ALL {
         let committed: Value = serde_json::from_str(&read(dashboard.file)).unwrap();
         assert!(committed == dashboard.json(), "{} is out of date (see above)", dashboard.file);
