@@ -48,8 +48,8 @@ pub enum Lookup {
     Obsolete(&'static str),
     /// Nothing; `nearest` is the option that was probably meant.
     Unknown {
-        /// The most similar name.
-        nearest: &'static str,
+        /// The most similar name, if one is similar.
+        nearest: Option<&'static str>,
     },
 }
 
@@ -76,10 +76,12 @@ pub fn lookup(keyword: &str, on_command_line: bool) -> Lookup {
     }
 }
 
-/// The option whose name is most similar to `keyword`.
-fn nearest(keyword: &str) -> &'static str {
+/// The option whose name is most similar to `keyword`, if no more than a third of it is wrong.
+fn nearest(keyword: &str) -> Option<&'static str> {
     // A keyword can be as long as its file; no option's name is longer than this, and the distance is quadratic.
     let keyword: String = keyword.chars().take(64).collect::<String>().to_ascii_lowercase();
-    let distance = |option: &&OptionInfo| strsim::osa_distance(&keyword, &option.name.to_ascii_lowercase());
-    all().iter().min_by_key(distance).map_or("", |option| option.name)
+    let distance = |name: &str| strsim::osa_distance(&keyword, &name.to_ascii_lowercase());
+    let distances = all().iter().map(|option| (distance(option.name), option.name));
+    let (distance, name) = distances.min_by_key(|(distance, _)| *distance)?;
+    (distance <= keyword.chars().count() / 3).then_some(name)
 }

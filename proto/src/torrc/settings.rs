@@ -244,7 +244,10 @@ fn known(item: &Item, problems: &mut Vec<Problem>, notes: &mut Vec<Note>) -> Opt
                 option: item.name.clone(),
                 value: None,
                 what: "no such option".to_owned(),
-                remedy: format!("did you mean {nearest}?"),
+                remedy: match nearest {
+                    Some(nearest) => format!("did you mean {nearest}?"),
+                    None => "options have the names of C tor's (man tor); remove the line".to_owned(),
+                },
             });
             None
         }

@@ -172,11 +172,20 @@ fn names() {
     assert_eq!(options::lookup("HashedControlPassword", false), exact("HashedControlPassword"));
     assert_eq!(options::lookup("TunnelDirConns", false), Lookup::Obsolete("TunnelDirConns"));
     for (wrong, right) in
-        [("ORPrt", "ORPort"), ("ExitPolcy", "ExitPolicy"), ("Nickame", "Nickname"), ("", "Log")]
+        [("ORPrt", "ORPort"), ("ExitPolcy", "ExitPolicy"), ("Nickame", "Nickname"), ("Lgo", "Log")]
     {
-        assert_eq!(options::lookup(wrong, false), Lookup::Unknown { nearest: right }, "{wrong}");
+        assert_eq!(options::lookup(wrong, false), Lookup::Unknown { nearest: Some(right) }, "{wrong}");
     }
-    assert!(matches!(options::lookup(&"x".repeat(1_000_000), false), Lookup::Unknown { .. }));
+    // Nothing is like these.
+    for wrong in ["", "x", "ab", "Foo", "Speed", "WorkerThreads", &"x".repeat(1_000_000)] {
+        assert_eq!(options::lookup(wrong, false), Lookup::Unknown { nearest: None }, "{wrong:.20}");
+    }
+    assert_eq!(
+        problems("WorkerThreads 4"),
+        [
+            "torrc:1: WorkerThreads: no such option; options have the names of C tor's (man tor); remove the line"
+        ]
+    );
     assert_eq!(
         problems("ORPort 1\nExitPolcy reject *:*"),
         ["torrc:2: ExitPolcy: no such option; did you mean ExitPolicy?"]
