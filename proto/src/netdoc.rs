@@ -83,6 +83,14 @@ pub enum Fault {
         /// Arguments it has.
         got: usize,
     },
+    /// A line that takes so many arguments and no more has more.
+    #[error("{keyword:?} takes no more than {most} arguments")]
+    TooManyArguments {
+        /// The line's keyword.
+        keyword: &'static str,
+        /// Arguments it takes.
+        most: usize,
+    },
     /// The object of a line is missing or has another label.
     #[error("{keyword:?} needs an object {label:?}")]
     MissingObject {

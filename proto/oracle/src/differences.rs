@@ -1,5 +1,4 @@
-//! Where the two readers are known to disagree: where they are meant to ([`DIFFERENCES`]), and where onionring is
-//! at fault ([`FAULTS`]).
+//! Where the two readers are known to disagree, and are meant to ([`DIFFERENCES`]).
 //!
 //! onionring reads as C tor does, because C tor's authorities decide what is in the network; Arti reads as it thinks
 //! best. None of this occurs in documents that any known implementation writes.
@@ -9,7 +8,7 @@ use crate::compare::Disagreement;
 
 mod list;
 
-pub use list::{DIFFERENCES, FAULTS};
+pub use list::DIFFERENCES;
 
 /// Who reads what the other refuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +62,6 @@ impl When {
 
 /// Why they disagree, if it is known.
 pub fn why(kind: Kind, text: &str, disagreement: &Disagreement<'_>) -> Option<&'static str> {
-    let known = DIFFERENCES.iter().chain(FAULTS).find(|d| d.explains(kind, text, disagreement));
+    let known = DIFFERENCES.iter().find(|d| d.explains(kind, text, disagreement));
     known.map(|difference| difference.why)
 }

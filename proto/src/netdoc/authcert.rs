@@ -6,7 +6,7 @@ use std::net::SocketAddrV4;
 use sha1::{Digest, Sha1};
 
 use crate::crypto::rsa::RsaPublic;
-use crate::netdoc::section::{Count, Obj, Rule, Section, rule};
+use crate::netdoc::section::{Count, Obj, Rule, Section, exact, rule};
 use crate::netdoc::text::{self, Fingerprint};
 use crate::netdoc::tokenize::Item;
 use crate::netdoc::{DocError, Fault};
@@ -19,12 +19,12 @@ const RULES: &[Rule] = &[
     rule(VERSION, Count::One, 1, Obj::No),
     rule("dir-address", Count::Optional, 1, Obj::No),
     rule("fingerprint", Count::One, 1, Obj::No),
-    rule("dir-identity-key", Count::One, 0, Obj::Label("RSA PUBLIC KEY")),
+    exact("dir-identity-key", Count::One, 0, Obj::Label("RSA PUBLIC KEY")),
     rule("dir-key-published", Count::One, 2, Obj::No),
     rule("dir-key-expires", Count::One, 2, Obj::No),
-    rule("dir-signing-key", Count::One, 0, Obj::Label("RSA PUBLIC KEY")),
-    rule("dir-key-crosscert", Count::One, 0, Obj::Any),
-    rule(CERTIFICATION, Count::One, 0, Obj::Label("SIGNATURE")),
+    exact("dir-signing-key", Count::One, 0, Obj::Label("RSA PUBLIC KEY")),
+    exact("dir-key-crosscert", Count::One, 0, Obj::Any),
+    exact(CERTIFICATION, Count::One, 0, Obj::Label("SIGNATURE")),
 ];
 
 /// A certificate whose two signatures are right. Whether it is current depends on the time: [`AuthCert::expires`].

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use crate::limits::EXTRA_INFO;
 use crate::netdoc::authcert::time_of;
 use crate::netdoc::routerdesc::{BuildError, DocumentKeys, ExtraInfoDigests, RouterDesc};
-use crate::netdoc::section::{Count, Obj, Rule, Section, rule};
+use crate::netdoc::section::{Count, Obj, Rule, Section, exact, rule};
 use crate::netdoc::signed::{self, ED_CERT};
 use crate::netdoc::text::{self, Fingerprint, Nickname};
 use crate::netdoc::{DocError, Fault};
@@ -18,10 +18,10 @@ const EXTRA: &str = "extra-info";
 
 const RULES: &[Rule] = &[
     rule(EXTRA, Count::One, 2, Obj::No),
-    rule(signed::IDENTITY, Count::One, 0, Obj::Label(ED_CERT)),
+    exact(signed::IDENTITY, Count::One, 0, Obj::Label(ED_CERT)),
     rule("published", Count::One, 2, Obj::No),
     rule(signed::ED_SIGNATURE, Count::One, 1, Obj::No),
-    rule(signed::RSA_SIGNATURE, Count::One, 0, Obj::Label("SIGNATURE")),
+    exact(signed::RSA_SIGNATURE, Count::One, 0, Obj::Label("SIGNATURE")),
 ];
 
 /// An extra-info whose Ed25519 signature holds. The RSA signature needs the key in the descriptor that it goes with:

@@ -16,13 +16,21 @@ impl FamilyMember {
     pub fn parse(text: &str) -> Option<Self> {
         match text.strip_prefix('$') {
             None => Nickname::new(text).map(FamilyMember::Nickname),
-            Some(id) => {
-                let (hex, nick) = id.split_at_checked(40)?;
-                let nick_ok = nick.is_empty()
-                    || nick.strip_prefix(['=', '~']).is_some_and(|n| Nickname::new(n).is_some());
-                nick_ok.then(|| Fingerprint::from_hex(hex).map(FamilyMember::Identity)).flatten()
-            }
+            Some(id) => Self::identity(id),
         }
+    }
+
+    /// The same where a fingerprint may lack its `$`, as in microdescriptors. It is too long for a nickname.
+    pub fn parse_bare(text: &str) -> Option<Self> {
+        Self::parse(text).or_else(|| Self::identity(text))
+    }
+
+    /// A fingerprint, perhaps with a nickname behind it.
+    fn identity(text: &str) -> Option<Self> {
+        let (hex, nick) = text.split_at_checked(40)?;
+        let nick_ok =
+            nick.is_empty() || nick.strip_prefix(['=', '~']).is_some_and(|n| Nickname::new(n).is_some());
+        nick_ok.then(|| Fingerprint::from_hex(hex).map(FamilyMember::Identity)).flatten()
     }
 }
 
@@ -91,6 +99,13 @@ mod tests {
             assert_eq!(FamilyMember::parse(&bad), None, "{bad}");
         }
         assert_eq!(id.to_string(), format!("${}", hex.to_uppercase()));
+        for bare in [hex.into(), format!("{hex}=nick"), format!("${hex}~nick")] {
+            assert_eq!(FamilyMember::parse_bare(&bare), Some(id), "{bare}");
+        }
+        assert_eq!(FamilyMember::parse_bare("nick"), FamilyMember::parse("nick"));
+        for bad in [&hex[1..], "$$", "a-b", ""] {
+            assert_eq!(FamilyMember::parse_bare(bad), None, "{bad}");
+        }
     }
 
     #[test]

@@ -3,13 +3,14 @@
 use sha2::{Digest, Sha256};
 
 use crate::netdoc::family::{Family, FamilyMember};
-use crate::netdoc::section::{Count, Obj, Rule, Section, rule};
+use crate::netdoc::routerdesc::rsa_1024;
+use crate::netdoc::section::{Count, Obj, Rule, Section, exact, rule};
 use crate::netdoc::text;
 use crate::netdoc::{DocError, Fault};
 use crate::policy::PortSummary;
 
 const RULES: &[Rule] = &[
-    rule("onion-key", Count::One, 0, Obj::Any),
+    exact("onion-key", Count::One, 0, Obj::Any),
     rule("ntor-onion-key", Count::One, 1, Obj::No),
     rule("family", Count::Optional, 0, Obj::No),
     rule("family-ids", Count::Optional, 0, Obj::No),
@@ -44,7 +45,9 @@ impl Microdesc {
     /// Parses one microdescriptor; `text` is exactly its text, because the digest covers all of it.
     pub fn parse(text: &str) -> Result<Self, DocError> {
         let s = Section::parse(text, RULES)?;
-        s.opens_with("onion-key")?;
+        // Nobody uses a TAP key any more, but what is there must be one.
+        let tap = s.opens_with("onion-key")?;
+        tap.object.map(|_| rsa_1024(tap, "onion-key")).transpose()?;
         let ntor_onion_key = s.need("ntor-onion-key")?.parse_arg(0, "ntor-onion-key", text::base64_array)?;
         let mut ed_identity = None;
         for id in s.all("id").filter(|i| i.arg(0) == Some("ed25519")) {
@@ -66,7 +69,7 @@ impl Microdesc {
             // Unknown forms of members are skipped here, because authorities have canonicalised the list.
             family: s
                 .get("family")
-                .map(|i| i.args().filter_map(FamilyMember::parse).collect())
+                .map(|i| i.args().filter_map(FamilyMember::parse_bare).collect())
                 .unwrap_or_default(),
             family_ids: s.get("family-ids").map(|i| i.args().map(Box::from).collect()).unwrap_or_default(),
             policy: policy("p")?,
@@ -83,8 +86,11 @@ impl Microdesc {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use rand_chacha::ChaCha20Rng;
+    use rand_core::SeedableRng as _;
 
     use super::*;
+    use crate::crypto::rsa::RsaPrivate;
     use crate::netdoc::consensus::UnverifiedConsensus;
     use crate::netdoc::testdata;
 
@@ -128,6 +134,42 @@ mod tests {
         let id = "id ed25519 dVVX2IObKvD2Kt49FYxRff/fy5R/V9GbCeQogk+6GCM\n";
         assert_eq!(parse(&format!("onion-key\n{key}{id}{id}")), Err(Fault::Duplicate("id ed25519")));
         assert!(matches!(parse(&format!("onion-key\n{key}p maybe 80\n")), Err(Fault::BadValue { .. })));
+        let more = Fault::TooManyArguments { keyword: "onion-key", most: 0 };
+        assert_eq!(parse(&format!("onion-key x\n{key}")), Err(more));
+    }
+
+    #[test]
+    fn a_tap_key_is_one_or_is_not_there() {
+        let text = Microdesc::parse_all(testdata::MICRODESCS).next().unwrap().0;
+        assert!(text.contains("-----BEGIN RSA PUBLIC KEY-----\nM"), "{text}");
+        let parse = |from: &str, to: &str| Microdesc::parse(&text.replace(from, to)).map_err(|e| e.fault);
+        assert!(matches!(parse("KEY-----\nM", "KEY-----\n*"), Err(Fault::BadValue { .. })));
+        let label = "RSA PUBLIC KEY";
+        let missing = Fault::MissingObject { keyword: "onion-key", label };
+        assert_eq!(parse(label, "SIGNATURE"), Err(missing));
+        let mut other = String::from("onion-key\n");
+        let key = RsaPrivate::generate(2048, &mut ChaCha20Rng::seed_from_u64(1)).unwrap();
+        text::push_object(&mut other, label, &key.public().to_der());
+        let rest = text.split_once("-----END RSA PUBLIC KEY-----\n").unwrap().1;
+        assert!(matches!(
+            Microdesc::parse(&(other + rest)).map_err(|e| e.fault),
+            Err(Fault::BadValue { .. })
+        ));
+    }
+
+    #[test]
+    fn blanks_and_bare_fingerprints_are_read_as_c_tor_reads_them() {
+        let texts: Vec<_> = Microdesc::parse_all(testdata::MICRODESCS).collect();
+        let same = |text: &str, changed: String| {
+            assert_ne!(text, changed);
+            let changed =
+                Microdesc { digest: Sha256::digest(text).into(), ..Microdesc::parse(&changed).unwrap() };
+            assert_eq!(changed, Microdesc::parse(text).unwrap());
+        };
+        let exit = texts.iter().find(|(text, _)| text.contains("\np accept ")).unwrap().0;
+        same(exit, exit.replace("\np accept ", "\np \t accept "));
+        let family = texts.iter().find(|(text, _)| text.contains("\nfamily $")).unwrap().0;
+        same(family, family.replace('$', ""));
     }
 
     #[test]

@@ -16,9 +16,6 @@ pub enum ProtoverError {
     /// An entry is not `Name=versions`.
     #[error("protocol entry {0:?} is not of the form Name=1-3,5 with versions up to 63")]
     BadEntry(String),
-    /// A name occurs twice.
-    #[error("protocol {0:?} is listed twice")]
-    Duplicate(String),
     /// There are more entries than anyone has protocols.
     #[error("more than {MAX_PROTOCOLS} protocols in one list")]
     TooMany,
@@ -32,7 +29,8 @@ pub struct Protocols {
 }
 
 impl Protocols {
-    /// Reads `Name=1-3,5 Other=2`; an empty text is the empty set.
+    /// Reads `Name=1-3,5 Other=2`; an empty text is the empty set. Of several entries of one name the first counts, as in
+    /// C tor.
     pub fn parse(text: &str) -> Result<Self, ProtoverError> {
         let mut masks = BTreeMap::new();
         for entry in text.split([' ', '\t']).filter(|e| !e.is_empty()) {
@@ -47,9 +45,7 @@ impl Protocols {
                 return Err(bad());
             }
             let mask = parse_versions(versions).ok_or_else(bad)?;
-            if masks.insert(name.to_owned(), mask).is_some() {
-                return Err(ProtoverError::Duplicate(name.to_owned()));
-            }
+            masks.entry(name.to_owned()).or_insert(mask);
         }
         Ok(Protocols { masks })
     }
@@ -101,8 +97,9 @@ impl fmt::Display for Protocols {
 
 /// `1-3,5` as a mask; an empty text is the empty mask (dir-spec allows `Name=`).
 fn parse_versions(text: &str) -> Option<u64> {
+    // Zeros may stand in front. A plus sign, which `parse` takes, may not.
     let number = |t: &str| {
-        let digits = (1..=2).contains(&t.len()) && t.bytes().all(|b| b.is_ascii_digit());
+        let digits = t.bytes().all(|b| b.is_ascii_digit());
         digits.then(|| t.parse::<u8>().ok()).flatten().filter(|v| *v <= MAX_VERSION)
     };
     let mut mask = 0u64;
@@ -148,6 +145,12 @@ mod tests {
     }
 
     #[test]
+    fn takes_what_c_tor_takes() {
+        assert_eq!(Protocols::parse("A=1 B=7 A=2-3").unwrap().to_string(), "A=1 B=7");
+        assert_eq!(Protocols::parse("A=001-0000000000000000000000000000063").unwrap().to_string(), "A=1-63");
+    }
+
+    #[test]
     fn refuses_what_c_tor_refuses() {
         for bad in [
             "Link",
@@ -163,7 +166,7 @@ mod tests {
         ] {
             assert!(Protocols::parse(bad).is_err(), "{bad}");
         }
-        assert_eq!(Protocols::parse("A=1 A=2"), Err(ProtoverError::Duplicate("A".into())));
+        assert_eq!(Protocols::parse("A=1 A=x"), Err(ProtoverError::BadEntry("A=x".into())));
         let many: String = (0..300).map(|n| format!("P{n}=1 ")).collect();
         assert_eq!(Protocols::parse(&many), Err(ProtoverError::TooMany));
     }

@@ -11,7 +11,7 @@ use crate::link::cert::{CertType, UnverifiedCert, verify_onion_key_crosscert};
 use crate::netdoc::authcert::time_of;
 use crate::netdoc::family::{Family, FamilyMember};
 use crate::netdoc::protover::{Protocols, ProtoverError};
-use crate::netdoc::section::{Count, Obj, Rule, Section, rule};
+use crate::netdoc::section::{Count, Obj, Rule, Section, exact, rule};
 use crate::netdoc::signed::{self, ED_CERT, EVER, SignedBy};
 use crate::netdoc::text::{self, Fingerprint, Nickname};
 use crate::netdoc::tokenize::Item;
@@ -29,7 +29,7 @@ const RSA_KEY: Obj = Obj::Label("RSA PUBLIC KEY");
 
 const RULES: &[Rule] = &[
     rule(ROUTER, Count::One, 5, Obj::No),
-    rule(signed::IDENTITY, Count::One, 0, Obj::Label(ED_CERT)),
+    exact(signed::IDENTITY, Count::One, 0, Obj::Label(ED_CERT)),
     rule("master-key-ed25519", Count::One, 1, Obj::No),
     rule("or-address", Count::Many, 1, Obj::No),
     rule("platform", Count::Optional, 0, Obj::No),
@@ -41,15 +41,15 @@ const RULES: &[Rule] = &[
     rule("read-history", Count::Optional, 0, Obj::No),
     rule("write-history", Count::Optional, 0, Obj::No),
     rule("extra-info-digest", Count::Optional, 1, Obj::No),
-    rule("caches-extra-info", Count::Optional, 0, Obj::No),
-    rule("onion-key", Count::Optional, 0, RSA_KEY),
-    rule("signing-key", Count::One, 0, RSA_KEY),
-    rule("onion-key-crosscert", Count::Optional, 0, Obj::Label("CROSSCERT")),
-    rule("ntor-onion-key-crosscert", Count::One, 1, Obj::Label(ED_CERT)),
+    exact("caches-extra-info", Count::Optional, 0, Obj::No),
+    exact("onion-key", Count::Optional, 0, RSA_KEY),
+    exact("signing-key", Count::One, 0, RSA_KEY),
+    exact("onion-key-crosscert", Count::Optional, 0, Obj::Label("CROSSCERT")),
+    exact("ntor-onion-key-crosscert", Count::One, 1, Obj::Label(ED_CERT)),
     rule("family", Count::Optional, 0, Obj::No),
     rule("hibernating", Count::Optional, 1, Obj::No),
-    rule("hidden-service-dir", Count::Optional, 0, Obj::No),
-    rule("allow-single-hop-exits", Count::Optional, 0, Obj::No),
+    exact("hidden-service-dir", Count::Optional, 0, Obj::No),
+    exact("allow-single-hop-exits", Count::Optional, 0, Obj::No),
     rule("family-cert", Count::Many, 0, Obj::Any),
     rule("contact", Count::Optional, 0, Obj::No),
     rule("bridge-distribution-request", Count::Optional, 0, Obj::No),
@@ -59,9 +59,9 @@ const RULES: &[Rule] = &[
     rule("accept6", Count::Many, 0, Obj::No),
     rule("reject6", Count::Many, 0, Obj::No),
     rule("ipv6-policy", Count::Optional, 2, Obj::No),
-    rule("tunnelled-dir-server", Count::Optional, 0, Obj::No),
+    exact("tunnelled-dir-server", Count::Optional, 0, Obj::No),
     rule(signed::ED_SIGNATURE, Count::One, 1, Obj::No),
-    rule(signed::RSA_SIGNATURE, Count::One, 0, Obj::Label("SIGNATURE")),
+    exact(signed::RSA_SIGNATURE, Count::One, 0, Obj::Label("SIGNATURE")),
 ];
 
 /// What a relay can carry, in bytes a second.
@@ -216,7 +216,8 @@ impl RouterDesc {
     }
 }
 
-fn rsa_1024(item: &Item<'_>, what: &'static str) -> Result<RsaPublic, DocError> {
+/// The RSA key of a line, which has 1024 bits.
+pub(super) fn rsa_1024(item: &Item<'_>, what: &'static str) -> Result<RsaPublic, DocError> {
     let der = item.decode_object("RSA PUBLIC KEY", what)?;
     let key = RsaPublic::from_der(&der).map_err(|e| item.fault(Fault::value(what, &e.to_string())))?;
     match key.bits() {

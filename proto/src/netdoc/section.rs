@@ -34,12 +34,19 @@ pub(super) struct Rule {
     pub count: Count,
     /// Least number of arguments.
     pub args: usize,
+    /// Greatest number of arguments.
+    pub most: usize,
     pub object: Obj,
 }
 
-/// Shorthand for a table row.
+/// Shorthand for a table row: a line with so many arguments or more, which are for later versions.
 pub(super) const fn rule(keyword: &'static str, count: Count, args: usize, object: Obj) -> Rule {
-    Rule { keyword, count, args, object }
+    Rule { keyword, count, args, most: usize::MAX, object }
+}
+
+/// The same for a line with just so many.
+pub(super) const fn exact(keyword: &'static str, count: Count, args: usize, object: Obj) -> Rule {
+    Rule { keyword, count, args, most: args, object }
 }
 
 /// The items of one document that its table names, checked against the table; unknown lines are dropped.
@@ -117,6 +124,9 @@ impl<'a> Section<'a> {
             if got < rule.args {
                 return Err(item.fault(Fault::TooFewArguments { keyword, want: rule.args, got }));
             }
+        }
+        if rule.most != usize::MAX && item.arg(rule.most).is_some() {
+            return Err(item.fault(Fault::TooManyArguments { keyword, most: rule.most }));
         }
         match (rule.object, item.object) {
             (Obj::No, Some(_)) => return Err(item.fault(Fault::UnexpectedObject(keyword))),

@@ -11,7 +11,7 @@ use crate::netdoc::{DocError, Fault, text};
 pub struct Item<'a> {
     /// The first word of the line.
     pub keyword: &'a str,
-    /// The rest of the line after the blank that ends the keyword, as it stands.
+    /// The rest of the line after the blanks that end the keyword, as it stands.
     pub rest: &'a str,
     /// The object, if one follows.
     pub object: Option<Object<'a>>,
@@ -131,6 +131,7 @@ impl<'a> Tokenizer<'a> {
         let body = line.trim_start_matches([' ', '\t']);
         let body = body.strip_prefix("opt ").map_or(body, |b| b.trim_start_matches([' ', '\t']));
         let (keyword, rest) = body.split_once([' ', '\t']).unwrap_or((body, ""));
+        let rest = rest.trim_start_matches([' ', '\t']);
         self.pos = line_end;
         self.line += 1;
         let object = self.object()?;

@@ -8,7 +8,7 @@ pub fn parse(items: &[Item], problems: &mut Vec<Problem>) -> Vec<FamilyMember> {
     let mut members = Vec::new();
     for item in items {
         for entry in value::csv(&item.value) {
-            let member = FamilyMember::parse(entry).or_else(|| FamilyMember::parse(&format!("${entry}")));
+            let member = FamilyMember::parse_bare(entry);
             match member {
                 Some(member) => members.push(member),
                 None => problems.push(Problem::with(

@@ -292,55 +292,6 @@ pub const DIFFERENCES: &[Difference] = &[
     },
 ];
 
-/// Where onionring is at fault, in ways that no document written by known software brings out. An entry goes with its
-/// fault; a test has a document for each.
-pub const FAULTS: &[Difference] = &[
-    Difference {
-        kinds: &[],
-        when: &[Only(Side::Ours, &[], &["too many arguments"])],
-        why: "lines without arguments, and ntor-onion-key-crosscert, are accepted with more of them; C tor and Arti \
-              refuse them",
-    },
-    Difference {
-        kinds: &[],
-        when: &[
-            Only(Side::Arti, &["p", "p6", "ipv6-policy"], &["bad value \" ", "bad value \"\\t"]),
-            Seen(|d, text| {
-                d.value().is_some_and(is_rest_of_line) && text.lines().any(has_blanks_behind_keyword)
-            }),
-        ],
-        why: "values that go to the end of their line keep the blanks in front, and policies are not read behind them; \
-              C tor and Arti step over them",
-    },
-    Difference {
-        kinds: &[Kind::Consensus],
-        when: &[Only(Side::Ours, &["pr"], &["protocols"])],
-        why: "an entry whose `pr` cannot be read is kept, without protocols; C tor leaves it out",
-    },
-    Difference {
-        kinds: &[Kind::Consensus],
-        when: &[Seen(|d, text| {
-            d.value().is_some_and(|field| field.ends_with("protocols")) && text.lines().any(has_lax_protocols)
-        })],
-        why: "a list of protocols with one named twice, or with leading zeros, cannot be read; C tor reads it",
-    },
-    Difference {
-        kinds: &[Kind::Microdesc],
-        when: &[Only(Side::Ours, &["onion-key"], &["Object"])],
-        why: "the TAP key of a microdescriptor is not looked at; C tor and Arti want a key, if anything",
-    },
-    Difference {
-        kinds: &[Kind::Microdesc],
-        when: &[Seen(|d, text| {
-            let is_bare =
-                |word: &str| text::hex_array::<20>(word.split(['=', '~']).next().unwrap_or(word)).is_some();
-            let mut families = text.lines().filter(|line| line.starts_with("family "));
-            d.value() == Some("family") && families.any(|line| line.split_ascii_whitespace().any(is_bare))
-        })],
-        why: "a fingerprint without `$` in a microdescriptor's family is passed over; C tor and Arti take it",
-    },
-];
-
 fn has_named_member(line: &str) -> bool {
     line.starts_with("family ") && line.contains(['=', '~'])
 }
@@ -354,16 +305,6 @@ fn is_of_a_list(field: &str) -> bool {
     let lists = ["params ", "bandwidth-weights "];
     let values = ["bandwidth", "unmeasured", "guard fraction"];
     lists.iter().any(|list| field.starts_with(list)) || values.iter().any(|value| field.ends_with(value))
-}
-
-fn is_rest_of_line(field: &str) -> bool {
-    ["version", "contact", "platform"].iter().any(|end| field.ends_with(end))
-}
-
-fn has_blanks_behind_keyword(line: &str) -> bool {
-    let keywords = ["v", "contact", "platform", "p"];
-    let rest = keywords.iter().find_map(|keyword| line.strip_prefix(keyword));
-    rest.is_some_and(|rest| ["  ", " \t", "\t"].iter().any(|blanks| rest.starts_with(blanks)))
 }
 
 /// Other than `v Tor 0.4.9.11` with numbers that fit a byte.
@@ -416,13 +357,4 @@ fn is_odd_entry(line: &str) -> bool {
 
 fn has_version_0(line: &str) -> bool {
     line.starts_with("pr ") && line.split(['=', ',', '-', ' ']).any(|version| version == "0")
-}
-
-/// A `pr` line with a protocol twice, or a version of more than two digits.
-fn has_lax_protocols(line: &str) -> bool {
-    let Some(list) = line.strip_prefix("pr ") else { return false };
-    let entries: Vec<(&str, &str)> = list.split(' ').filter_map(|entry| entry.split_once('=')).collect();
-    let is_twice = |n: usize| entries[..n].iter().any(|(name, _)| *name == entries[n].0);
-    let is_long = |versions: &str| versions.split([',', '-']).any(|version| version.len() > 2);
-    (0..entries.len()).any(|n| is_twice(n) || is_long(entries[n].1))
 }

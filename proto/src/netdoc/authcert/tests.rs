@@ -59,6 +59,10 @@ fn contents_are_checked() {
     assert!(matches!(swap("version 3", "version 4"), Fault::BadValue { .. }));
     assert!(matches!(swap("fingerprint 55", "fingerprint 56"), Fault::Mismatch(_)));
     assert!(matches!(swap("2026-11-22 10:54:12", "2026-11-22"), Fault::TooFewArguments { .. }));
+    for keyword in ["dir-identity-key", "dir-signing-key", "dir-key-crosscert", CERTIFICATION] {
+        let more = Fault::TooManyArguments { keyword, most: 0 };
+        assert_eq!(swap(&format!("\n{keyword}\n"), &format!("\n{keyword} 1\n")), more);
+    }
     assert!(matches!(swap("BEGIN RSA PUBLIC KEY", "BEGIN RSA KEY"), Fault::BadObject(_)));
     // Both labels of the cross-certificate are in use.
     let relabelled = one().replace("ID SIGNATURE", "SIGNATURE");

@@ -15,7 +15,7 @@ use crate::limits::{CONSENSUS_AUTHORITIES, CONSENSUS_RELAYS};
 use crate::netdoc::authcert::time_of;
 use crate::netdoc::params::ConsensusParams;
 use crate::netdoc::protover::Protocols;
-use crate::netdoc::section::{Count, Obj, Rule, Section, Tokens, rule};
+use crate::netdoc::section::{Count, Obj, Rule, Section, Tokens, exact, rule};
 use crate::netdoc::text::{self, Fingerprint, Nickname};
 use crate::netdoc::tokenize::{Item, Tokenizer};
 use crate::netdoc::{DocError, Fault};
@@ -63,7 +63,7 @@ const RELAY: &[Rule] = &[
 ];
 
 const FOOT: &[Rule] = &[
-    rule(FOOTER, Count::Optional, 0, Obj::No),
+    exact(FOOTER, Count::Optional, 0, Obj::No),
     rule("bandwidth-weights", Count::Optional, 0, Obj::No),
     rule(SIGNATURE, Count::Many, 2, Obj::Label("SIGNATURE")),
 ];
@@ -249,9 +249,7 @@ fn relay<'a>(s: &Section<'a>, flavor: Flavor, shared: &mut Shared<'a>) -> Result
     let clock = r.arg(rest + 1).unwrap_or("");
     let port = |n| r.parse_arg(n, "port", |a| a.parse().ok());
     let w = bandwidth(s.get("w"))?;
-    let pr = s.need("pr")?.rest;
-    let protocols =
-        shared.protocols.entry(pr).or_insert_with(|| Arc::new(Protocols::parse(pr).unwrap_or_default()));
+    let protocols = relay_protocols(s.need("pr")?, shared)?;
     Ok(RelayStatus {
         nickname: r.parse_arg(0, "nickname", Nickname::new)?,
         identity: r.parse_arg(1, "identity", sha1_id)?,
@@ -268,9 +266,18 @@ fn relay<'a>(s: &Section<'a>, flavor: Flavor, shared: &mut Shared<'a>) -> Result
         version: s
             .get("v")
             .map(|v| shared.versions.entry(v.rest).or_insert_with(|| Arc::from(v.rest)).clone()),
-        protocols: protocols.clone(),
+        protocols,
         policy: s.get("p").map(|p| policy(p, shared)).transpose()?,
     })
+}
+
+fn relay_protocols<'a>(pr: &Item<'a>, shared: &mut Shared<'a>) -> Result<Arc<Protocols>, DocError> {
+    if let Some(known) = shared.protocols.get(pr.rest) {
+        return Ok(known.clone());
+    }
+    let parsed = Arc::new(protocols(Some(pr))?);
+    shared.protocols.insert(pr.rest, parsed.clone());
+    Ok(parsed)
 }
 
 fn policy<'a>(p: &Item<'a>, shared: &mut Shared<'a>) -> Result<Arc<PortSummary>, DocError> {

@@ -114,7 +114,7 @@ pub struct RelayStatus {
     pub guard_fraction: Option<u8>,
     /// Tor version, if it runs Tor.
     pub version: Option<Arc<str>>,
-    /// Its subprotocols; empty if its line does not parse.
+    /// Its subprotocols.
     pub protocols: Arc<Protocols>,
     /// Its exit policy's summary (flavour [`super::Flavor::Ns`] only).
     pub policy: Option<Arc<PortSummary>>,

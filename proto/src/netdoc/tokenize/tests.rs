@@ -9,13 +9,14 @@ fn items(text: &str) -> Result<Vec<Item<'_>>, DocError> {
 
 #[test]
 fn items_arguments_objects_and_offsets() {
-    let text = "first a  b\tc\n\n  \nopt second\n-----BEGIN X Y-----\nAAEC\nAw==\n-----END X Y-----\nthird";
+    let text =
+        "first \t a  b\tc\n\n  \nopt second\n-----BEGIN X Y-----\nAAEC\nAw==\n-----END X Y-----\nthird";
     let got = items(text).unwrap();
     assert_eq!(got.len(), 3);
     assert_eq!(got[0].keyword, "first");
     assert_eq!(got[0].rest, "a  b\tc");
     assert_eq!(got[0].args().collect::<Vec<_>>(), ["a", "b", "c"]);
-    assert_eq!(&text[got[0].start..got[0].line_end], "first a  b\tc\n");
+    assert_eq!(&text[got[0].start..got[0].line_end], "first \t a  b\tc\n");
     assert_eq!(got[1].keyword, "second");
     assert_eq!(got[1].line, 4);
     assert_eq!(got[1].object.unwrap().label, "X Y");
