@@ -230,6 +230,8 @@ impl Engine {
             }
             Message::Destroyed(leg) => self.leg_destroyed(now, leg),
             Message::Overrun(leg, cause) => self.leg_overrun(now, leg, cause),
+            Message::QueueHigh(leg) => self.hold_streams(leg),
+            Message::QueueLow(leg) => self.release_streams(leg),
             Message::Destroy(leg, reason) => self.send_destroy(now, leg, reason),
             Message::Free(leg) => self.circuits.free_leg(leg),
             Message::Refuse(leg, reason) => self.send_refusal(now, leg, reason),

@@ -152,6 +152,12 @@ pub const WARN_INTERVAL: Duration = Duration::from_secs(60);
 /// circuit with RESOURCELIMIT.
 pub const CELLS_PER_CIRCUIT: usize = 2500;
 
+/// Cells of one circuit waiting for the client at which its streams are no longer read (C tor's `cellq_high` default).
+pub const CELLS_HIGH: usize = 256;
+
+/// Cells left at which they are read again (C tor's `cellq_low` default).
+pub const CELLS_LOW: usize = 10;
+
 /// Half-life of a circuit's average when links choose whom to serve (C tor's `CircuitPriorityHalflifeMsec`).
 pub const CIRCUIT_PRIORITY_HALF_LIFE: Duration = Duration::from_secs(30);
 

@@ -40,6 +40,8 @@ pub fn circuit_params(network: &ConsensusParams, options: CircuitOptions) -> Cir
             size(network.get(&params::CIRC_MAX_CELL_QUEUE_SIZE)),
             size(network.circ_max_cell_queue_size_out()),
         ],
+        cells_high: size(network.get(&params::CELLQ_HIGH)),
+        cells_low: size(network.get(&params::CELLQ_LOW)),
         priority_half_life: Duration::from_millis(number(&params::CIRCUIT_PRIORITY_HALFLIFE_MSEC)),
         create_wait: Duration::from_secs(number(&params::ONION_QUEUE_WAIT_CUTOFF)),
         allow_nonearly_extend: network.is_on(&params::ALLOW_NONEARLY_EXTEND),

@@ -33,6 +33,8 @@ pub(super) struct Circuit {
     /// When an extension that is under way has taken too long.
     pub(super) extend_timer: Option<TimerKey>,
     pub(super) streams: Streams,
+    /// Too many cells wait on the way to the client for more to be read for it.
+    pub(super) is_held: bool,
     /// Streams that the circuit may still ask for, once it has.
     pub(super) opens: Option<Bucket>,
 }
@@ -244,6 +246,7 @@ impl Engine {
             extends: 0,
             extend_timer: None,
             streams: Streams::default(),
+            is_held: false,
             opens: None,
         });
         self.counters.circuits_created += 1;

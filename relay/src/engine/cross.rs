@@ -45,6 +45,10 @@ pub enum Message {
     Destroyed(Leg),
     /// Link to home: the cells of this leg found no more room.
     Overrun(Leg, Overrun),
+    /// Link to home: so many cells wait for this leg, towards the client, that the circuit's streams are not to be read.
+    QueueHigh(Leg),
+    /// Link to home: few enough are left.
+    QueueLow(Leg),
     /// Home to link: destroy the circuit at the peer and drop what still waits for it.
     Destroy(Leg, DestroyReason),
     /// Link to home: the peer has been told that the circuit is over, or need not be told; the id may be used again.

@@ -394,9 +394,16 @@ impl Engine {
             }
         };
         // What the peer created leads to the client.
-        let limit = self.snapshot.params.cells_per_circuit[usize::from(!link.is_peers(leg.circ))];
+        let to_client = link.is_peers(leg.circ);
+        let params = &self.snapshot.params;
+        let limit = params.cells_per_circuit[usize::from(!to_client)];
         match link.queue.push(&mut self.pool, now, leg.circ, command, body, limit) {
-            Ok(()) => link.tell_writable(leg.link, &mut self.events),
+            Ok(()) => {
+                link.tell_writable(leg.link, &mut self.events);
+                if to_client && link.queue.reaches(params.cells_high, params.cells_low) {
+                    self.tell(now, self.homes.home(leg), Message::QueueHigh(leg));
+                }
+            }
             Err(QueueFull::Circuit) => self.overrun(now, leg, Overrun::Queue),
             Err(QueueFull::Pool) => {
                 let shed = self.shed_oldest(now);
@@ -504,6 +511,10 @@ impl Engine {
         while let Some(circ) = self.links.get_mut(&id).and_then(|link| link.queue.take_told()) {
             let leg = Leg { link: id, circ };
             self.tell(now, self.homes.home(leg), Message::Free(leg));
+        }
+        while let Some(circ) = self.links.get_mut(&id).and_then(|link| link.queue.take_low()) {
+            let leg = Leg { link: id, circ };
+            self.tell(now, self.homes.home(leg), Message::QueueLow(leg));
         }
         out.len() > before
     }

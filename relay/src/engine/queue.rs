@@ -216,6 +216,8 @@ struct CircuitQueue {
     generation: u32,
     cells: CellFifo,
     activity: Activity,
+    /// Its streams are not read until no more cells wait than that.
+    low_mark: Option<usize>,
     /// It is to be closed, and sends no more cells.
     condemned: bool,
 }
@@ -233,6 +235,8 @@ pub struct LinkQueue {
     refusals: usize,
     /// Circuits that are over and of which `fill` has told the peer, until [`LinkQueue::take_told`].
     told: Vec<CircId>,
+    /// Circuits that have come down to their low mark, until [`LinkQueue::take_low`].
+    low: Vec<CircId>,
     circuits: Slab<CircuitQueue>,
     by_circ: HashMap<CircId, u32, HomeRule>,
     /// Where the last cell was queued, if that circuit is still there.
@@ -265,6 +269,7 @@ impl LinkQueue {
             destroys: VecDeque::new(),
             refusals: 0,
             told: Vec::new(),
+            low: Vec::new(),
             circuits: Slab::new(),
             by_circ: HashMap::with_hasher(hasher),
             last_slot: 0,
@@ -360,6 +365,22 @@ impl LinkQueue {
         Ok(())
     }
 
+    /// Whether so many cells wait for the circuit that was pushed to last that its streams are not to be read: said once,
+    /// when `high` is reached, until [`take_low`](Self::take_low) has said that no more than `low` are left.
+    pub fn reaches(&mut self, high: usize, low: usize) -> bool {
+        let Some(queue) = self.circuits.get_mut(self.last_slot as usize) else { return false };
+        let reached = queue.cells.len() >= high && queue.low_mark.is_none();
+        if reached {
+            queue.low_mark = Some(low.min(high - 1));
+        }
+        reached
+    }
+
+    /// A circuit of which few enough cells are left.
+    pub fn take_low(&mut self) -> Option<CircId> {
+        self.low.pop()
+    }
+
     /// The slot of a circuit. Cells of one circuit come in runs, so it is most often the last one.
     fn slot(&mut self, circ: CircId) -> u32 {
         if self.circuits.get(self.last_slot as usize).is_none_or(|queue| queue.circ != circ) {
@@ -388,6 +409,7 @@ impl LinkQueue {
             generation: self.next_generation,
             cells: CellFifo::default(),
             activity: Activity(0.0),
+            low_mark: None,
             condemned: false,
         }) as u32;
         self.by_circ.insert(circ, slot);
@@ -472,6 +494,10 @@ impl LinkQueue {
             self.cells -= 1;
             sent += 1;
             queue.activity.0 += weight;
+            if queue.low_mark.is_some_and(|low| queue.cells.len() <= low) {
+                queue.low_mark = None;
+                self.low.push(circ);
+            }
             if !queue.cells.is_empty() {
                 self.ready.push(Ready { activity: queue.activity.0, ..next });
             }

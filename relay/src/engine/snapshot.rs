@@ -52,6 +52,10 @@ pub struct CircuitParams {
     /// Cells of one circuit that may wait on the link towards the client, and on the one away from it
     /// (`circ_max_cell_queue_size`, `circ_max_cell_queue_size_out`).
     pub cells_per_circuit: [usize; 2],
+    /// Cells of one circuit waiting on the link towards the client at which its streams are no longer read (`cellq_high`).
+    pub cells_high: usize,
+    /// Cells left at which they are read again (`cellq_low`).
+    pub cells_low: usize,
     /// Half-life of the activity by which links choose whom to serve (`CircuitPriorityHalflifeMsec`); holds for links
     /// that open from now on.
     pub priority_half_life: Duration,
@@ -90,6 +94,8 @@ impl Default for CircuitParams {
     fn default() -> Self {
         CircuitParams {
             cells_per_circuit: [limits::CELLS_PER_CIRCUIT; 2],
+            cells_high: limits::CELLS_HIGH,
+            cells_low: limits::CELLS_LOW,
             priority_half_life: limits::CIRCUIT_PRIORITY_HALF_LIFE,
             create_wait: limits::CREATE_WAIT,
             allow_nonearly_extend: false,

@@ -17,8 +17,9 @@ use onionring_proto::relay_msg::{
 use onionring_proto::time::Mono;
 
 use super::Engine;
+use super::circuit::Side;
 use super::event::{Event, Host, Lookup, StreamEvent, StreamRef};
-use super::ids::CircuitId;
+use super::ids::{CircuitId, Leg};
 use crate::limits;
 
 /// Lifetime in seconds that answers to look-ups carry, always the same, so that they tell nothing of the cache.
@@ -50,6 +51,8 @@ struct Turns {
     open: usize,
     /// Where the next round begins, if the last one could not take in all.
     first: u16,
+    /// Somebody in this round got nothing, because the circuit was held.
+    lost: bool,
 }
 
 impl Streams {
@@ -84,14 +87,17 @@ impl Streams {
         Some(stream)
     }
 
-    /// Begins a round of those who wait, as many as the window has parts for, and returns them in its order.
+    /// Begins a round of those who wait, as many as the window has parts for, and returns them in its order: first those
+    /// that have sent nothing yet, for which somebody waits the most.
     fn begin_round(&mut self, window: u16) -> Vec<(StreamId, u32)> {
         let first = StreamId(self.turns.first);
-        let mut waiting = [Vec::new(), Vec::new()];
+        self.turns.lost = false;
+        let mut waiting = [Vec::new(), Vec::new(), Vec::new()];
         for (&id, stream) in &mut self.open {
             stream.has_turn = false;
             if stream.blocked && stream.send.can_send() {
-                waiting[usize::from(id < first)].push((id, stream.serial));
+                let place = if !stream.has_sent { 0 } else { 1 + usize::from(id < first) };
+                waiting[place].push((id, stream.serial));
             }
         }
         let mut round = waiting.concat();
@@ -125,6 +131,8 @@ struct Stream {
     inbox: VecDeque<u8>,
     /// Since when there is something in the inbox.
     waiting_since: Mono,
+    /// Something of the destination's has gone to the client.
+    has_sent: bool,
     /// The driver found no room to send and waits to be told.
     blocked: bool,
     /// The driver has been told, and has not asked since.
@@ -152,6 +160,7 @@ impl Stream {
             recv: StreamRecv::default(),
             inbox: VecDeque::new(),
             waiting_since: Mono::default(),
+            has_sent: false,
             blocked: false,
             has_turn: false,
         }
@@ -374,9 +383,37 @@ impl Engine {
     /// The circuit's window has opened: streams that waited for it may go on, in turn.
     pub(super) fn window_open(&mut self, id: CircuitId) {
         let Some(circuit) = self.circuits.get_mut(id) else { return };
-        for (stream, serial) in circuit.streams.begin_round(circuit.relay.window()) {
+        if circuit.is_held {
+            return;
+        }
+        let room = u16::try_from(self.snapshot.params.cells_high).unwrap_or(u16::MAX);
+        for (stream, serial) in circuit.streams.begin_round(circuit.relay.window().min(room)) {
             let at = StreamRef { circuit: id, stream, serial };
             self.events.push_back(Event::Stream(StreamEvent::Writable(at)));
+        }
+    }
+
+    /// So many cells of a circuit wait for the client that its destinations are left unread, as by C tor: what waits there
+    /// costs no memory here, and what is read late is chosen late.
+    pub(super) fn hold_streams(&mut self, leg: Leg) {
+        if let Some(circuit) = self.circuit_to_client(leg).and_then(|id| self.circuits.get_mut(id)) {
+            circuit.is_held = true;
+        }
+    }
+
+    /// The destinations of a circuit may be read again.
+    pub(super) fn release_streams(&mut self, leg: Leg) {
+        let Some(id) = self.circuit_to_client(leg) else { return };
+        if let Some(circuit) = self.circuits.get_mut(id) {
+            circuit.is_held = false;
+            self.window_open(id);
+        }
+    }
+
+    fn circuit_to_client(&self, leg: Leg) -> Option<CircuitId> {
+        match self.circuits.find(leg)? {
+            (id, Side::Prev) => Some(id),
+            (_, Side::Next) => None,
         }
     }
 
@@ -470,7 +507,11 @@ impl Engine {
     /// How many bytes [`Engine::stream_write`] would take now. At 0, [`StreamEvent::Writable`] follows later.
     pub fn stream_writable(&mut self, at: StreamRef) -> usize {
         let Some(circuit) = self.circuits.get_mut(at.circuit) else { return 0 };
-        let (window, more_to_come) = (circuit.relay.window(), circuit.relay.expects_sendme());
+        // While the circuit is held, nobody gets anything, and something is to come.
+        let is_held = circuit.is_held;
+        let room = u16::try_from(self.snapshot.params.cells_high).unwrap_or(u16::MAX);
+        let window = if is_held { 0 } else { circuit.relay.window().min(room) };
+        let more_to_come = is_held || circuit.relay.expects_sendme();
         let streams = &mut circuit.streams;
         let Some(stream) = streams.get_mut(at) else { return 0 };
         if stream.state != State::Open {
@@ -479,6 +520,9 @@ impl Engine {
         let had_turn = std::mem::take(&mut stream.has_turn);
         let own_window = stream.send.window();
         streams.turns.open -= usize::from(had_turn);
+        if is_held && had_turn && !streams.turns.lost {
+            (streams.turns.first, streams.turns.lost) = (at.stream.0, true);
+        }
         // Without anything outstanding there would be no SENDME to end a round that somebody holds up.
         let others = streams.turns.open;
         let circuit_share = if others == 0 || !more_to_come {
@@ -519,6 +563,7 @@ impl Engine {
                 break;
             }
             stream.send.sent();
+            stream.has_sent = true;
             let (now_sent, rest) = data.split_at(data.len().min(limit));
             self.counters.stream_bytes[1] += now_sent.len() as u64;
             self.originate(now, at.circuit, RelayCmd::DATA, at.stream, now_sent);

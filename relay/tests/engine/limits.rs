@@ -2,10 +2,11 @@
 
 use onionring_proto::cell::{CircId, Command, DestroyReason, LinkVersion};
 use onionring_proto::limits::STREAMS_PER_CIRCUIT;
-use onionring_proto::relay_msg::{EndReason, RelayCmd, StreamId};
+use onionring_proto::relay_msg::{EndReason, MAX_DATA_LEN, RelayCmd, StreamId};
 use onionring_relay::engine::queue::CellPool;
 use onionring_relay::limits::{
-    CELLS_PER_CIRCUIT, CREATE_WAIT, CROSSING_BACKLOG, CROSSING_BATCH, PENDING_CREATES, REFUSALS_PER_LINK,
+    CELLS_HIGH, CELLS_PER_CIRCUIT, CREATE_WAIT, CROSSING_BACKLOG, CROSSING_BATCH, PENDING_CREATES,
+    REFUSALS_PER_LINK, STREAM_WRITE_CHUNK,
 };
 
 use super::by_hand::{ByHand, Heard, create2, small};
@@ -468,6 +469,31 @@ fn queues_have_their_own_limit_in_each_direction() {
         assert_eq!(net.count(0, |c| c.circuits_closed.get(label).copied().unwrap_or(0) as usize), 1);
         let (mut net, client) = (net, client);
         net.peers[client].deaf = false;
+        net.assert_nothing_left();
+    }
+}
+
+/// What the relay before an exit does not read waits at the destinations, but for a high mark and a turn's worth of cells.
+#[test]
+fn destinations_are_not_read_for_a_queue_that_is_long_already() {
+    for shards in [1, 3] {
+        let mut net = Net::new(18, NetConfig::new(&[1, shards]));
+        let client = net.client(0);
+        let id = net.start(client, &[0, 1], &vec![Exchange::new(1, 0, 400_000); 6]);
+        while !net.circuit(client, id).exchanges.values().any(|running| running.received > 0) {
+            assert!(net.round(), "they are stuck");
+        }
+        net.stalled.insert((0, 0));
+        let mut most = 0;
+        for _ in 0..500 {
+            net.round();
+            most = most.max(net.count(1, |c| c.queued_cells));
+        }
+        let turn = STREAM_WRITE_CHUNK / MAX_DATA_LEN;
+        assert!((CELLS_HIGH..CELLS_HIGH + turn).contains(&most), "{most} cells with {shards} shards");
+        net.stalled.clear();
+        net.settle();
+        assert!(net.circuit(client, id).exchanges.values().all(|running| running.complete()));
         net.assert_nothing_left();
     }
 }
