@@ -23,6 +23,7 @@ mod signed;
 pub(crate) mod testdata;
 pub mod text;
 pub mod tokenize;
+pub mod version;
 
 /// Why a document was refused, and where.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]

@@ -66,6 +66,24 @@ impl Protocols {
         Protocols { masks: self.masks.iter().filter_map(lacking).collect() }
     }
 
+    /// Every version that at least `threshold` of the sets have: how authorities agree on a list (dir-spec 3.8).
+    pub fn agreed<'a>(sets: impl IntoIterator<Item = &'a Protocols>, threshold: usize) -> Protocols {
+        let mut counts: BTreeMap<&str, [usize; 64]> = BTreeMap::new();
+        for (name, mask) in sets.into_iter().flat_map(|set| &set.masks) {
+            let counts = counts.entry(name).or_insert([0; 64]);
+            counts.iter_mut().enumerate().for_each(|(n, count)| *count += usize::from(mask >> n & 1 == 1));
+        }
+        let mask_of = |counts: [usize; 64]| {
+            counts
+                .iter()
+                .enumerate()
+                .filter(|(_, c)| **c >= threshold)
+                .fold(0, |mask, (n, _)| mask | 1u64 << n)
+        };
+        let masks = counts.into_iter().map(|(name, counts)| (name.to_owned(), mask_of(counts)));
+        Protocols { masks: masks.filter(|(_, mask)| *mask != 0).collect() }
+    }
+
     /// Whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.masks.values().all(|m| *m == 0)
@@ -148,6 +166,16 @@ mod tests {
     fn takes_what_c_tor_takes() {
         assert_eq!(Protocols::parse("A=1 B=7 A=2-3").unwrap().to_string(), "A=1 B=7");
         assert_eq!(Protocols::parse("A=001-0000000000000000000000000000063").unwrap().to_string(), "A=1-63");
+    }
+
+    #[test]
+    fn agreed_versions() {
+        let sets = ["Link=1-3 Old=1", "Link=2-4", "Link=3 Desc=63"].map(|s| Protocols::parse(s).unwrap());
+        let agreed = |threshold| Protocols::agreed(&sets, threshold).to_string();
+        assert_eq!(agreed(1), "Desc=63 Link=1-4 Old=1");
+        assert_eq!(agreed(2), "Link=2-3");
+        assert_eq!(agreed(3), "Link=3");
+        assert_eq!(agreed(4), "");
     }
 
     #[test]
