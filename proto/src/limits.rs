@@ -74,6 +74,10 @@ pub const CONSENSUS_DIFF_LINES: usize = 1 << 20;
 pub const CONSENSUS_DIFF_CELLS: usize = 1 << 16;
 /// Authorities, and likewise signatures, in one consensus; a longer list refuses the consensus.
 pub const CONSENSUS_AUTHORITIES: usize = 64;
+/// Flags that one authority votes on, as many as C tor takes; a longer list refuses the vote.
+pub const VOTE_KNOWN_FLAGS: usize = 64;
+/// Microdescriptor digests of one relay in a vote; what follows is passed over. Authorities have one or two.
+pub const VOTE_MICRODESCS: usize = 64;
 
 const _: () = {
     // Ten lines for each relay, and the lengths of common subsequences fit 16 bits.

@@ -24,6 +24,7 @@ pub(crate) mod testdata;
 pub mod text;
 pub mod tokenize;
 pub mod version;
+pub mod vote;
 
 /// Why a document was refused, and where.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]

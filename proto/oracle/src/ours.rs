@@ -153,7 +153,7 @@ fn consensus(text: &str, certs: &str) -> Result<Fields, String> {
         // Votes for a superseded key come without these in the other reader.
         if !voter.nickname.ends_with("-legacy") {
             out.put(name("contact"), &voter.contact);
-            out.put(name("vote digest"), voter.vote_digest);
+            out.maybe(name("vote digest"), voter.vote_digest);
         }
     }
     for entry in &c.relays {

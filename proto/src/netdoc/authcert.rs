@@ -28,7 +28,7 @@ const RULES: &[Rule] = &[
 ];
 
 /// A certificate whose two signatures are right. Whether it is current depends on the time: [`AuthCert::expires`].
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuthCert {
     /// Fingerprint of the identity key: the `v3ident` of a `DirAuthority` line.
     pub identity: Fingerprint,

@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use crate::netdoc::params::ConsensusParams;
 use crate::netdoc::protover::Protocols;
-use crate::netdoc::text::Fingerprint;
+use crate::netdoc::text::{self, Fingerprint};
 use crate::time::Unix;
 
 mod parse;
 mod relay;
 mod verify;
 
+pub(in crate::netdoc) use parse::{ipv6, shared_random, voting_delay};
 pub use relay::{Listed, RelayFlags, RelayStatus};
 pub use verify::{Shortfall, UnverifiedConsensus};
 
@@ -62,6 +63,18 @@ impl Lifetime {
         self.valid_after - REASONABLY_LIVE <= now && now <= self.valid_until + REASONABLY_LIVE
     }
 
+    /// Appends the three lines, as consensuses, votes and detached signatures have them.
+    pub(in crate::netdoc) fn write(&self, out: &mut String) {
+        let times = [
+            ("valid-after", self.valid_after),
+            ("fresh-until", self.fresh_until),
+            ("valid-until", self.valid_until),
+        ];
+        for (keyword, at) in times {
+            out.extend([keyword, " ", &text::format_time(at), "\n"]);
+        }
+    }
+
     /// Time between two consensuses.
     pub fn interval(&self) -> Duration {
         self.fresh_until.since(self.valid_after)
@@ -81,10 +94,10 @@ pub struct Voter {
     pub dir_port: u16,
     /// Its ORPort.
     pub or_port: u16,
-    /// Its operator.
+    /// Its operator; empty for a superseded key.
     pub contact: Box<str>,
-    /// Digest of the vote it cast.
-    pub vote_digest: Fingerprint,
+    /// Digest of the vote it cast; `None` for a superseded key.
+    pub vote_digest: Option<Fingerprint>,
 }
 
 /// A shared random value (srv-spec).

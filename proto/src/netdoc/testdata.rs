@@ -7,6 +7,8 @@ use crate::netdoc::authcert::{AuthCert, CertStore};
 use crate::netdoc::text::Fingerprint;
 use crate::time::Unix;
 
+pub mod votes;
+
 pub const CONSENSUS_NS: &str = include_str!("testdata/consensus.txt");
 pub const CONSENSUS_MICRODESC: &str = include_str!("testdata/consensus_microdesc.txt");
 pub const CERTS: &str = include_str!("testdata/certs.txt");

@@ -24,6 +24,11 @@ pub fn base64_unpadded(bytes: &[u8]) -> String {
     Base64Unpadded::encode_string(bytes)
 }
 
+/// Encodes as base64 with padding, as shared random values are written.
+pub fn base64_padded(bytes: &[u8]) -> String {
+    Base64::encode_string(bytes)
+}
+
 /// Appends an object: BEGIN line, base64 in lines of 64 characters, END line.
 pub fn push_object(out: &mut String, label: &str, bytes: &[u8]) {
     let encoded = Base64::encode_string(bytes);

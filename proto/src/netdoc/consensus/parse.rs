@@ -47,8 +47,8 @@ const HEADER: &[Rule] = &[
 
 const VOTER: &[Rule] = &[
     rule("dir-source", Count::One, 6, Obj::No),
-    rule("contact", Count::One, 0, Obj::No),
-    rule("vote-digest", Count::One, 1, Obj::No),
+    rule("contact", Count::Optional, 0, Obj::No),
+    rule("vote-digest", Count::Optional, 1, Obj::No),
 ];
 
 const RELAY: &[Rule] = &[
@@ -112,11 +112,7 @@ impl UnverifiedConsensus {
             flavor,
             method: header.need("consensus-method")?.parse_arg(0, "consensus-method", |a| a.parse().ok())?,
             lifetime: lifetime(&header)?,
-            voting_delay: {
-                let delays = header.need("voting-delay")?;
-                let delay = |n| delays.parse_arg(n, "voting-delay", |a| a.parse().ok());
-                (delay(0)?, delay(1)?)
-            },
+            voting_delay: voting_delay(header.need("voting-delay")?)?,
             client_versions: versions(header.get("client-versions")),
             server_versions: versions(header.get("server-versions")),
             known_flags: RelayFlags::from_names(header.need("known-flags")?.args()),
@@ -172,7 +168,13 @@ fn protocols(item: Option<&Item<'_>>) -> Result<Protocols, DocError> {
     Protocols::parse(item.rest).map_err(|_| item.fault(Fault::value("protocol list", item.rest)))
 }
 
-fn shared_random(item: Option<&Item<'_>>) -> Result<Option<SharedRandom>, DocError> {
+/// Seconds for votes and for signatures.
+pub(in crate::netdoc) fn voting_delay(item: &Item<'_>) -> Result<(u32, u32), DocError> {
+    let delay = |n| item.parse_arg(n, "voting-delay", |a| a.parse().ok());
+    Ok((delay(0)?, delay(1)?))
+}
+
+pub(in crate::netdoc) fn shared_random(item: Option<&Item<'_>>) -> Result<Option<SharedRandom>, DocError> {
     let Some(item) = item else { return Ok(None) };
     let reveals = item.parse_arg(0, "number of reveals", |a| a.parse().ok())?;
     let value = item.parse_arg(1, "shared random value", text::base64_array)?;
@@ -187,15 +189,20 @@ fn voters(tokens: &mut Tokens<'_>) -> Result<Vec<Voter>, DocError> {
         if voters.len() >= CONSENSUS_AUTHORITIES {
             return Err(source.fault(Fault::TooLarge { size: voters.len() + 1, max: CONSENSUS_AUTHORITIES }));
         }
+        let nickname = source.arg(0).unwrap_or("");
+        if !nickname.ends_with("-legacy") {
+            s.need("contact").and_then(|_| s.need("vote-digest"))?;
+        }
+        let digest = |item: &Item<'_>| item.parse_arg(0, "vote-digest", Fingerprint::from_hex);
         let port = |n| source.parse_arg(n, "authority port", |a| a.parse().ok());
         voters.push(Voter {
-            nickname: source.arg(0).unwrap_or("").into(),
+            nickname: nickname.into(),
             identity: source.parse_arg(1, "authority identity", Fingerprint::from_hex)?,
             address: source.parse_arg(3, "authority address", |a| a.parse().ok())?,
             dir_port: port(4)?,
             or_port: port(5)?,
-            contact: s.need("contact")?.rest.into(),
-            vote_digest: s.need("vote-digest")?.parse_arg(0, "vote-digest", Fingerprint::from_hex)?,
+            contact: s.get("contact").map_or("", |item| item.rest).into(),
+            vote_digest: s.get("vote-digest").map(digest).transpose()?,
         });
     }
     Ok(voters)
@@ -290,7 +297,7 @@ fn policy<'a>(p: &Item<'a>, shared: &mut Shared<'a>) -> Result<Arc<PortSummary>,
     Ok(parsed)
 }
 
-fn ipv6(text: &str) -> Option<(std::net::Ipv6Addr, u16)> {
+pub(in crate::netdoc) fn ipv6(text: &str) -> Option<(std::net::Ipv6Addr, u16)> {
     let addr: SocketAddr = text.parse().ok()?;
     match addr.ip() {
         IpAddr::V6(ip) => Some((ip, addr.port())),
