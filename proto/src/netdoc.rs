@@ -11,6 +11,7 @@ use thiserror::Error;
 pub mod authcert;
 pub mod consdiff;
 pub mod consensus;
+pub mod detached;
 pub mod extrainfo;
 pub mod family;
 pub mod microdesc;
@@ -19,6 +20,7 @@ pub mod protover;
 pub mod routerdesc;
 mod section;
 mod signed;
+pub mod tally;
 #[cfg(test)]
 pub(crate) mod testdata;
 pub mod text;

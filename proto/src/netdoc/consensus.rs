@@ -13,10 +13,12 @@ use crate::time::Unix;
 
 mod parse;
 mod relay;
+mod sign;
 mod verify;
 
 pub(in crate::netdoc) use parse::{ipv6, shared_random, voting_delay};
 pub use relay::{Listed, RelayFlags, RelayStatus};
+pub use sign::{Added, ConsensusDigest, PendingConsensus, SignaturesRefused, UnsignedConsensus};
 pub use verify::{Shortfall, UnverifiedConsensus};
 
 /// How far outside its lifetime a consensus is still better than none (C tor's "reasonably live").

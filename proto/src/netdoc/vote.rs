@@ -1,6 +1,6 @@
 //! Votes (dir-spec 3.4.1): what one directory authority thinks the network is.
 //!
-//! From the votes of all of them each authority computes the same consensus. A vote is read
+//! From the votes of all of them each authority computes the same consensus ([`crate::netdoc::tally`]). A vote is read
 //! by the rules of C tor's parser, because a vote that one authority takes and another refuses makes their consensuses
 //! differ; texts that are only counted (versions, protocol lists, policy summaries) are kept as they were written.
 
