@@ -9,6 +9,8 @@ use crate::netdoc::text;
 use crate::netdoc::{DocError, Fault};
 use crate::policy::PortSummary;
 
+mod build;
+
 const RULES: &[Rule] = &[
     exact("onion-key", Count::One, 0, Obj::Any),
     rule("ntor-onion-key", Count::One, 1, Obj::No),
@@ -63,7 +65,7 @@ impl Microdesc {
             None => Ok(PortSummary::reject_all()),
         };
         Ok(Microdesc {
-            digest: Sha256::digest(text).into(),
+            digest: Self::digest_of(text),
             ntor_onion_key,
             ed_identity,
             // Unknown forms of members are skipped here, because authorities have canonicalised the list.
@@ -75,6 +77,11 @@ impl Microdesc {
             policy: policy("p")?,
             policy_v6: policy("p6")?,
         })
+    }
+
+    /// The name of the microdescriptor with this text.
+    pub fn digest_of(text: &str) -> MicrodescDigest {
+        Sha256::digest(text).into()
     }
 
     /// Parses the answer to a request for several; a bad one does not spoil the others. Each comes with its text.
