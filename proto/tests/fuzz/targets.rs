@@ -20,9 +20,12 @@ use onionring_proto::link::{
 use onionring_proto::netdoc::authcert::AuthCert;
 use onionring_proto::netdoc::consdiff;
 use onionring_proto::netdoc::consensus::UnverifiedConsensus;
+use onionring_proto::netdoc::detached::DetachedSignatures;
 use onionring_proto::netdoc::extrainfo::ExtraInfo;
 use onionring_proto::netdoc::microdesc::Microdesc;
 use onionring_proto::netdoc::routerdesc::RouterDesc;
+use onionring_proto::netdoc::tally::{Tally, Terms};
+use onionring_proto::netdoc::vote::{self, SignedVote};
 use onionring_proto::netdoc::{text, text_of};
 use onionring_proto::policy::ExitPolicy;
 use onionring_proto::relay_msg::{
@@ -51,6 +54,8 @@ pub const TARGETS: &[Target] = &[
     ("authority_cert", authority_cert),
     ("consensus", consensus),
     ("consensus_diff", consensus_diff),
+    ("vote", vote),
+    ("detached_signatures", detached_signatures),
     ("torrc", torrc),
 ];
 
@@ -302,6 +307,20 @@ fn consensus_diff(data: &[u8]) {
     let _ = consdiff::apply(base, rest);
     if let Ok(diff) = consdiff::generate(base, rest) {
         assert_eq!(consdiff::apply(base, &diff).as_deref(), Ok(rest));
+    }
+}
+
+/// Votes one after the other; a consensus comes of those that read.
+fn vote(data: &[u8]) {
+    let Ok(text) = text_of(data) else { return };
+    let votes: Vec<SignedVote> = vote::split(text).filter_map(|one| SignedVote::parse(one).ok()).collect();
+    let _ = Tally::of(&votes, &Terms { authorities: votes.len(), shared_random: None });
+}
+
+/// What is read is written, and reads as the same again.
+fn detached_signatures(data: &[u8]) {
+    if let Ok(Ok(read)) = text_of(data).map(DetachedSignatures::parse) {
+        assert_eq!(DetachedSignatures::parse(&read.encode()), Ok(read));
     }
 }
 
