@@ -4,13 +4,15 @@
 //! - `life`: circuits that are torn down, relays that die and come back, and nothing that stays behind;
 //! - `words`: what relays say on the wire, asked by a client of the tests' own (`client`);
 //! - `operators`: what a real Prometheus and a real browser make of the metrics port;
-//! - `standing`: a relay that tests itself, publishes, serves the directory, and is reloaded and drained.
+//! - `standing`: a relay that tests itself, publishes, serves the directory, and is reloaded and drained;
+//! - `votes`: what stock authorities make of relays, votes and each other, made again.
 
 mod client;
 mod life;
 mod mix;
 mod operators;
 mod standing;
+mod votes;
 mod words;
 
 use std::time::Duration;
