@@ -101,8 +101,11 @@ impl<'a> Section<'a> {
             n += 1;
             section.before_last = section.last.replace(item);
             section.last_line = item.line;
-            if let Some(rule) = rules.iter().find(|r| r.keyword == item.keyword) {
-                broken = broken.or(section.add(rule, item).err());
+            // Nor is anything added behind a fault: looking for each line's double takes its time.
+            if broken.is_none()
+                && let Some(rule) = rules.iter().find(|r| r.keyword == item.keyword)
+            {
+                broken = section.add(rule, item).err();
             }
         }
         if let Some(fault) = broken {
