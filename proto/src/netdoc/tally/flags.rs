@@ -15,7 +15,7 @@ pub(super) struct FlagCount<'a> {
     names: Vec<&'a str>,
     /// How many votes are on each.
     voters: Vec<usize>,
-    /// For each vote, which of the names its bits stand for.
+    /// For each vote, which of the names its bits stand for: positions in `names` and `voters`.
     meanings: Vec<Vec<usize>>,
 }
 
