@@ -3,7 +3,6 @@
 use onionring_proto::cell::{Command, DestroyReason};
 use onionring_proto::origin::{CloseReason, Event, FirstHop, HandshakeKind, OriginConfig};
 use onionring_proto::relay_msg::EndReason;
-use rand_core::SeedableRng as _;
 
 use super::by_hand::{ByHand, Heard, small};
 use super::net::{Net, NetConfig, target};

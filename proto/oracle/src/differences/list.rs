@@ -53,6 +53,11 @@ pub const DIFFERENCES: &[Difference] = &[
         why: "arguments may stand apart by several blanks and tabs; in times and in lists Arti takes one blank only",
     },
     Difference {
+        kinds: &[Kind::Descriptor, Kind::ExtraInfo, Kind::Microdesc, Kind::Consensus],
+        when: &[Only(Side::Arti, &[], &["takes no more than 0 arguments"])],
+        why: "lines that have no arguments must have none; Arti passes over what stands on some of them",
+    },
+    Difference {
         kinds: &[Kind::AuthCert, Kind::Descriptor, Kind::ExtraInfo, Kind::Consensus],
         when: &[Only(Side::Ours, &[], &["invalid base64"])],
         why: "any number of `=` may end base64; Arti wants as many as there should be",
@@ -162,6 +167,11 @@ pub const DIFFERENCES: &[Difference] = &[
         kinds: &[Kind::Microdesc],
         when: &[Only(Side::Ours, &["id"], &["argument alg"]), Only(Side::Ours, &[], &["missing item id"])],
         why: "an Ed25519 identity may be missing, and other kinds of identities are passed over; Arti wants just that",
+    },
+    Difference {
+        kinds: &[Kind::Microdesc],
+        when: &[Only(Side::Arti, &["onion-key"], &["bits"])],
+        why: "a TAP key has 1024 bits; Arti takes other lengths",
     },
     Difference {
         kinds: &[Kind::Microdesc],
