@@ -2,6 +2,8 @@
 
 export PATH := $(PATH):$(HOME)/.cargo/bin
 TARGET := $(or $(CARGO_TARGET_DIR),target)
+# What no program switches on yet, and must hold all the same.
+FEATURES := --features onionring-node/tokio
 LOADGEN := $(TARGET)/release/onionring-loadgen
 
 .PHONY: help demo test lint bench baseline counts soak setup release
@@ -38,18 +40,18 @@ baseline: setup
 	cargo run --release --locked --package onionring-benches --bin counts -- update benches/baseline.toml
 
 test: lint counts
-	cargo test --workspace --locked
+	cargo test --workspace $(FEATURES) --locked
 	ONIONRING_RELAY=$(abspath $(TARGET))/debug/onionring-relay \
 	    cargo test --manifest-path proto/oracle/Cargo.toml --target-dir $(TARGET)/oracle --locked
 
 # Tests marked `ignored` are those that take too long for every change.
 soak: setup
-	cargo test --workspace --locked --profile soak -- --include-ignored
+	cargo test --workspace $(FEATURES) --locked --profile soak -- --include-ignored
 
 lint: setup
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets --locked -- -D warnings
-	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked
+	cargo clippy --workspace $(FEATURES) --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --workspace $(FEATURES) --no-deps --locked
 	scripts/check-sans-io
 	scripts/check-dependencies
 

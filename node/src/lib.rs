@@ -5,6 +5,8 @@ pub mod compress;
 pub mod docstore;
 pub mod keys;
 pub mod limits;
+#[cfg(feature = "tokio")]
+pub mod link;
 pub mod lock;
 pub mod log;
 pub mod metrics;

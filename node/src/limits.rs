@@ -2,6 +2,8 @@
 //!
 //! What happens at each limit is written beside it.
 
+use std::time::Duration;
+
 /// Nested `%include` lines, as in C tor; deeper ones are an error.
 pub const INCLUDE_DEPTH: usize = 31;
 
@@ -14,3 +16,19 @@ pub const TORRC_BYTES: u64 = 8 << 20;
 
 /// Bytes of one key file; a longer one is an error, read no further. The largest in use, an RSA key, has 900.
 pub const KEY_FILE_BYTES: u64 = 16 << 10;
+
+/// Bytes read from a link's connection at once: a TLS record of the largest size.
+pub const LINK_READ: usize = 16 * 1024;
+
+/// Bytes of cells that are made for a link before they are sealed into a record and offered to its socket; no more are
+/// made while the socket takes none.
+pub const LINK_BATCH: usize = 31 * 514;
+
+/// Cells that one circuit may send before the next circuit of its link has its turn.
+pub const CIRCUIT_TURN: usize = 8;
+
+/// Circuits of one link; one more is refused: ours with an error, a peer's with DESTROY and `ResourceLimit`.
+pub const LINK_CIRCUITS: usize = 4096;
+
+/// How long a link that is closed waits for its peer to take what is left to send; then it just ends.
+pub const LINK_CLOSE: Duration = Duration::from_secs(5);

@@ -145,6 +145,11 @@ impl OriginCircuit {
         self.stream(key).map_or(0, |stream| stream.data.unsent.len())
     }
 
+    /// The relay's END, while data that came before it is not read yet: nothing more can be written.
+    pub fn end(&self, key: StreamKey) -> Option<End> {
+        self.stream(key)?.data.end
+    }
+
     /// Received data that lies in one piece, at least one byte if there is any; [`OriginCircuit::consume`] what was
     /// used.
     pub fn readable(&self, key: StreamKey) -> &[u8] {

@@ -1,0 +1,248 @@
+//! What the handles of a link and its task share: the table of circuits, and who has something to send.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use onionring_proto::cell::{Body, CircId, Command, write_fixed};
+use onionring_proto::limits::CIRC_ID_TRIES;
+use onionring_proto::link::{Established, PeerIdentity};
+use onionring_proto::origin::{FirstHop, OriginConfig};
+use onionring_proto::time::Mono;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::circuit::Circuit;
+use super::connection::Connection;
+use super::error::{CircuitError, LinkFailure};
+use super::task;
+use crate::limits;
+
+/// A circuit as its link sees it.
+pub(super) trait LinkCircuit: Send + Sync {
+    /// A cell has arrived; `body` is decrypted in place.
+    fn handle_cell(&self, now: Mono, command: Command, body: &mut Body);
+
+    /// Makes cells while there are some, at most `most`.
+    fn transmit(&self, most: usize, send: &mut dyn FnMut(Command, &Body)) -> Turn;
+
+    /// The link is gone.
+    fn link_lost(&self, why: &Arc<LinkFailure>);
+}
+
+/// How a circuit stands after its turn to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// It may have more to send.
+    More,
+    /// It has nothing to send until something happens.
+    Idle,
+    /// It is gone, and has nothing left to send.
+    Over,
+}
+
+/// An open link; see the [module](super). It closes when this and all circuits built on it are dropped.
+pub struct Link {
+    lease: Arc<LinkLease>,
+}
+
+impl Link {
+    /// Starts the link's task.
+    pub(super) fn start(connection: Connection, established: Established) -> Link {
+        let shared = Arc::new(Shared {
+            established,
+            epoch: Instant::now(),
+            table: Mutex::default(),
+            work: Notify::new(),
+            ended: Notify::new(),
+        });
+        tokio::spawn(task::run(connection, shared.clone()));
+        Link { lease: Arc::new(LinkLease(shared)) }
+    }
+
+    /// What the link handshake found: who the peer is, and what it says of our address and clock.
+    pub fn established(&self) -> &Established {
+        &self.lease.0.established
+    }
+
+    /// Who the peer has proven to be; `None` for a client.
+    pub fn peer(&self) -> Option<PeerIdentity> {
+        self.established().peer
+    }
+
+    /// Number of circuits on the link, those of the peer's included.
+    pub fn circuits(&self) -> usize {
+        self.lease.0.table().circuits.len()
+    }
+
+    /// Builds a circuit whose first hop is the peer, within `config.hop_timeout`.
+    pub async fn create(&self, first: FirstHop<'_>, config: OriginConfig) -> Result<Circuit, CircuitError> {
+        Circuit::create(self.lease.clone(), first, config).await
+    }
+
+    /// Closes the link, whoever still uses it.
+    pub fn close(&self) {
+        self.lease.0.abandon();
+    }
+
+    /// Why the link is gone, `None` while it is open.
+    pub fn failure(&self) -> Option<Arc<LinkFailure>> {
+        self.lease.0.table().end.clone()
+    }
+
+    /// Waits until the link is gone; returns why it is.
+    pub async fn closed(&self) -> Arc<LinkFailure> {
+        let shared = &self.lease.0;
+        loop {
+            // Made before the look, so that no end is missed between the two.
+            let ended = shared.ended.notified();
+            if let Some(failure) = self.failure() {
+                return failure;
+            }
+            ended.await;
+        }
+    }
+}
+
+/// Keeps the link open.
+pub(super) struct LinkLease(pub Arc<Shared>);
+
+impl Drop for LinkLease {
+    fn drop(&mut self) {
+        self.0.abandon();
+    }
+}
+
+/// The shared part of a link.
+pub(super) struct Shared {
+    pub established: Established,
+    /// The zero of the link's monotonic clock.
+    epoch: Instant,
+    table: Mutex<Table>,
+    /// Tells the task that there is something to do.
+    pub work: Notify,
+    /// Tells everybody that the link is gone.
+    ended: Notify,
+}
+
+/// Invariant: `ready` holds each circuit whose `is_ready` is set once, and no other that exists.
+#[derive(Default)]
+struct Table {
+    circuits: HashMap<CircId, Entry>,
+    ready: VecDeque<CircId>,
+    abandoned: bool,
+    end: Option<Arc<LinkFailure>>,
+}
+
+struct Entry {
+    circuit: Arc<dyn LinkCircuit>,
+    is_ready: bool,
+}
+
+impl Shared {
+    pub fn now(&self) -> Mono {
+        Mono(u64::try_from(self.epoch.elapsed().as_micros()).unwrap_or(u64::MAX))
+    }
+
+    /// A panic elsewhere leaves the table as consistent as every other moment does.
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a circuit of ours under a new ID.
+    pub fn add(&self, circuit: Arc<dyn LinkCircuit>) -> Result<CircId, CircuitError> {
+        let mut table = self.table();
+        if let Some(end) = &table.end {
+            return Err(CircuitError::Link(end.clone()));
+        }
+        if table.circuits.len() >= limits::LINK_CIRCUITS {
+            return Err(CircuitError::LinkFull(table.circuits.len()));
+        }
+        let circ_ids = &self.established.circ_ids;
+        let id =
+            circ_ids.allocate(CIRC_ID_TRIES, &mut rand::rng(), |id| !table.circuits.contains_key(&id))?;
+        table.circuits.insert(id, Entry { circuit, is_ready: false });
+        Ok(id)
+    }
+
+    /// Circuit `id` may have something to send.
+    pub fn mark_ready(&self, id: CircId) {
+        let mut table = self.table();
+        table.mark_ready(id);
+        drop(table);
+        self.work.notify_one();
+    }
+
+    /// Nobody needs the link any more.
+    fn abandon(&self) {
+        self.table().abandoned = true;
+        self.work.notify_one();
+    }
+
+    pub fn is_abandoned(&self) -> bool {
+        self.table().abandoned
+    }
+
+    /// Hands a cell to its circuit. What comes for a circuit that is not there is dropped: it may just have been closed.
+    pub fn deliver(&self, id: CircId, command: Command, body: &mut Body) {
+        let Some(circuit) = self.table().circuits.get(&id).map(|entry| entry.circuit.clone()) else { return };
+        circuit.handle_cell(self.now(), command, body);
+        // It may have to answer, or be over.
+        self.table().mark_ready(id);
+    }
+
+    /// Makes a batch of cells of circuits in turn, and appends them to `out`.
+    pub fn gather(&self, out: &mut Vec<u8>) {
+        while out.len() < limits::LINK_BATCH {
+            let Some((id, circuit)) = self.table().next_ready() else { return };
+            let version = self.established.version;
+            let turn = circuit.transmit(limits::CIRCUIT_TURN, &mut |command, body| {
+                write_fixed(version, id, command, body, out);
+            });
+            match turn {
+                Turn::More => self.table().mark_ready(id),
+                Turn::Idle => {}
+                // Its last cell, a DESTROY, goes out before any of a circuit that gets the ID next.
+                Turn::Over => drop(self.table().circuits.remove(&id)),
+            }
+        }
+    }
+
+    /// The link is gone: so are its circuits. Only the first reason counts.
+    pub fn end(&self, failure: LinkFailure) {
+        let (why, lost) = {
+            let mut table = self.table();
+            if table.end.is_some() {
+                return;
+            }
+            let why = Arc::new(failure);
+            table.end = Some(why.clone());
+            table.ready.clear();
+            (why, std::mem::take(&mut table.circuits))
+        };
+        for entry in lost.into_values() {
+            entry.circuit.link_lost(&why);
+        }
+        self.ended.notify_waiters();
+    }
+}
+
+impl Table {
+    fn mark_ready(&mut self, id: CircId) {
+        if let Some(entry) = self.circuits.get_mut(&id)
+            && !entry.is_ready
+        {
+            entry.is_ready = true;
+            self.ready.push_back(id);
+        }
+    }
+
+    fn next_ready(&mut self) -> Option<(CircId, Arc<dyn LinkCircuit>)> {
+        loop {
+            let id = self.ready.pop_front()?;
+            if let Some(entry) = self.circuits.get_mut(&id) {
+                entry.is_ready = false;
+                return Some((id, entry.circuit.clone()));
+            }
+        }
+    }
+}

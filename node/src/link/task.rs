@@ -1,0 +1,112 @@
+//! The task of a link: cells from the socket to circuits, and from circuits to the socket.
+
+use std::sync::Arc;
+
+use onionring_proto::cell::{Frame, next_frame};
+use onionring_proto::link::{Verdict, judge};
+use tokio::io::Interest;
+use tokio::time::timeout;
+
+use super::connection::Connection;
+use super::error::{LinkFailure, Step};
+use super::shared::Shared;
+use crate::limits;
+
+/// Batches that are written before the socket is looked at for what has come.
+const BATCHES_PER_TURN: usize = 8;
+
+/// Carries cells until the link is no longer needed or fails.
+pub(super) async fn run(mut connection: Connection, shared: Arc<Shared>) {
+    // Also if the runtime drops this task: then nobody must wait for it.
+    let ending = Ending(shared);
+    let shared = &ending.0;
+    match carry(&mut connection, shared).await {
+        Ok(()) => {
+            // The connection ends either way.
+            let _ = timeout(limits::LINK_CLOSE, send_rest(&mut connection, shared)).await;
+            shared.end(LinkFailure::Closed);
+            connection.close(limits::LINK_CLOSE).await;
+        }
+        Err(failure) => shared.end(failure),
+    }
+}
+
+struct Ending(Arc<Shared>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.end(LinkFailure::Closed);
+    }
+}
+
+/// Returns when nobody needs the link.
+async fn carry(connection: &mut Connection, shared: &Shared) -> Result<(), LinkFailure> {
+    // What came in one piece with the end of the handshake.
+    deliver(connection, shared)?;
+    while !shared.is_abandoned() {
+        let everything_out = send(connection, shared)?;
+        let interest =
+            if everything_out { Interest::READABLE } else { Interest::READABLE | Interest::WRITABLE };
+        tokio::select! {
+            ready = connection.socket.ready(interest) => {
+                ready?;
+                let read = connection.try_read(Step::Open);
+                // What came before the end counts.
+                deliver(connection, shared)?;
+                read?;
+            }
+            () = shared.work.notified() => {}
+        }
+    }
+    Ok(())
+}
+
+/// Makes cells while the socket takes them, and returns whether it took all.
+fn send(connection: &mut Connection, shared: &Shared) -> Result<bool, LinkFailure> {
+    let mut cells = Vec::new();
+    for _ in 0..BATCHES_PER_TURN {
+        if !connection.try_write()? {
+            return Ok(false);
+        }
+        cells.clear();
+        shared.gather(&mut cells);
+        if cells.is_empty() {
+            return Ok(true);
+        }
+        connection.tls.seal(&cells)?;
+    }
+    // There may be more: come back, but look at the socket in between.
+    shared.work.notify_one();
+    connection.try_write()
+}
+
+/// Sends what is left, such as DESTROYs.
+async fn send_rest(connection: &mut Connection, shared: &Shared) -> Result<(), LinkFailure> {
+    let mut cells = Vec::new();
+    loop {
+        connection.flush().await?;
+        cells.clear();
+        shared.gather(&mut cells);
+        if cells.is_empty() {
+            return Ok(());
+        }
+        connection.tls.seal(&cells)?;
+    }
+}
+
+/// Hands the whole cells among what was read to their circuits. Padding, and requests for it, are dropped: padding is
+/// for links between clients and guards, and one side without it harms nobody but itself.
+fn deliver(connection: &mut Connection, shared: &Shared) -> Result<(), LinkFailure> {
+    let version = shared.established.version;
+    let mut used = 0;
+    while let Some((len, frame)) = next_frame(version.into(), &mut connection.held[used..])? {
+        used += len;
+        if judge(version, &frame)? == Verdict::Circuit
+            && let Frame::Fixed { circ_id, command, body } = frame
+        {
+            shared.deliver(circ_id, command, body);
+        }
+    }
+    connection.held.drain(..used);
+    Ok(())
+}
