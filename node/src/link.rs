@@ -22,6 +22,8 @@ mod shared;
 mod slots;
 mod stream;
 mod task;
+#[cfg(test)]
+mod tests;
 
 pub use accept::{LinkAcceptor, Side};
 pub use circuit::Circuit;

@@ -113,7 +113,7 @@ impl Connection {
         let _ = timeout(limit, self.flush()).await;
     }
 
-    async fn receive(&mut self, step: Step) -> Result<(), LinkFailure> {
+    pub async fn receive(&mut self, step: Step) -> Result<(), LinkFailure> {
         self.socket.readable().await?;
         self.try_read(step)
     }
