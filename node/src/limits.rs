@@ -32,3 +32,19 @@ pub const LINK_CIRCUITS: usize = 4096;
 
 /// How long a link that is closed waits for its peer to take what is left to send; then it just ends.
 pub const LINK_CLOSE: Duration = Duration::from_secs(5);
+
+/// Circuits of a link on which a peer may still build one to us; it gets DESTROY and `ResourceLimit`.
+pub const SERVED_CIRCUITS: usize = 1024;
+
+/// Refusals of circuits that wait for a link's socket; while there are more, nothing is read from it.
+pub const LINK_REFUSALS: usize = 256;
+
+/// Streams to the directory on one circuit that somebody has built to us; one more is ended with `ResourceLimit`.
+pub const SERVED_STREAMS: usize = 128;
+
+/// Messages to the client of such a circuit that wait for the link: CONNECTED and END of each stream, and half as many
+/// again; the circuit of a client that makes more due is destroyed.
+pub const SERVED_MESSAGES: usize = 3 * SERVED_STREAMS;
+
+/// Bytes written to such a stream and not sent yet; a write takes no more than that.
+pub const SERVED_UNSENT: usize = 64 * 1024;

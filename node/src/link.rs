@@ -2,7 +2,8 @@
 //!
 //! Here are no decisions of the protocol, only the carrying: [`Dialer`] and [`LinkAcceptor`] make a [`Link`], one
 //! connection with a task of its own that reads, writes and hands cells to their circuits; [`Link::create`] makes a
-//! [`Circuit`], which is extended hop by hop and opens [`Stream`]s, tokio's `AsyncRead` and `AsyncWrite`.
+//! [`Circuit`], which is extended hop by hop and opens [`Stream`]s, tokio's `AsyncRead` and `AsyncWrite`. Circuits that
+//! others build to us are answered by a [`Service`], which hands over their requests to the directory.
 //!
 //! **Who waits for whom.** There are no channels. Handles change a circuit under its lock and tell the link's task that
 //! there is something to send; the task makes cells from circuits only while the socket takes them, so what waits for a
@@ -18,6 +19,7 @@ mod circuit;
 mod connect;
 mod connection;
 mod error;
+mod responder;
 mod shared;
 mod slots;
 mod stream;
@@ -30,5 +32,6 @@ pub use circuit::Circuit;
 pub use connect::{ConnectError, Dialer};
 pub use connection::Times;
 pub use error::{CircuitError, LinkFailure, Step, StreamError};
+pub use responder::{DirRequest, Service};
 pub use shared::Link;
 pub use stream::Stream;

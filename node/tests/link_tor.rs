@@ -23,6 +23,7 @@ fn dialer(versions: TlsVersions) -> Dialer {
         connector: Connector::new(versions).unwrap(),
         identity: None,
         own_addresses: Vec::new(),
+        service: None,
         times: Times { dial: LIMIT, tls: LIMIT, handshake: LIMIT },
     }
 }

@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 
 use super::connection::{Connection, Times};
 use super::error::LinkFailure;
+use super::responder::Service;
 use super::shared::Link;
 use crate::tls::Acceptor;
 
@@ -21,6 +22,8 @@ pub struct Side {
     pub identity: Arc<LinkIdentity>,
     /// Our own addresses.
     pub own_addresses: Vec<IpAddr>,
+    /// What circuits are answered with; without it none can be built to us.
+    pub service: Option<Arc<Service>>,
 }
 
 /// Makes links of accepted connections, only so many at a time: a handshake costs its initiator less than us.
@@ -47,16 +50,15 @@ impl LinkAcceptor {
     pub async fn accept(&self, socket: TcpStream) -> Result<Link, LinkFailure> {
         let _permit = self.handshakes.try_acquire().map_err(|_| LinkFailure::Crowded(self.most))?;
         let side = self.side.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let peer_address = socket.peer_addr()?.ip();
         let mut connection = Connection::new(socket, side.acceptor.accept()?)?;
         connection.open_tls(self.times.tls).await?;
         let params = LinkParams {
             versions: LinkVersion::ALL.to_vec(),
-            peer_address,
+            peer_address: connection.peer_address,
             own_addresses: side.own_addresses.clone(),
         };
         let handshake = Handshake::responder(side.identity.clone(), params);
         let established = connection.open_link(handshake, self.times.handshake).await?;
-        Ok(Link::start(connection, established))
+        Ok(Link::start(connection, established, side.service.clone()))
     }
 }

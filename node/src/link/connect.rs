@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 
 use super::connection::{Connection, Times, within};
 use super::error::{LinkFailure, Step};
+use super::responder::Service;
 use super::shared::Link;
 use crate::limits;
 use crate::tls::Connector;
@@ -34,6 +35,9 @@ pub struct Dialer {
     pub identity: Option<Arc<LinkIdentity>>,
     /// Our own addresses, which only a relay tells.
     pub own_addresses: Vec<IpAddr>,
+    /// What circuits are answered with that the peer builds to us, which relays may do on a link on which we have said
+    /// who we are; `None` for a client.
+    pub service: Option<Arc<Service>>,
     /// How long each step may take.
     pub times: Times,
 }
@@ -42,7 +46,7 @@ impl Dialer {
     /// Opens a link to the relay at `address`, which must prove to be `expected`.
     pub async fn connect(&self, address: SocketAddr, expected: ExpectedPeer) -> Result<Link, ConnectError> {
         let (connection, established) = self.open(address, expected).await?;
-        Ok(Link::start(connection, established))
+        Ok(Link::start(connection, established, self.service.clone()))
     }
 
     /// Whether the relay at `address` can be reached: completes TLS and the link handshake, in which it must prove to
@@ -81,7 +85,7 @@ impl Dialer {
         let leaf = connection.tls.peer_certificate().unwrap_or_default();
         let params = LinkParams {
             versions: LinkVersion::ALL.to_vec(),
-            peer_address: address.ip(),
+            peer_address: connection.peer_address,
             own_addresses: self.own_addresses.clone(),
         };
         let handshake = Handshake::initiator(self.identity.clone(), expected, leaf, params);

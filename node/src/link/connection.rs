@@ -1,6 +1,7 @@
 //! A connection with its TLS session, and the two handshakes that open a link on it.
 
 use std::io;
+use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use onionring_proto::link::{Established, Handshake};
@@ -28,6 +29,7 @@ pub struct Times {
 pub(super) struct Connection {
     pub socket: TcpStream,
     pub tls: TlsStream,
+    pub peer_address: IpAddr,
     /// Plaintext that nobody has taken yet: less than a cell, when all that could be has been.
     pub held: Vec<u8>,
     ciphertext: Box<[u8]>,
@@ -37,8 +39,9 @@ impl Connection {
     pub fn new(socket: TcpStream, tls: TlsStream) -> Result<Connection, LinkFailure> {
         // Cells leave in batches as it is: waiting for more would only delay them.
         socket.set_nodelay(true)?;
+        let peer_address = socket.peer_addr()?.ip();
         let ciphertext = vec![0; limits::LINK_READ].into_boxed_slice();
-        Ok(Connection { socket, tls, held: Vec::new(), ciphertext })
+        Ok(Connection { socket, tls, peer_address, held: Vec::new(), ciphertext })
     }
 
     /// Makes the TLS handshake.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use onionring_proto::cell::FrameError;
+use onionring_proto::circuit;
 use onionring_proto::link::{CircIdError, LinkError};
 use onionring_proto::origin::{CloseReason, OriginError};
 use onionring_proto::relay_msg::EndReason;
@@ -118,7 +119,7 @@ impl From<FrameError> for LinkFailure {
 /// Why a circuit cannot be built or used.
 #[derive(Clone, Debug, Error)]
 pub enum CircuitError {
-    /// Relays closed it, or it failed in their hands.
+    /// The other side closed it, or it failed in its hands.
     #[error("circuit closed: {0}")]
     Closed(#[from] CloseReason),
     /// Its link is gone.
@@ -127,6 +128,9 @@ pub enum CircuitError {
     /// This side has closed it.
     #[error("this side closed the circuit")]
     Dropped,
+    /// The client at its other end broke the protocol.
+    #[error("the client broke the protocol: {0}")]
+    Misuse(#[source] circuit::CircuitError),
     /// It cannot do what is asked.
     #[error(transparent)]
     Refused(#[from] OriginError),
@@ -148,6 +152,7 @@ impl CircuitError {
             CircuitError::Closed(reason) => reason.label(),
             CircuitError::Link(_) => "link",
             CircuitError::Dropped => "dropped",
+            CircuitError::Misuse(error) => error.label(),
             CircuitError::Refused(_) => "refused",
             CircuitError::CircId(_) => "circuit_id",
             CircuitError::LinkFull(_) => "link_full",

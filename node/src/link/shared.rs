@@ -1,9 +1,10 @@
 //! What the handles of a link and its task share: the table of circuits, and who has something to send.
 
 use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use onionring_proto::cell::{Body, CircId, Command, write_fixed};
+use onionring_proto::cell::{Body, CircId, Command, DestroyReason, write_destroy, write_fixed};
 use onionring_proto::limits::CIRC_ID_TRIES;
 use onionring_proto::link::{Established, PeerIdentity};
 use onionring_proto::origin::{FirstHop, OriginConfig};
@@ -14,6 +15,7 @@ use tokio::time::Instant;
 use super::circuit::Circuit;
 use super::connection::Connection;
 use super::error::{CircuitError, LinkFailure};
+use super::responder::{Responder, Service};
 use super::task;
 use crate::limits;
 
@@ -46,10 +48,16 @@ pub struct Link {
 }
 
 impl Link {
-    /// Starts the link's task.
-    pub(super) fn start(connection: Connection, established: Established) -> Link {
+    /// Starts the link's task. Without a service the peer can build no circuits to us.
+    pub(super) fn start(
+        connection: Connection,
+        established: Established,
+        service: Option<Arc<Service>>,
+    ) -> Link {
         let shared = Arc::new(Shared {
             established,
+            peer_address: connection.peer_address,
+            service,
             epoch: Instant::now(),
             table: Mutex::default(),
             work: Notify::new(),
@@ -115,6 +123,8 @@ impl Drop for LinkLease {
 /// The shared part of a link.
 pub(super) struct Shared {
     pub established: Established,
+    pub peer_address: IpAddr,
+    service: Option<Arc<Service>>,
     /// The zero of the link's monotonic clock.
     epoch: Instant,
     table: Mutex<Table>,
@@ -129,6 +139,8 @@ pub(super) struct Shared {
 struct Table {
     circuits: HashMap<CircId, Entry>,
     ready: VecDeque<CircId>,
+    /// Circuits of the peer's that we did not take, which it is still to hear.
+    refusals: VecDeque<(CircId, DestroyReason)>,
     abandoned: bool,
     end: Option<Arc<LinkFailure>>,
 }
@@ -182,19 +194,64 @@ impl Shared {
         self.table().abandoned
     }
 
-    /// Hands a cell to its circuit. What comes for a circuit that is not there is dropped: it may just have been closed.
-    pub fn deliver(&self, id: CircId, command: Command, body: &mut Body) {
-        let Some(circuit) = self.table().circuits.get(&id).map(|entry| entry.circuit.clone()) else { return };
-        circuit.handle_cell(self.now(), command, body);
-        // It may have to answer, or be over.
-        self.table().mark_ready(id);
+    /// Hands a cell to its circuit, or to the service if it is to be a new one. What else comes for a circuit that is not
+    /// there is dropped: it may just have been closed.
+    pub fn deliver(self: &Arc<Self>, id: CircId, command: Command, body: &mut Body) {
+        let circuit = self.table().circuits.get(&id).map(|entry| entry.circuit.clone());
+        match (circuit, command) {
+            (Some(circuit), _) => {
+                circuit.handle_cell(self.now(), command, body);
+                let mut table = self.table();
+                if command == Command::DESTROY {
+                    // Nothing is left to say, and the peer may use its ID again at once.
+                    table.circuits.remove(&id);
+                } else {
+                    // It may have to answer, or be over.
+                    table.mark_ready(id);
+                }
+            }
+            (None, Command::CREATE | Command::CREATE_FAST | Command::CREATE2) => {
+                self.answer_create(id, command, body);
+            }
+            (None, _) => {}
+        }
     }
 
-    /// Makes a batch of cells of circuits in turn, and appends them to `out`.
+    fn answer_create(self: &Arc<Self>, id: CircId, command: Command, body: &Body) {
+        // A client is asked for nothing.
+        let Some(service) = &self.service else { return };
+        let answer = if !self.established.circ_ids.peer_may_use(id) {
+            Err(DestroyReason::Protocol)
+        } else if self.table().circuits.len() >= limits::SERVED_CIRCUITS {
+            Err(DestroyReason::ResourceLimit)
+        } else {
+            Responder::accept(self, id, service, command, body)
+        };
+        let mut table = self.table();
+        match answer {
+            Ok(circuit) => {
+                table.circuits.insert(id, Entry { circuit, is_ready: false });
+                table.mark_ready(id);
+            }
+            Err(reason) => table.refusals.push_back((id, reason)),
+        }
+    }
+
+    /// Whether the peer has been refused so much that it should take that first.
+    pub fn is_backlogged(&self) -> bool {
+        self.table().refusals.len() >= limits::LINK_REFUSALS
+    }
+
+    /// Makes a batch of cells, refusals first and then circuits in turn, and appends them to `out`.
     pub fn gather(&self, out: &mut Vec<u8>) {
+        let version = self.established.version;
+        while out.len() < limits::LINK_BATCH
+            && let Some((id, reason)) = self.next_refusal()
+        {
+            write_destroy(version, id, reason, out);
+        }
         while out.len() < limits::LINK_BATCH {
             let Some((id, circuit)) = self.table().next_ready() else { return };
-            let version = self.established.version;
             let turn = circuit.transmit(limits::CIRCUIT_TURN, &mut |command, body| {
                 write_fixed(version, id, command, body, out);
             });
@@ -205,6 +262,10 @@ impl Shared {
                 Turn::Over => drop(self.table().circuits.remove(&id)),
             }
         }
+    }
+
+    fn next_refusal(&self) -> Option<(CircId, DestroyReason)> {
+        self.table().refusals.pop_front()
     }
 
     /// The link is gone: so are its circuits. Only the first reason counts.

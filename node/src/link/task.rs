@@ -40,13 +40,16 @@ impl Drop for Ending {
 }
 
 /// Returns when nobody needs the link.
-async fn carry(connection: &mut Connection, shared: &Shared) -> Result<(), LinkFailure> {
+async fn carry(connection: &mut Connection, shared: &Arc<Shared>) -> Result<(), LinkFailure> {
     // What came in one piece with the end of the handshake.
     deliver(connection, shared)?;
     while !shared.is_abandoned() {
         let everything_out = send(connection, shared)?;
-        let interest =
-            if everything_out { Interest::READABLE } else { Interest::READABLE | Interest::WRITABLE };
+        let interest = match everything_out {
+            true => Interest::READABLE,
+            false if shared.is_backlogged() => Interest::WRITABLE,
+            false => Interest::READABLE | Interest::WRITABLE,
+        };
         tokio::select! {
             ready = connection.socket.ready(interest) => {
                 ready?;
@@ -96,7 +99,7 @@ async fn send_rest(connection: &mut Connection, shared: &Shared) -> Result<(), L
 
 /// Hands the whole cells among what was read to their circuits. Padding, and requests for it, are dropped: padding is
 /// for links between clients and guards, and one side without it harms nobody but itself.
-fn deliver(connection: &mut Connection, shared: &Shared) -> Result<(), LinkFailure> {
+fn deliver(connection: &mut Connection, shared: &Arc<Shared>) -> Result<(), LinkFailure> {
     let version = shared.established.version;
     let mut used = 0;
     while let Some((len, frame)) = next_frame(version.into(), &mut connection.held[used..])? {

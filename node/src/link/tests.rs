@@ -24,6 +24,7 @@ use crate::tls::{Acceptor, Connector, TlsVersions};
 
 mod circuits;
 mod opening;
+mod served;
 
 /// Long enough for a busy machine; nothing waits for it to pass.
 const LONG: Duration = Duration::from_secs(60);
@@ -69,6 +70,7 @@ fn side() -> Side {
         acceptor: keys.acceptor.clone(),
         identity: keys.identity.clone(),
         own_addresses: vec![[127, 0, 0, 1].into()],
+        service: None,
     }
 }
 
@@ -79,7 +81,7 @@ fn expected() -> ExpectedPeer {
 
 fn dialer(times: Times) -> Dialer {
     let connector = Connector::new(TlsVersions::Both).unwrap();
-    Dialer { connector, identity: None, own_addresses: Vec::new(), times }
+    Dialer { connector, identity: None, own_addresses: Vec::new(), service: None, times }
 }
 
 async fn listen() -> (TcpListener, SocketAddr) {
@@ -111,6 +113,23 @@ impl Peer {
             own_addresses: Vec::new(),
         };
         let handshake = Handshake::responder(keys().identity.clone(), params);
+        let version = connection.open_link(handshake, LONG).await.unwrap().version;
+        Peer { connection, version }
+    }
+
+    /// The initiator's side instead.
+    async fn connect(address: SocketAddr) -> Peer {
+        let socket = TcpStream::connect(address).await.unwrap();
+        let tls = Connector::new(TlsVersions::Both).unwrap().connect(&mut rand::rng()).unwrap();
+        let mut connection = Connection::new(socket, tls).unwrap();
+        connection.open_tls(LONG).await.unwrap();
+        let params = LinkParams {
+            versions: LinkVersion::ALL.to_vec(),
+            peer_address: address.ip(),
+            own_addresses: Vec::new(),
+        };
+        let leaf = connection.tls.peer_certificate().unwrap();
+        let handshake = Handshake::initiator(None, expected(), leaf, params);
         let version = connection.open_link(handshake, LONG).await.unwrap().version;
         Peer { connection, version }
     }
