@@ -1,15 +1,26 @@
 //! Links and circuits to the ORPort of the installed `tor`.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64ct::{Base64Unpadded, Encoding as _};
-use onionring_node::link::{CircuitError, Dialer, LinkFailure, StreamError, Times};
-use onionring_node::tls::{Connector, TlsVersions};
-use onionring_proto::handshake::HandshakeError;
-use onionring_proto::link::{ExpectedPeer, PeerIdentity};
+use onionring_node::link::{
+    CircuitError, Dialer, DirRequest, LinkAcceptor, LinkFailure, Service, Side, StreamError, Times,
+};
+use onionring_node::tls::{Acceptor, Connector, TlsVersions};
+use onionring_proto::crypto::ed25519::Ed25519Pair;
+use onionring_proto::crypto::rsa::RsaPrivate;
+use onionring_proto::handshake::{HandshakeError, OnionKey, OnionKeyRing, ServerIdentity};
+use onionring_proto::link::cert::{self, CertType, Certified};
+use onionring_proto::link::x509::{self, TlsLeaf};
+use onionring_proto::link::{ExpectedPeer, LinkIdentity, PeerIdentity};
 use onionring_proto::origin::{CloseReason, FirstHop, HandshakeKind, HopTarget, OriginConfig};
 use onionring_proto::relay_msg::{Begin, BeginFlags, EndReason, Host, LinkSpecs};
+use onionring_proto::time::Unix;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
 
 mod tor;
 
@@ -137,6 +148,64 @@ async fn stock_tor_is_no_exit_and_names_its_reasons() {
     let refused = circuit.extend(&target).await.err().unwrap();
     assert!(matches!(refused, CircuitError::Closed(CloseReason::Destroyed(_))), "{refused}");
     assert!(circuit.begin_dir(0, LIMIT).await.is_err());
+}
+
+/// Makes a relay's keys, and the acceptor of its ORPort.
+fn authority(requests: mpsc::Sender<DirRequest>) -> (LinkAcceptor, [u8; 20]) {
+    let rng = &mut rand::rng();
+    let now = Unix(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs());
+    let leaf = TlsLeaf::generate(now, rng).unwrap();
+    let rsa = RsaPrivate::generate(x509::IDENTITY_BITS, rng).unwrap();
+    let (ed, signing) = (Ed25519Pair::generate(rng), Ed25519Pair::generate(rng));
+    let certified = Certified::Ed25519(signing.public());
+    let expires = now + Duration::from_secs(30 * 86_400);
+    let signing_cert = cert::build(CertType::IDENTITY_V_SIGNING, certified, expires, &ed);
+    let identity = LinkIdentity::new(&rsa, &signing_cert, &signing, &leaf.certificate, now, rng).unwrap();
+    let rsa_id = rsa.public().rsa_id();
+    let onion_keys = OnionKeyRing::new(OnionKey::generate(rng), None, rng);
+    let server = ServerIdentity { rsa_id, ed_id: ed.public() };
+    let side = Side {
+        acceptor: Acceptor::new(&leaf, TlsVersions::Both).unwrap(),
+        identity: Arc::new(identity),
+        own_addresses: vec![[127, 0, 0, 1].into()],
+        service: Some(Arc::new(Service::new(server, onion_keys, requests))),
+    };
+    (LinkAcceptor::new(side, 8, Times { dial: LIMIT, tls: LIMIT, handshake: LIMIT }), rsa_id)
+}
+
+#[tokio::test]
+async fn stock_tor_asks_us_for_a_consensus() {
+    let (sender, mut requests) = mpsc::channel(8);
+    let (acceptor, rsa_id) = authority(sender);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let hex: String = rsa_id.iter().map(|byte| format!("{byte:02X}")).collect();
+    let _client = Tor::client(listener.local_addr().unwrap(), &hex);
+
+    // Every link is kept until the end: the client opens more than one.
+    let accepting = async {
+        let mut links = Vec::new();
+        loop {
+            links.push(acceptor.accept(listener.accept().await.unwrap().0).await.unwrap());
+        }
+    };
+    let asked = async {
+        let mut request = requests.recv().await.unwrap();
+        assert_eq!(request.peer, None);
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(request.stream.read_u8().await.unwrap());
+        }
+        request.stream.write_all(b"HTTP/1.0 404 Not found\r\n\r\n").await.unwrap();
+        request.stream.shutdown().await.unwrap();
+        // It has understood that, and asks again in its time.
+        requests.recv().await.unwrap();
+        String::from_utf8(head).unwrap()
+    };
+    let head = tokio::select! {
+        head = timeout(LIMIT, asked) => head.expect("the client asks"),
+        () = accepting => unreachable!("it accepts for ever"),
+    };
+    assert!(head.starts_with("GET /tor/"), "{head}");
 }
 
 #[tokio::test]
