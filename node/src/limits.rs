@@ -27,7 +27,7 @@ pub const LINK_BATCH: usize = 31 * 514;
 /// Cells that one circuit may send before the next circuit of its link has its turn.
 pub const CIRCUIT_TURN: usize = 8;
 
-/// Circuits of one link; one more is refused: ours with an error, a peer's with DESTROY and `ResourceLimit`.
+/// Circuits of one link on which we may still build one; the next fails with an error that says to open another link.
 pub const LINK_CIRCUITS: usize = 4096;
 
 /// How long a link that is closed waits for its peer to take what is left to send; then it just ends.

@@ -3,10 +3,12 @@
 use std::io;
 
 use onionring_proto::cell::DestroyReason;
-use onionring_proto::handshake::HandshakeError;
+use onionring_proto::handshake::{HandshakeError, OnionKey, OnionKeyRing, ServerIdentity, respond};
 use onionring_proto::link::LinkError;
 use onionring_proto::origin::{CloseReason, OriginError};
-use onionring_proto::relay_msg::{Begin, BeginFlags, EndReason, Host, Resolve, Resolved, ResolvedValue};
+use onionring_proto::relay_msg::{
+    Begin, BeginFlags, EndReason, Extend2, Extended2, Host, Resolve, Resolved, ResolvedValue,
+};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::super::{CircuitError, LinkFailure, StreamError};
@@ -313,4 +315,92 @@ async fn a_writer_hears_that_the_relay_has_ended_the_stream() {
         assert_eq!(read, "too much");
     };
     tokio::join!(client, script);
+}
+
+/// Both hops of a circuit, played by one peer.
+struct Hops {
+    peer: Peer,
+    circ_id: CircId,
+    first: RelayCircuit,
+    second: RelayCircuit,
+}
+
+impl Hops {
+    /// Extends the circuit when asked to.
+    async fn extend(mut peer: Peer, circ_id: CircId, mut first: RelayCircuit, keys: &OnionKeyRing) -> Hops {
+        let (cmd, _, data) = peer.hear(&mut first).await;
+        assert_eq!(cmd, RelayCmd::EXTEND2);
+        let extend = Extend2::parse(&data).unwrap();
+        let identity = ServerIdentity { rsa_id: extend.specs.rsa_id, ed_id: [0; 32] };
+        let (hdata, keys) = respond(&mut rand::rng(), &identity, keys, extend.htype, extend.hdata).unwrap();
+        let mut extended = Vec::new();
+        Extended2 { hdata: &hdata }.write(&mut extended);
+        peer.say(circ_id, &mut first, RelayCmd::EXTENDED2, StreamId::CIRCUIT, &extended).await;
+        first.set_joined(true);
+        Hops { peer, circ_id, first, second: RelayCircuit::new(&keys, CIRCUIT_WINDOW, false) }
+    }
+
+    /// Receives a message at the second hop.
+    async fn hear(&mut self) -> (RelayCmd, StreamId) {
+        let (_, command, mut body) = self.peer.receive().await;
+        assert_eq!(self.first.outbound(command, &mut body), Ok(Outbound::Forward));
+        assert!(matches!(self.second.outbound(command, &mut body), Ok(Outbound::Recognised(_))));
+        let msg = relay_msg::decode(&body).unwrap();
+        (msg.cmd, msg.stream)
+    }
+
+    /// Sends a message from the second hop.
+    async fn say(&mut self, cmd: RelayCmd, stream: StreamId, data: &[u8]) {
+        let mut body = [0; BODY_LEN];
+        self.second.originate(cmd, stream, data, &mut rand::rng(), &mut body);
+        self.first.inbound(&mut body);
+        self.peer.send(self.circ_id, Command::RELAY, &body).await;
+    }
+}
+
+#[tokio::test]
+async fn extended_used_and_cut() {
+    let (_link, circuit, peer, circ_id, first) = circuit_and_peer(LONG).await;
+    let key = OnionKey::generate(&mut rand::rng());
+    let target = HopTarget { onion_key: *key.public(), ..target() };
+    let keys = OnionKeyRing::new(key, None, &mut rand::rng());
+    let (extended, mut hops) =
+        tokio::join!(circuit.extend(&target), Hops::extend(peer, circ_id, first, &keys));
+    extended.unwrap();
+    assert_eq!(circuit.hops(), 2);
+
+    // A stream of each hop; the far one is lost with its hop.
+    let script = async {
+        let (cmd, far) = hops.hear().await;
+        assert_eq!(cmd, RelayCmd::BEGIN_DIR);
+        hops.say(RelayCmd::CONNECTED, far, &[]).await;
+        hops.say(RelayCmd::DATA, far, b"far").await;
+        let (_, near, _) = hops.peer.hear(&mut hops.first).await;
+        hops.peer.say(circ_id, &mut hops.first, RelayCmd::CONNECTED, near, &[]).await;
+        let (cmd, ..) = hops.peer.hear(&mut hops.first).await;
+        assert_eq!(cmd, RelayCmd::TRUNCATE);
+        let reason = [DestroyReason::Requested.to_wire()];
+        hops.peer.say(circ_id, &mut hops.first, RelayCmd::TRUNCATED, StreamId::CIRCUIT, &reason).await;
+        hops.peer.say(circ_id, &mut hops.first, RelayCmd::DATA, near, b"near").await;
+    };
+    let client = async {
+        let mut far = circuit.begin_dir(1, LONG).await.unwrap();
+        let mut read = [0; 3];
+        far.read_exact(&mut read).await.unwrap();
+        assert_eq!(&read, b"far");
+        let mut near = circuit.begin_dir(0, LONG).await.unwrap();
+        assert_eq!(circuit.truncate(0, LONG).await.unwrap(), DestroyReason::Requested);
+        assert_eq!(circuit.hops(), 1);
+        assert_eq!(far.read_u8().await.err().unwrap().kind(), io::ErrorKind::ConnectionReset);
+        let mut read = [0; 4];
+        near.read_exact(&mut read).await.unwrap();
+        assert_eq!(&read, b"near");
+    };
+    tokio::join!(client, script);
+    let no_hop = circuit.begin_dir(1, LONG).await.err().unwrap();
+    let expected = OriginError::NoSuchHop(1);
+    assert!(
+        matches!(&no_hop, StreamError::Circuit(CircuitError::Refused(error)) if *error == expected),
+        "{no_hop}"
+    );
 }
