@@ -17,7 +17,7 @@ use crate::tls::TlsStream;
 /// The longest that each step of opening a link may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Times {
-    /// Until the connection stands; of no effect on accepted ones.
+    /// Until the connection stands; without effect on accepted ones.
     pub dial: Duration,
     /// The TLS handshake.
     pub tls: Duration,

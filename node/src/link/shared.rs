@@ -194,8 +194,8 @@ impl Shared {
         self.table().abandoned
     }
 
-    /// Hands a cell to its circuit, or to the service if it is to be a new one. What else comes for a circuit that is not
-    /// there is dropped: it may just have been closed.
+    /// Hands a cell to its circuit, or to the service if it is to be a new one. What else comes for a circuit that is
+    /// not there is dropped: it may just have been closed.
     pub fn deliver(self: &Arc<Self>, id: CircId, command: Command, body: &mut Body) {
         let circuit = self.table().circuits.get(&id).map(|entry| entry.circuit.clone());
         match (circuit, command) {

@@ -25,11 +25,11 @@ pub(super) trait StreamHost: Send + Sync {
 /// A stream; see the [module](super). It keeps its circuit.
 ///
 /// There is no half of a stream in Tor: END closes both directions. So `shutdown` waits until all that was written is
-/// sent, and then ends the stream; what the other side sends after that is lost. Read the answer first. Dropping it ends
-/// the stream at once, and loses what is not sent.
+/// sent, and then ends the stream; what the other side sends after that is lost. Read the answer first. Dropping it
+/// ends the stream at once, and loses what is not sent.
 ///
-/// Errors of reading and writing contain a [`StreamError`](super::StreamError). An orderly end, reason DONE, is the end of
-/// the data.
+/// Errors of reading and writing contain a [`StreamError`](super::StreamError). An orderly end, reason DONE, is the end
+/// of the data.
 pub struct Stream {
     host: Arc<dyn StreamHost>,
     no: StreamNo,
