@@ -107,7 +107,7 @@ async fn a_relay_that_does_not_answer() {
 
     // A stream: only that fails.
     let (circuit, (circ_id, mut relay)) =
-        tokio::join!(link.create(FirstHop::Fast, config(SHORT)), peer.create());
+        tokio::join!(link.create(FirstHop::Fast, config(5 * SHORT)), peer.create());
     let circuit = circuit.unwrap();
     let error = circuit.begin_dir(0, SHORT).await.err().unwrap();
     assert!(matches!(error, StreamError::Timeout(SHORT)), "{error}");

@@ -54,8 +54,8 @@ async fn a_peer_that_closes_at_once() {
     assert!(matches!(failure, LinkFailure::PeerClosed(Step::Tls)), "{failure}");
 }
 
-/// What comes of a peer that says this inside TLS, and then is silent or closes.
-async fn after_tls(says: &[u8], closes: bool) -> LinkFailure {
+/// What comes of a peer that says this inside TLS, and then is silent or closes, within this time.
+async fn after_tls(says: &[u8], closes: bool, handshake: Duration) -> LinkFailure {
     let (listener, address) = listen().await;
     let peer = async {
         let mut connection = Peer::tls(listener.accept().await.unwrap().0).await;
@@ -66,7 +66,7 @@ async fn after_tls(says: &[u8], closes: bool) -> LinkFailure {
         connection.flush().await.unwrap();
         connection
     };
-    let dialer = dialer(Times { handshake: SHORT, ..PATIENT });
+    let dialer = dialer(Times { handshake, ..PATIENT });
     let (link, _connection) = tokio::join!(dialer.connect(address, expected()), peer);
     failure_of(link)
 }
@@ -76,13 +76,13 @@ async fn a_peer_that_goes_wrong_inside_tls() {
     const VERSIONS: &[u8] = &[0, 0, 7, 0, 4, 0, 4, 0, 5];
     let half = &VERSIONS[..6];
     for says in [&[][..], half, VERSIONS] {
-        let failure = after_tls(says, false).await;
+        let failure = after_tls(says, false, SHORT).await;
         assert!(matches!(failure, LinkFailure::Timeout { step: Step::Handshake, .. }), "{failure}");
-        let failure = after_tls(says, true).await;
+        let failure = after_tls(says, true, LONG).await;
         assert!(matches!(failure, LinkFailure::PeerClosed(Step::Handshake)), "{failure}");
     }
     for says in [&b"HTTP/1.0 400 Bad Request\r\n"[..], &[0, 0, 7, 0, 2, 0, 1]] {
-        let failure = after_tls(says, false).await;
+        let failure = after_tls(says, false, LONG).await;
         assert!(matches!(failure, LinkFailure::Protocol(_)), "{failure}");
     }
 }
@@ -135,7 +135,7 @@ async fn another_relay_than_expected() {
 #[tokio::test]
 async fn only_so_many_handshakes_at_a_time() {
     let (listener, address) = listen().await;
-    let acceptor = LinkAcceptor::new(side(), 1, Times { tls: SHORT, ..PATIENT });
+    let acceptor = LinkAcceptor::new(side(), 1, Times { tls: 5 * SHORT, ..PATIENT });
     let _silent = TcpStream::connect(address).await.unwrap();
     let first = acceptor.accept(listener.accept().await.unwrap().0);
     let second = async {
