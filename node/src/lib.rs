@@ -2,6 +2,7 @@
 
 pub mod atomic_file;
 pub mod compress;
+pub mod directory;
 pub mod docstore;
 pub mod keys;
 pub mod limits;

@@ -48,3 +48,13 @@ pub const SERVED_MESSAGES: usize = 3 * SERVED_STREAMS;
 
 /// Bytes written to such a stream and not sent yet; a write takes no more than that.
 pub const SERVED_UNSENT: usize = 64 * 1024;
+
+/// Bytes of the head of a directory request, C tor's bound; a longer one is closed unanswered.
+pub const DIR_REQUEST_HEAD: usize = 50_000;
+
+/// Bytes of the body of a directory request, C tor's bound; one that announces more is closed unanswered. A
+/// cache reads past bodies and keeps none.
+pub const DIR_REQUEST_BODY: usize = (1 << 24) - 1;
+
+/// Consensuses that a client may say it has; it has no use for saying more, and what follows is not read.
+pub const DIR_DIFF_BASES: usize = 64;

@@ -3,24 +3,24 @@
 //! The control side asks authorities ([`client`]) for what is due ([`fetch`]), checks it ([`check`]), keeps it
 //! ([`library`]), and puts it in force for everyone ([`directory`]), with the diffs from what was in force before
 //! ([`archive`]); [`publish`] uploads what the relay says of itself.
-//! Shards answer requests ([`http`], [`serve`]) from a [`snapshot`] on BEGIN_DIR streams ([`stream`]); the same answers
-//! go out on the DirPort ([`port`]). An answer is a list of shared documents that is sent piece by piece ([`spool`]).
+//! Shards answer requests on BEGIN_DIR streams ([`stream`]); the same answers go out on the DirPort ([`port`]). What the
+//! answers are is the same at every directory, and stands in [`onionring_node::directory`].
 
+pub use onionring_node::directory::{http, serve, snapshot, spool};
+
+#[cfg(test)]
+mod answers;
 pub mod archive;
 pub mod check;
 pub mod client;
 pub mod clock;
 pub mod directory;
 pub mod fetch;
-pub mod http;
 pub mod library;
 #[cfg(test)]
 mod live;
 pub mod port;
 pub mod publish;
-pub mod serve;
-pub mod snapshot;
-pub mod spool;
 pub mod stream;
 #[cfg(test)]
 pub(crate) mod testdata;

@@ -328,16 +328,6 @@ pub const OWN_CIRCUIT_REQUEST: Duration = Duration::from_secs(600);
 /// Bytes read at once from the connection of such a circuit.
 pub const OWN_CIRCUIT_READ: usize = 16 * 1024;
 
-/// Bytes of the head of a directory request, C tor's bound; a longer one is closed unanswered.
-pub const DIR_REQUEST_HEAD: usize = 50_000;
-
-/// Bytes of the body of a directory request, C tor's bound; one that announces more is closed unanswered. Bodies are
-/// read past, not kept.
-pub const DIR_REQUEST_BODY: usize = (1 << 24) - 1;
-
-/// Consensuses that a client may say it has; it has no use for saying more, and what follows is not read.
-pub const DIR_DIFF_BASES: usize = 64;
-
 /// Directory streams of one shard; one more ends with RESOURCELIMIT.
 pub const DIR_STREAMS: usize = 4096;
 

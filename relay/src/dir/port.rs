@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use futures_lite::{AsyncReadExt as _, AsyncWriteExt as _};
 use glommio::net::{TcpListener, TcpStream};
+use onionring_node::limits::DIR_REQUEST_BODY;
 use onionring_node::metrics::table;
 use tracing::{debug, warn};
 
@@ -108,7 +109,7 @@ impl Connection {
         self.stream.flush().await?;
         self.stream.shutdown(std::net::Shutdown::Write).await?;
         within(LINGER, async {
-            let mut left = limits::DIR_REQUEST_BODY;
+            let mut left = DIR_REQUEST_BODY;
             while left > 0 {
                 match self.read(&mut piece).await? {
                     0 => break,

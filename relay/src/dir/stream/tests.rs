@@ -176,7 +176,7 @@ fn streams_are_bounded() {
 #[test]
 fn incomplete_requests_are_bounded_together() {
     let mut shard = Shard::new();
-    let half = format!("GET /tor/{}", "x".repeat(limits::DIR_REQUEST_HEAD / 2));
+    let half = format!("GET /tor/{}", "x".repeat(onionring_node::limits::DIR_REQUEST_HEAD / 2));
     let fit = (limits::DIR_REQUEST_BYTES / half.len()) as u32;
     (0..=fit).for_each(|at| shard.begin(at, PLENTY, &half));
     assert!((0..fit).all(|at| shard.ended(at).is_none()));

@@ -1,9 +1,9 @@
-//! What a directory cache has to give out: immutable, shared by every shard, swapped whole.
+//! What a directory has to give out: immutable, shared by everyone who serves it, swapped whole.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use onionring_node::compress::{self, Accepted, EncodeError, Encoding};
+use crate::compress::{self, Accepted, EncodeError, Encoding};
 use onionring_proto::netdoc::consensus::{Consensus, Flavor, Lifetime};
 use onionring_proto::netdoc::microdesc::MicrodescDigest;
 use onionring_proto::netdoc::text::Fingerprint;
@@ -11,7 +11,7 @@ use onionring_proto::time::Unix;
 
 use super::spool::Blob;
 
-/// The documents of a directory cache at one moment.
+/// The documents of a directory at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct DirSnapshot {
     /// The consensus that names router descriptors.
@@ -28,6 +28,8 @@ pub struct DirSnapshot {
     pub microdescs: Arc<BTreeMap<MicrodescDigest, Blob>>,
     /// The descriptor and the extra-info of this relay.
     pub own: Option<OwnDocs>,
+    /// The v3 identity of this authority, at one.
+    pub authority: Option<Fingerprint>,
     /// What `/tor/` shows to people (`DirPortFrontPage`).
     pub front_page: Option<Blob>,
 }
@@ -51,7 +53,7 @@ impl DirSnapshot {
     }
 
     /// The place of a consensus of a flavour.
-    pub(super) fn consensus_mut(&mut self, flavor: Flavor) -> &mut Option<Arc<StoredConsensus>> {
+    pub fn consensus_mut(&mut self, flavor: Flavor) -> &mut Option<Arc<StoredConsensus>> {
         match flavor {
             Flavor::Ns => &mut self.ns,
             Flavor::Microdesc => &mut self.microdesc,

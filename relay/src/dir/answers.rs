@@ -1,15 +1,21 @@
-use std::sync::LazyLock;
+//! What is answered from the documents of a real network.
 
-use onionring_node::compress::decompress;
+use std::net::IpAddr;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use onionring_node::compress::{Encoding, decompress};
 use onionring_proto::netdoc::consdiff;
 use onionring_proto::netdoc::consensus::UnverifiedConsensus;
+use onionring_proto::netdoc::text::{self, Fingerprint};
+use onionring_proto::time::Unix;
 use proptest::prelude::*;
 
-use super::*;
-use crate::dir::http::RequestReader;
-use crate::dir::snapshot::OwnDocs;
-use crate::dir::spool::Spool;
-use crate::dir::testdata::{self, NOW};
+use super::http::{self, RequestReader};
+use super::serve::{Asker, refuse, respond};
+use super::snapshot::{DirSnapshot, OwnDocs, RouterDoc};
+use super::spool::{Blob, Spool};
+use super::testdata::{self, NOW};
 
 fn dir() -> &'static DirSnapshot {
     static DIR: LazyLock<DirSnapshot> = LazyLock::new(|| testdata::library_with_diffs().snapshot());

@@ -1,8 +1,10 @@
 //! An answer on its way out: shared documents, compressed as they go if need be, never a copy of the whole.
 
+use std::borrow::Cow;
+use std::fmt::Write as _;
 use std::sync::Arc;
 
-use onionring_node::compress::{Effort, EncodeError, Encoder, Encoding};
+use crate::compress::{Effort, EncodeError, Encoder, Encoding};
 
 /// A document, or a compressed form of one, shared by everyone who sends it.
 pub type Blob = Arc<[u8]>;
@@ -10,14 +12,30 @@ pub type Blob = Arc<[u8]>;
 /// An answer to a request.
 #[derive(Clone, Debug)]
 pub struct Response {
-    /// Its status, for counting.
+    /// Its status.
     pub status: u16,
-    /// Status line and headers, up to and with the empty line.
-    pub head: String,
+    /// What the status line says besides.
+    pub reason: Cow<'static, str>,
+    /// Its headers, in their order.
+    pub headers: Vec<(&'static str, String)>,
     /// The documents that make up its body, one after the other.
     pub body: Arc<[Blob]>,
     /// How to compress the body while it is sent; [`Encoding::Identity`] if it is as it should be.
     pub encoding: Encoding,
+}
+
+impl Response {
+    /// Status line and headers as HTTP/1.0 writes them, up to and with the empty line.
+    pub fn head(&self) -> String {
+        let mut head = String::with_capacity(256);
+        // Writing to a String does not fail.
+        let _ = write!(head, "HTTP/1.0 {} {}\r\n", self.status, self.reason);
+        for (name, value) in &self.headers {
+            let _ = write!(head, "{name}: {value}\r\n");
+        }
+        head.push_str("\r\n");
+        head
+    }
 }
 
 /// Gives out an answer piece by piece.
@@ -38,11 +56,24 @@ impl Spool {
     /// # Errors
     /// There is no memory for an encoder.
     pub fn new(response: Response) -> Result<Self, EncodeError> {
+        let head = response.head();
+        Spool::after(head, response)
+    }
+
+    /// The body alone, for whoever writes heads itself.
+    ///
+    /// # Errors
+    /// There is no memory for an encoder.
+    pub fn of_body(response: Response) -> Result<Self, EncodeError> {
+        Spool::after(String::new(), response)
+    }
+
+    fn after(head: String, response: Response) -> Result<Self, EncodeError> {
         let encoder = match response.encoding {
             Encoding::Identity => None,
             encoding => Some(Encoder::new(encoding, Effort::Streamed)?),
         };
-        Ok(Spool { head: response.head, body: response.body, part: 0, offset: 0, encoder, finished: false })
+        Ok(Spool { head, body: response.body, part: 0, offset: 0, encoder, finished: false })
     }
 
     /// Whether everything was given out.
@@ -96,14 +127,17 @@ impl Spool {
 
 #[cfg(test)]
 mod tests {
-    use onionring_node::compress::decompress;
+    use crate::compress::decompress;
     use proptest::prelude::*;
 
     use super::*;
 
+    const HEAD: &[u8] = b"HTTP/1.0 200 OK\r\nName: value\r\n\r\n";
+
     fn response(documents: &[Vec<u8>], encoding: Encoding) -> Response {
         let body = documents.iter().map(|d| Blob::from(&d[..])).collect();
-        Response { status: 200, head: "HEAD\r\n\r\n".into(), body, encoding }
+        let headers = vec![("Name", "value".into())];
+        Response { status: 200, reason: "OK".into(), headers, body, encoding }
     }
 
     fn collect(response: Response, room: usize) -> Vec<u8> {
@@ -122,7 +156,7 @@ mod tests {
     fn an_answer_without_documents_is_its_head() {
         for encoding in Encoding::STREAMED {
             let all = collect(response(&[], Encoding::Identity), 3);
-            assert_eq!(all, b"HEAD\r\n\r\n", "{encoding}");
+            assert_eq!(all, HEAD, "{encoding}");
         }
     }
 
@@ -135,8 +169,13 @@ mod tests {
             room in 1usize..600,
         ) {
             let all = collect(response(&documents, encoding), room);
-            let body = all.strip_prefix(b"HEAD\r\n\r\n").unwrap();
+            let body = all.strip_prefix(HEAD).unwrap();
             prop_assert_eq!(decompress(encoding, body, 1 << 20).unwrap(), documents.concat());
+            let mut alone = Spool::of_body(response(&documents, encoding)).unwrap();
+            let mut out = vec![0; 1 << 16];
+            let n = alone.fill(&mut out).unwrap();
+            prop_assert!(alone.is_finished());
+            prop_assert_eq!(&out[..n], body);
         }
     }
 }

@@ -1,13 +1,14 @@
-//! Answers of a directory cache (dir-spec 6; the table of its URLs is in appendix B there), in C tor's words.
+//! Answers of a directory (dir-spec 6; the table of its URLs is in appendix B there), in C tor's words: those of a cache,
+//! and what an authority answers in the same way.
 //!
 //! Pure: a request and a snapshot go in, the head of the answer and shared documents come out.
 
-use std::fmt::Write as _;
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use onionring_node::compress::{Accepted, Encoding};
+use crate::compress::{Accepted, Encoding};
 use onionring_proto::dir::request::DIFF_FROM_HEADER;
 use onionring_proto::netdoc::consensus::Flavor;
 use onionring_proto::netdoc::text::{self, Fingerprint};
@@ -40,13 +41,14 @@ const CURRENT_MAX: Duration = Duration::from_secs(24 * 3600);
 /// The statuses of most answers.
 pub const STATUSES: [u16; 4] = [200, 304, 404, 503];
 
-const NOT_FOUND: (u16, &str) = (404, "Not found");
-const NOT_MODIFIED: (u16, &str) = (304, "Not modified");
-
 /// A refusal in numbers and words.
-type Refused = (u16, &'static str);
+pub type Refused = (u16, &'static str);
 
-/// Answers a request.
+/// There is no such document, or no such URL.
+pub const NOT_FOUND: Refused = (404, "Not found");
+const NOT_MODIFIED: Refused = (304, "Not modified");
+
+/// Answers a request as a cache does.
 pub fn respond(dir: &DirSnapshot, request: &Request, asker: Asker) -> Response {
     let answer = match request.method {
         Method::Get => get(dir, request, asker),
@@ -70,16 +72,19 @@ pub fn busy(now: Unix) -> Response {
     short(503, "Directory busy, try again later", now)
 }
 
-fn short(status: u16, reason: &str, now: Unix) -> Response {
+/// An answer that is a status line and its date.
+pub fn short(status: u16, reason: impl Into<Cow<'static, str>>, now: Unix) -> Response {
     Response {
         status,
-        head: format!("HTTP/1.0 {status} {reason}\r\nDate: {}\r\n\r\n", http::format_date(now)),
+        reason: reason.into(),
+        headers: vec![("Date", http::format_date(now))],
         body: Arc::default(),
         encoding: Encoding::Identity,
     }
 }
 
-fn get(dir: &DirSnapshot, request: &Request, asker: Asker) -> Result<Response, Refused> {
+/// Answers a GET of what caches and authorities alike serve.
+pub fn get(dir: &DirSnapshot, request: &Request, asker: Asker) -> Result<Response, Refused> {
     let path = request.path.strip_prefix("/tor/").ok_or(NOT_FOUND)?;
     if let Some(rest) = path.strip_prefix("status-vote/current/consensus") {
         return consensus(dir, rest, request, asker);
@@ -162,10 +167,9 @@ fn consensus(dir: &DirSnapshot, rest: &str, request: &Request, asker: Asker) -> 
     }
     let (encoding, blob) = document.choose(request.accepted).ok_or(NOT_FOUND)?;
     let fresh = lifetime.fresh_until.since(asker.now);
-    let mut head = asker.head("text/plain", encoding, None, (!fresh.is_zero()).then_some(fresh));
-    // Writing to a String does not fail.
-    let _ = write!(head, "Vary: {DIFF_FROM_HEADER}\r\n\r\n");
-    Ok(Response { status: 200, head, body: [blob.clone()].into(), encoding: Encoding::Identity })
+    let mut headers = asker.headers("text/plain", encoding, None, (!fresh.is_zero()).then_some(fresh));
+    headers.push(("Vary", DIFF_FROM_HEADER.to_owned()));
+    Ok(found(headers, [blob.clone()].into(), Encoding::Identity))
 }
 
 /// Whether more than half of the `wanted` authorities, named by the first hex digits of their identities, signed.
@@ -227,14 +231,13 @@ fn router_docs(
 fn keys(dir: &DirSnapshot, key: &str, request: &Request, asker: Asker) -> Result<Response, Refused> {
     const ANY: Fingerprint = Fingerprint([0; 20]);
     const LAST: Fingerprint = Fingerprint([0xff; 20]);
+    let newest = |id: &Fingerprint| {
+        dir.certs.range((*id, ANY)..=(*id, LAST)).map(|(_, cert)| cert).max_by_key(|c| c.published)
+    };
     let certs: Vec<&StoredCert> = match key.split_once('/').unwrap_or((key, "")) {
         ("all", "") => dir.certs.values().collect(),
-        // We are none.
-        ("authority", "") => Vec::new(),
+        ("authority", "") => dir.authority.iter().filter_map(newest).collect(),
         ("fp", identities) => {
-            let newest = |id: &Fingerprint| {
-                dir.certs.range((*id, ANY)..=(*id, LAST)).map(|(_, cert)| cert).max_by_key(|c| c.published)
-            };
             names(identities, '+', Fingerprint::from_hex).iter().filter_map(newest).collect()
         }
         ("sk", signing_keys) => {
@@ -259,68 +262,65 @@ fn keys(dir: &DirSnapshot, key: &str, request: &Request, asker: Asker) -> Result
     if body.is_empty() {
         return Err(NOT_MODIFIED);
     }
-    Ok(asker.list_with_length(request.accepted, body, HOUR))
+    Ok(asker.list_with_length(request.accepted, &Encoding::STREAMED, body, HOUR))
+}
+
+fn found(headers: Vec<(&'static str, String)>, body: Arc<[Blob]>, encoding: Encoding) -> Response {
+    Response { status: 200, reason: "OK".into(), headers, body, encoding }
 }
 
 impl Asker {
-    /// The head of an answer with a body, up to where further headers or the empty line go.
-    fn head(
+    /// The headers of an answer with a body.
+    fn headers(
         &self,
         content_type: &str,
         encoding: Encoding,
         length: Option<usize>,
         caching: Option<Duration>,
-    ) -> String {
-        let mut head = String::with_capacity(256);
-        // Writing to a String does not fail.
-        let _ = write!(
-            head,
-            "HTTP/1.0 200 OK\r\nDate: {}\r\nContent-Type: {content_type}\r\n",
-            http::format_date(self.now)
-        );
+    ) -> Vec<(&'static str, String)> {
+        let mut headers =
+            vec![("Date", http::format_date(self.now)), ("Content-Type", content_type.to_owned())];
         if let Some(address) = self.address.filter(|a| !is_internal(*a)) {
-            let _ = write!(head, "X-Your-Address-Is: {address}\r\n");
+            headers.push(("X-Your-Address-Is", address.to_string()));
         }
-        let _ = write!(head, "Content-Encoding: {encoding}\r\n");
+        headers.push(("Content-Encoding", encoding.to_string()));
         if let Some(length) = length {
-            let _ = write!(head, "Content-Length: {length}\r\n");
+            headers.push(("Content-Length", length.to_string()));
         }
-        match caching {
-            Some(lifetime) => _ = write!(head, "Expires: {}\r\n", http::format_date(self.now + lifetime)),
-            None => head.push_str("Pragma: no-cache\r\n"),
-        }
-        head
+        headers.push(match caching {
+            Some(lifetime) => ("Expires", http::format_date(self.now + lifetime)),
+            None => ("Pragma", "no-cache".to_owned()),
+        });
+        headers
     }
 
     /// A document that is sent as it is.
     fn plain(&self, content_type: &str, document: Blob, caching: Duration) -> Response {
         let encoding = Encoding::Identity;
-        let mut head = self.head(content_type, encoding, Some(document.len()), Some(caching));
-        head.push_str("\r\n");
-        Response { status: 200, head, body: [document].into(), encoding }
+        let headers = self.headers(content_type, encoding, Some(document.len()), Some(caching));
+        found(headers, [document].into(), encoding)
     }
 
     /// Documents that are compressed as they are sent.
     fn list(&self, accepted: Accepted, body: Arc<[Blob]>, caching: Option<Duration>) -> Response {
-        let encoding = self.encoding(accepted);
-        let mut head = self.head("text/plain", encoding, None, caching);
-        head.push_str("\r\n");
-        Response { status: 200, head, body, encoding }
+        let encoding = self.encoding(accepted, &Encoding::STREAMED);
+        found(self.headers("text/plain", encoding, None, caching), body, encoding)
     }
 
-    /// The same, with the length where it is known.
-    fn list_with_length(&self, accepted: Accepted, body: Arc<[Blob]>, caching: Duration) -> Response {
-        let encoding = self.encoding(accepted);
+    /// The same in the first of `preferences` that the client can read, with the length where it is known.
+    pub fn list_with_length(
+        &self,
+        accepted: Accepted,
+        preferences: &[Encoding],
+        body: Arc<[Blob]>,
+        caching: Duration,
+    ) -> Response {
+        let encoding = self.encoding(accepted, preferences);
         let length = (encoding == Encoding::Identity).then(|| body.iter().map(|blob| blob.len()).sum());
-        let mut head = self.head("text/plain", encoding, length, Some(caching));
-        head.push_str("\r\n");
-        Response { status: 200, head, body, encoding }
+        found(self.headers("text/plain", encoding, length, Some(caching)), body, encoding)
     }
 
-    fn encoding(&self, accepted: Accepted) -> Encoding {
-        if self.may_encode { accepted.choose(&Encoding::STREAMED) } else { Encoding::Identity }
+    fn encoding(&self, accepted: Accepted, preferences: &[Encoding]) -> Encoding {
+        if self.may_encode { accepted.choose(preferences) } else { Encoding::Identity }
     }
 }
-
-#[cfg(test)]
-mod tests;

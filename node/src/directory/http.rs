@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use onionring_node::compress::{Accepted, Encoding};
+use crate::compress::{Accepted, Encoding};
 use onionring_proto::dir::request::DIFF_FROM_HEADER;
 use onionring_proto::netdoc::text;
 use onionring_proto::time::Unix;
@@ -76,29 +76,31 @@ impl RequestReader {
 impl Request {
     /// Parses a head, empty line included.
     fn parse(head: &[u8]) -> Result<Self, Refusal> {
-        // What a method is called matters to C tor twice: any letter case is answered, only capitals are served.
-        if !["get", "post"]
-            .iter()
-            .any(|m| head.get(..m.len()).is_some_and(|h| h.eq_ignore_ascii_case(m.as_bytes())))
-        {
-            return Err(Refusal::Unanswered);
-        }
         let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
         let mut parsed = httparse::Request::new(&mut headers);
-        match parsed.parse(head) {
-            Ok(httparse::Status::Complete(_)) => {}
-            _ => return Err(Refusal::BadRequest),
+        if !matches!(parsed.parse(head), Ok(httparse::Status::Complete(_))) {
+            return Err(refusal_of(head));
         }
-        let method = match parsed.method {
-            Some("GET") => Method::Get,
-            Some("POST") => Method::Post,
-            _ => return Err(Refusal::BadRequest),
-        };
-        let (path, deflated) = path_of(parsed.path.unwrap_or_default());
         let header = |name: &str| {
-            let found = parsed.headers.iter().find(|h| h.name.eq_ignore_ascii_case(name))?;
-            std::str::from_utf8(found.value).ok().map(str::trim)
+            parsed.headers.iter().find(|h| h.name.eq_ignore_ascii_case(name)).map(|header| header.value)
         };
+        Request::new(parsed.method.unwrap_or_default(), parsed.path.unwrap_or_default(), header)
+    }
+
+    /// Makes sense of a head that was taken apart already. `header` finds the value of a header, whatever the case of
+    /// its name.
+    pub fn new<'a>(
+        method: &str,
+        target: &str,
+        header: impl Fn(&str) -> Option<&'a [u8]>,
+    ) -> Result<Self, Refusal> {
+        let method = match method {
+            "GET" => Method::Get,
+            "POST" => Method::Post,
+            _ => return Err(refusal_of(method.as_bytes())),
+        };
+        let (path, deflated) = path_of(target);
+        let header = |name: &str| std::str::from_utf8(header(name)?).ok().map(str::trim);
         let accepted = header("Accept-Encoding").map_or(Accepted::IDENTITY, Accepted::from_header);
         let content_length = header("Content-Length").and_then(|n| n.parse().ok()).unwrap_or(0);
         if content_length > limits::DIR_REQUEST_BODY {
@@ -118,6 +120,13 @@ impl Request {
             content_length,
         })
     }
+}
+
+/// What becomes of a head that is no request. What a method is called matters to C tor twice: any letter case is
+/// answered, only capitals are served.
+fn refusal_of(head: &[u8]) -> Refusal {
+    let is_known = |method: &&[u8]| head.get(..method.len()).is_some_and(|h| h.eq_ignore_ascii_case(method));
+    if [&b"get"[..], &b"post"[..]].iter().any(is_known) { Refusal::BadRequest } else { Refusal::Unanswered }
 }
 
 /// The path of a request's target, and whether it asks for a deflated answer.

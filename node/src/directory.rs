@@ -1,0 +1,10 @@
+//! What every directory serves, and how (dir-spec 6): requests as they come in ([`http`]), the documents of one moment
+//! ([`snapshot`]), the answer to a request from them ([`serve`]), and answers on their way out, piece by piece
+//! ([`spool`]).
+//!
+//! Pure: neither sockets nor a clock, so that any runtime and any transport (a DirPort, a BEGIN_DIR stream) may use it.
+
+pub mod http;
+pub mod serve;
+pub mod snapshot;
+pub mod spool;
