@@ -239,7 +239,7 @@ pub struct Upload<'a> {
 /// The answer to an upload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// 200 or 400.
+    /// 200 or 400; 503 when what is fine cannot be stored.
     pub status: u16,
     /// What the status line says besides: printable ASCII, of bounded length.
     pub reason: String,
@@ -493,4 +493,4 @@ fn has_private_address(new: &RouterDesc) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,8 +1,9 @@
-//! What a directory authority decides about relays, and the state that it keeps.
+//! What a directory authority decides about relays, the state that it keeps, and the documents that it serves.
 //!
-//! Everything here is plain logic: time, randomness and configuration come in as arguments, and the state of each
-//! mechanism is read from and written to the text of its file, in the format of C tor, so that one may take over from
-//! the other with the history of the network intact. Only [`files`] touches the disk.
+//! Decisions are plain logic: time, randomness and configuration come in as arguments, and the state of each mechanism
+//! is read from and written to the text of its file, in the format of C tor, so that one may take over from the other
+//! with the history of the network intact. Only [`files`] and [`store`] touch the disk; [`uploads`] feeds what relays send
+//! through the decisions into the store.
 #![forbid(unsafe_code)]
 
 pub mod admission;
@@ -16,4 +17,6 @@ pub mod options;
 pub mod relay_set;
 pub mod shared_random;
 pub mod stability;
+pub mod store;
+pub mod uploads;
 pub mod version;

@@ -30,3 +30,13 @@ pub const ANSWER_REASON: usize = 400;
 
 /// Characters that are kept of the contact of a relay that waits; the rest is cut off.
 pub const PENDING_CONTACT: usize = 200;
+
+/// Relays of which descriptors are stored; the upload of one more is refused until others have gone.
+pub const STORED_RELAYS: usize = 50_000;
+
+/// Descriptors, and extra-infos, that are stored of one relay; beyond that its oldest goes.
+pub const STORED_PER_RELAY: usize = 16;
+
+/// Bytes of all descriptors that are stored, and of all extra-infos. Beyond that superseded ones go, the oldest first;
+/// when there are none, the upload is refused.
+pub const STORED_BYTES: usize = 256 << 20;

@@ -50,7 +50,9 @@ impl Cached {
         match self {
             Cached::Certs => 4 << 20,
             Cached::Consensus | Cached::MicrodescConsensus => 64 << 20,
-            Cached::Descriptors | Cached::ExtraInfos | Cached::Microdescs => 256 << 20,
+            Cached::Microdescs => 256 << 20,
+            // Authorities keep superseded ones for days.
+            Cached::Descriptors | Cached::ExtraInfos => 512 << 20,
         }
     }
 }
@@ -119,12 +121,13 @@ impl DocStore {
     }
 
     /// The text of a file and its journal, without the annotations (`@` lines) that C tor puts between documents;
-    /// empty if there is none.
+    /// empty if there is none. What was being appended to the journal when a program was killed is cut short, perhaps
+    /// within a character: then the text ends before that one.
     pub fn load(&self, cached: Cached) -> Result<String, StoreError> {
         let mut text = String::new();
-        for path in [self.path(cached), self.journal(cached)] {
+        for (path, grows) in [(self.path(cached), false), (self.journal(cached), true)] {
             let max = cached.bytes_max().saturating_sub(text.len() as u64);
-            for line in read(&path, max)?.split_inclusive('\n') {
+            for line in read(&path, max, grows)?.split_inclusive('\n') {
                 if !line.starts_with('@') {
                     text.push_str(line);
                 }
@@ -155,7 +158,7 @@ impl DocStore {
         }
     }
 
-    /// Appends `documents` to a file's journal. After an error the journal is what it was.
+    /// Appends `documents` to a file's journal; they are on the disk afterwards. After an error the journal is what it was.
     pub fn append<'a>(
         &self,
         cached: Cached,
@@ -164,7 +167,8 @@ impl DocStore {
         let path = self.journal(cached);
         let mut file = options().append(true).create(true).open(&path).map_err(failed("open", &path))?;
         let before = file.metadata().map_err(failed("look at", &path))?.len();
-        documents.into_iter().try_for_each(|document| file.write_all(document)).map_err(|error| {
+        let written = documents.into_iter().try_for_each(|document| file.write_all(document));
+        written.and_then(|()| file.sync_data()).map_err(|error| {
             // Half a document would spoil the one that is written after it.
             let _ = file.set_len(before);
             failed("write", &path)(error)
@@ -190,8 +194,16 @@ fn make_dir(path: &Path) -> Result<(), StoreError> {
     made.map_err(failed("make the directory", path))
 }
 
-fn read(path: &Path, max: u64) -> Result<String, StoreError> {
-    String::from_utf8(read_bytes(path, max)?).map_err(|_| StoreError::NotText(path.into()))
+/// The text of a file; of one that `grows`, a character that is cut off at its end is left out.
+fn read(path: &Path, max: u64, grows: bool) -> Result<String, StoreError> {
+    let mut bytes = read_bytes(path, max)?;
+    if let Err(error) = std::str::from_utf8(&bytes)
+        && grows
+        && error.error_len().is_none()
+    {
+        bytes.truncate(error.valid_up_to());
+    }
+    String::from_utf8(bytes).map_err(|_| StoreError::NotText(path.into()))
 }
 
 /// What is in a file; nothing, if there is none.
@@ -277,6 +289,18 @@ mod tests {
         symlink("/dev/full", store.dir.join("cached-microdescs.new")).unwrap();
         let error = store.append(Cached::Microdescs, [&b"new"[..]]).unwrap_err();
         assert!(matches!(error, StoreError::DiskFull(_)));
+    }
+
+    #[test]
+    fn a_journal_that_is_cut_off_within_a_character_ends_before_it() {
+        let (_dir, store) = store();
+        let text = "contact \u{fc}\u{20ac}".as_bytes();
+        for len in 0..=text.len() {
+            fs::write(store.dir.join("cached-descriptors.new"), &text[..len]).unwrap();
+            assert!(text.starts_with(store.load(Cached::Descriptors).unwrap().as_bytes()));
+        }
+        fs::write(store.dir.join("cached-descriptors.new"), b"\xff\n").unwrap();
+        assert!(matches!(store.load(Cached::Descriptors), Err(StoreError::NotText(_))));
     }
 
     #[test]

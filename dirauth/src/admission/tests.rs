@@ -17,10 +17,10 @@ use super::*;
 use crate::approval::{AddressPolicies, RelayId};
 
 /// What three authorities and three relays of C tor 0.4.9.11 published, and their authorities stored.
-const DESCRIPTORS: &str = include_str!("../testdata/descriptors.txt");
-const EXTRA_INFOS: &str = include_str!("../testdata/extra-infos.txt");
+pub(crate) const DESCRIPTORS: &str = include_str!("../testdata/descriptors.txt");
+pub(crate) const EXTRA_INFOS: &str = include_str!("../testdata/extra-infos.txt");
 
-const NOW: Unix = Unix(1_795_801_460);
+pub(crate) const NOW: Unix = Unix(1_795_801_460);
 const HOUR: u64 = 3600;
 
 fn rng() -> ChaCha8Rng {
@@ -41,6 +41,17 @@ static KEYS: LazyLock<Keys> = LazyLock::new(|| Keys {
     expires: Unix(NOW.0 + 30 * 24 * HOUR),
 });
 
+/// The settings that hold unless a test changes them.
+pub(crate) fn options() -> AdmissionOptions {
+    AdmissionOptions {
+        tap_key: TapKey::Required,
+        minimal_version: "0.4.8.0-alpha-dev".parse().unwrap(),
+        allow_private_addresses: false,
+        pin_keys: true,
+        us: Fingerprint([0; 20]),
+    }
+}
+
 /// An authority's state, and what relays send it.
 struct Authority {
     options: AdmissionOptions,
@@ -51,15 +62,8 @@ struct Authority {
 
 impl Authority {
     fn new() -> Authority {
-        let options = AdmissionOptions {
-            tap_key: TapKey::Required,
-            minimal_version: "0.4.8.0-alpha-dev".parse().unwrap(),
-            allow_private_addresses: false,
-            pin_keys: true,
-            us: Fingerprint([0; 20]),
-        };
         Authority {
-            options,
+            options: options(),
             approvals: Approvals::default(),
             pins: KeyPins::default(),
             stored: BTreeMap::new(),
@@ -151,7 +155,8 @@ fn signed(new: &NewDescriptor) -> String {
     signed_with(new, KEYS.master, KEYS.expires, true)
 }
 
-fn edited(edit: impl FnOnce(&mut NewDescriptor)) -> String {
+/// The descriptor of a relay.
+pub(crate) fn edited(edit: impl FnOnce(&mut NewDescriptor)) -> String {
     let mut new = plain();
     edit(&mut new);
     signed(&new)

@@ -1,0 +1,189 @@
+//! The descriptors and extra-infos that the authority keeps: the newest of each relay, which it votes on, and the ones
+//! before, for those who ask by digest.
+//!
+//! All of them are in memory, and on the disk in C tor's files `cached-descriptors` and `cached-extrainfo` with their
+//! journals. A document is in the journal before anyone is told that it is stored. A kill at any moment leaves all that
+//! was stored before, and perhaps a piece of what was being written, which the next start leaves out.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use onionring_node::directory::snapshot::RouterDocs;
+use onionring_node::docstore::{Cached, DocStore, StoreError};
+use onionring_proto::netdoc::extrainfo::ExtraInfo;
+use onionring_proto::netdoc::routerdesc::{RouterDesc, split_documents};
+use onionring_proto::netdoc::text::Fingerprint;
+use onionring_proto::time::Unix;
+use thiserror::Error;
+use tracing::{info, warn};
+
+use crate::limits::STORED_RELAYS;
+
+mod shelf;
+
+use shelf::{Bounds, Kept, Shelf};
+
+/// Until when a descriptor counts as a relay's newest, as in C tor: it is forgotten for votes and for judging the next.
+const NEWEST_AGE: Duration = Duration::from_secs(48 * 3600);
+/// Until when documents are served to those who ask by digest, as in C tor.
+const SERVED_AGE: Duration = Duration::from_secs(5 * 24 * 3600);
+
+/// Why a document was not stored.
+#[derive(Debug, Error)]
+pub enum AddError {
+    /// There are too many relays.
+    #[error(
+        "descriptors of {STORED_RELAYS} relays are stored, and no more relays are taken until others have gone; \
+         see who uploads so many"
+    )]
+    TooManyRelays,
+    /// There are too many bytes.
+    #[error("the newest documents alone fill {}: there is no room for {bytes} bytes more", file.file_name())]
+    Full {
+        /// What is full.
+        file: Cached,
+        /// Bytes of the document.
+        bytes: usize,
+    },
+    /// The disk.
+    #[error(transparent)]
+    Disk(#[from] StoreError),
+}
+
+/// What is found on disk at a start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// Documents that are kept.
+    pub kept: usize,
+    /// Documents that cannot be read, such as one that was being written when the program was killed.
+    pub damaged: usize,
+}
+
+/// The documents of all relays.
+#[derive(Debug)]
+pub struct Store {
+    disk: DocStore,
+    newest: BTreeMap<Fingerprint, Arc<RouterDesc>>,
+    descriptors: Shelf,
+    extra_infos: Shelf,
+}
+
+impl Store {
+    /// Opens the store in a directory, which is made if it is missing. Checks all signatures again: 10,000 documents take
+    /// some seconds.
+    pub fn open(directory: &Path, now: Unix) -> Result<(Store, Found), StoreError> {
+        Store::open_bounded(directory, now, Bounds::default())
+    }
+
+    fn open_bounded(directory: &Path, now: Unix, bounds: Bounds) -> Result<(Store, Found), StoreError> {
+        let mut store = Store {
+            disk: DocStore::open(directory)?,
+            newest: BTreeMap::new(),
+            descriptors: Shelf::new(Cached::Descriptors, bounds),
+            extra_infos: Shelf::new(Cached::ExtraInfos, bounds),
+        };
+        let mut found = Found::default();
+        for text in split_documents(&store.disk.load(Cached::Descriptors)?) {
+            match RouterDesc::parse(text) {
+                Ok(descriptor) => {
+                    store.descriptors.place(Kept::descriptor(&descriptor), text);
+                    store.note_newest(Arc::new(descriptor));
+                }
+                Err(_) => found.damaged += 1,
+            }
+        }
+        for text in split_documents(&store.disk.load(Cached::ExtraInfos)?) {
+            match ExtraInfo::parse(text) {
+                Ok(extra_info) => store.extra_infos.place(Kept::extra_info(&extra_info), text),
+                Err(_) => found.damaged += 1,
+            }
+        }
+        store.forget(now);
+        // What was cut off would spoil what is appended to it.
+        for shelf in [&mut store.descriptors, &mut store.extra_infos] {
+            shelf.rewrite(&store.disk)?;
+        }
+        found.kept = store.descriptors.len() + store.extra_infos.len();
+        info!("{} documents of {} relays are stored", found.kept, store.newest.len());
+        if found.damaged > 0 {
+            warn!("{} stored documents cannot be read and are left out", found.damaged);
+        }
+        Ok((store, found))
+    }
+
+    /// The newest descriptor of each relay that has one not older than 48 hours.
+    pub fn newest(&self) -> &BTreeMap<Fingerprint, Arc<RouterDesc>> {
+        &self.newest
+    }
+
+    /// Stores a descriptor that was admitted; `text` is exactly its text. It is on the disk afterwards, or not stored.
+    pub fn add_descriptor(&mut self, descriptor: Arc<RouterDesc>, text: &str) -> Result<(), AddError> {
+        if !self.newest.contains_key(&descriptor.identity) && self.newest.len() >= STORED_RELAYS {
+            return Err(AddError::TooManyRelays);
+        }
+        let newest = &self.newest;
+        self.descriptors
+            .add(&self.disk, Kept::descriptor(&descriptor), text, |kept| is_newest(newest, kept))?;
+        self.note_newest(descriptor);
+        Ok(())
+    }
+
+    /// Stores an extra-info that was admitted, in the same way.
+    pub fn add_extra_info(&mut self, extra_info: &ExtraInfo, text: &str) -> Result<(), AddError> {
+        let newest = &self.newest;
+        self.extra_infos
+            .add(&self.disk, Kept::extra_info(extra_info), text, |kept| is_newest_extra(newest, kept))
+    }
+
+    fn note_newest(&mut self, descriptor: Arc<RouterDesc>) {
+        let newest = self.newest.get(&descriptor.identity);
+        if newest.is_none_or(|newest| newest.published <= descriptor.published) {
+            self.newest.insert(descriptor.identity, descriptor);
+        }
+    }
+
+    /// Forgets what is too old, and writes the files anew when most of them is forgotten. To be called every few minutes.
+    pub fn expire(&mut self, now: Unix) -> Result<(), StoreError> {
+        self.forget(now);
+        for shelf in [&mut self.descriptors, &mut self.extra_infos] {
+            shelf.compact(&self.disk)?;
+        }
+        Ok(())
+    }
+
+    fn forget(&mut self, now: Unix) {
+        self.newest.retain(|_, descriptor| now.since(descriptor.published) <= NEWEST_AGE);
+        for shelf in [&mut self.descriptors, &mut self.extra_infos] {
+            shelf.forget_before(now - SERVED_AGE);
+        }
+    }
+
+    /// What is served: descriptors and extra-infos. Copies no document.
+    pub fn documents(&self) -> (RouterDocs, RouterDocs) {
+        let current = self.newest.iter().map(|(identity, descriptor)| (*identity, descriptor.digest));
+        let extra = |descriptor: &RouterDesc| descriptor.extra_info.map(|digests| digests.sha1);
+        let current_extra = self
+            .newest
+            .iter()
+            .filter_map(|(identity, descriptor)| Some((*identity, extra(descriptor)?)))
+            .filter(|(_, digest)| self.extra_infos.contains(digest));
+        (
+            RouterDocs::new(self.descriptors.documents(), current.collect()),
+            RouterDocs::new(self.extra_infos.documents(), current_extra.collect()),
+        )
+    }
+}
+
+fn is_newest(newest: &BTreeMap<Fingerprint, Arc<RouterDesc>>, kept: &Kept) -> bool {
+    newest.get(&kept.identity).is_some_and(|descriptor| descriptor.digest == kept.digest)
+}
+
+fn is_newest_extra(newest: &BTreeMap<Fingerprint, Arc<RouterDesc>>, kept: &Kept) -> bool {
+    let named = newest.get(&kept.identity).and_then(|descriptor| descriptor.extra_info);
+    named.is_some_and(|digests| digests.sha1 == kept.digest)
+}
+
+#[cfg(test)]
+mod tests;

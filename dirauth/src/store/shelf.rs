@@ -1,0 +1,198 @@
+//! Documents of one kind, in memory and in their file.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+
+use onionring_node::directory::snapshot::RouterDoc;
+use onionring_node::docstore::{Cached, DocStore, StoreError};
+use onionring_proto::netdoc::extrainfo::ExtraInfo;
+use onionring_proto::netdoc::routerdesc::RouterDesc;
+use onionring_proto::netdoc::text::Fingerprint;
+use onionring_proto::time::Unix;
+use tracing::warn;
+
+use super::AddError;
+use crate::limits::{STORED_BYTES, STORED_PER_RELAY};
+
+/// Bytes of forgotten documents that a file may have besides half of what it is for.
+const SLACK: u64 = 1 << 20;
+
+/// How much is kept.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    /// Bytes of all documents.
+    pub bytes: usize,
+    /// Documents of one relay.
+    pub per_relay: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Bounds { bytes: STORED_BYTES, per_relay: STORED_PER_RELAY }
+    }
+}
+
+/// The names of a document.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Kept {
+    /// Whose it is.
+    pub identity: Fingerprint,
+    /// SHA-1 of its signed part.
+    pub digest: Fingerprint,
+    /// When it was made.
+    pub published: Unix,
+}
+
+impl Kept {
+    pub fn descriptor(descriptor: &RouterDesc) -> Kept {
+        Kept { identity: descriptor.identity, digest: descriptor.digest, published: descriptor.published }
+    }
+
+    pub fn extra_info(extra_info: &ExtraInfo) -> Kept {
+        let digest = extra_info.digests.sha1;
+        Kept { identity: extra_info.identity, digest, published: extra_info.published }
+    }
+}
+
+/// All documents of a kind.
+#[derive(Debug)]
+pub(super) struct Shelf {
+    file: Cached,
+    bounds: Bounds,
+    by_digest: BTreeMap<Fingerprint, RouterDoc>,
+    by_relay: BTreeSet<(Fingerprint, Unix, Fingerprint)>,
+    by_age: BTreeSet<(Unix, Fingerprint, Fingerprint)>,
+    bytes: usize,
+    /// Bytes of the file and its journal, forgotten documents included.
+    on_disk: u64,
+}
+
+impl Shelf {
+    pub fn new(file: Cached, bounds: Bounds) -> Shelf {
+        Shelf {
+            file,
+            bounds,
+            by_digest: BTreeMap::new(),
+            by_relay: BTreeSet::new(),
+            by_age: BTreeSet::new(),
+            bytes: 0,
+            on_disk: 0,
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.by_digest.len()
+    }
+
+    pub fn contains(&self, digest: &Fingerprint) -> bool {
+        self.by_digest.contains_key(digest)
+    }
+
+    pub fn documents(&self) -> BTreeMap<Fingerprint, RouterDoc> {
+        self.by_digest.clone()
+    }
+
+    /// Makes room for a document, writes it to the journal, and takes it. Those that `is_needed` stay.
+    pub fn add(
+        &mut self,
+        disk: &DocStore,
+        kept: Kept,
+        text: &str,
+        is_needed: impl Fn(&Kept) -> bool,
+    ) -> Result<(), AddError> {
+        if self.contains(&kept.digest) {
+            return Ok(());
+        }
+        let text = &*with_end(text);
+        self.make_room(text.len(), is_needed)?;
+        disk.append(self.file, [text.as_bytes()])?;
+        self.on_disk += text.len() as u64;
+        self.place(kept, text);
+        if let Err(error) = self.compact(disk) {
+            // The document is in the journal, which is longer than it need be for a while.
+            warn!("{} cannot be written anew: {error}", self.file.file_name());
+        }
+        Ok(())
+    }
+
+    fn make_room(&mut self, bytes: usize, is_needed: impl Fn(&Kept) -> bool) -> Result<(), AddError> {
+        let mut excess = (self.bytes + bytes).saturating_sub(self.bounds.bytes);
+        let mut gone = Vec::new();
+        for &(published, identity, digest) in &self.by_age {
+            if excess == 0 {
+                break;
+            }
+            let kept = Kept { identity, digest, published };
+            if !is_needed(&kept) {
+                excess = excess.saturating_sub(self.by_digest.get(&digest).map_or(0, |doc| doc.text.len()));
+                gone.push(kept);
+            }
+        }
+        if excess > 0 {
+            return Err(AddError::Full { file: self.file, bytes });
+        }
+        for kept in gone {
+            self.remove(kept);
+        }
+        Ok(())
+    }
+
+    /// Takes a document that is on the disk.
+    pub fn place(&mut self, kept: Kept, text: &str) {
+        let Kept { identity, digest, published } = kept;
+        if self.contains(&digest) {
+            return;
+        }
+        let text = &*with_end(text);
+        self.by_digest.insert(digest, RouterDoc { text: text.as_bytes().into(), published });
+        self.by_relay.insert((identity, published, digest));
+        self.by_age.insert((published, identity, digest));
+        self.bytes += text.len();
+        const FIRST: (Unix, Fingerprint) = (Unix(0), Fingerprint([0; 20]));
+        const LAST: (Unix, Fingerprint) = (Unix(u64::MAX), Fingerprint([0xff; 20]));
+        let theirs = (identity, FIRST.0, FIRST.1)..=(identity, LAST.0, LAST.1);
+        if self.by_relay.range(theirs.clone()).count() > self.bounds.per_relay
+            && let Some(&(identity, published, digest)) = self.by_relay.range(theirs).next()
+        {
+            self.remove(Kept { identity, digest, published });
+        }
+    }
+
+    fn remove(&mut self, kept: Kept) {
+        let Kept { identity, digest, published } = kept;
+        if let Some(doc) = self.by_digest.remove(&digest) {
+            self.bytes -= doc.text.len();
+        }
+        self.by_relay.remove(&(identity, published, digest));
+        self.by_age.remove(&(published, identity, digest));
+    }
+
+    /// Forgets what was made before then.
+    pub fn forget_before(&mut self, then: Unix) {
+        while let Some(&(published, identity, digest)) = self.by_age.first()
+            && published < then
+        {
+            self.remove(Kept { identity, digest, published });
+        }
+    }
+
+    /// Writes the file anew if it has too much that is forgotten.
+    pub fn compact(&mut self, disk: &DocStore) -> Result<(), StoreError> {
+        let bytes = self.bytes as u64;
+        if self.on_disk > bytes + bytes / 2 + SLACK { self.rewrite(disk) } else { Ok(()) }
+    }
+
+    /// Writes the file anew, oldest documents first.
+    pub fn rewrite(&mut self, disk: &DocStore) -> Result<(), StoreError> {
+        let docs = self.by_age.iter().filter_map(|(_, _, digest)| self.by_digest.get(digest));
+        disk.replace(self.file, docs.map(|doc| &doc.text[..]))?;
+        self.on_disk = self.bytes as u64;
+        Ok(())
+    }
+}
+
+/// A document is read without the end of its last line, too, if it was uploaded so or cut off there; without it, it would
+/// run into the next one.
+fn with_end(text: &str) -> Cow<'_, str> {
+    if text.ends_with('\n') { text.into() } else { format!("{text}\n").into() }
+}

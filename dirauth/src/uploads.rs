@@ -1,0 +1,187 @@
+//! Uploads of relays, from their bytes to what is stored and answered: judged ([`crate::admission`]), their keys pinned
+//! ([`crate::keypin`]), put on the list of those who wait ([`crate::approval`]), and stored ([`crate::store`]).
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use onionring_node::docstore::StoreError;
+use onionring_proto::netdoc::routerdesc::RouterDesc;
+use onionring_proto::time::Unix;
+use thiserror::Error;
+use tracing::{debug, error, info, warn};
+
+use crate::admission::{Admission, AdmissionOptions, Answer, Document, Judged, Verdict};
+use crate::approval::{Approvals, Pending};
+use crate::files::{self, FileError, Journal};
+use crate::keypin::KeyPins;
+use crate::store::{AddError, Store};
+
+/// The files, under C tor's names where it has them.
+const PINS: &str = "key-pinning-journal";
+const PENDING: &str = "pending-relays";
+
+/// Why the state on disk cannot be used.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// The pinned keys or the list of those who wait.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The documents.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// What an upload has led to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// What the relay is told.
+    pub answer: Answer,
+    /// Relays that are to be probed at once, because they are new, have moved or come back.
+    pub probe: Vec<Arc<RouterDesc>>,
+}
+
+/// All that an upload meets.
+#[derive(Debug)]
+pub struct Uploads {
+    options: AdmissionOptions,
+    approvals: Approvals,
+    pins: KeyPins,
+    journal: Journal,
+    pending: Pending,
+    pending_file: PathBuf,
+    store: Store,
+}
+
+impl Uploads {
+    /// Opens the state in a directory, which is made if it is missing.
+    pub fn open(
+        directory: &Path,
+        options: AdmissionOptions,
+        approvals: Approvals,
+        now: Unix,
+    ) -> Result<Uploads, OpenError> {
+        let (store, _) = Store::open(directory, now)?;
+        let (pins_file, pending_file) = (directory.join(PINS), directory.join(PENDING));
+        let (pins, found) = KeyPins::read(&files::read(&pins_file)?.unwrap_or_default());
+        info!("{} pairs of identities are pinned", pins.len());
+        if found.damaged > 0 {
+            warn!("{} lines of {} are damaged and left out", found.damaged, pins_file.display());
+        }
+        let pending = files::read(&pending_file)?.unwrap_or_default();
+        Ok(Uploads {
+            options,
+            approvals,
+            pins,
+            journal: Journal::open(&pins_file, now)?,
+            pending: Pending::read(&String::from_utf8_lossy(&pending)),
+            pending_file,
+            store,
+        })
+    }
+
+    /// Judges the body of an upload and stores what is good. All that the answer promises is on the disk afterwards.
+    pub fn receive(&mut self, body: &[u8], now: Unix) -> Received {
+        let upload = Admission {
+            options: &self.options,
+            approvals: &self.approvals,
+            pins: &mut self.pins,
+            stored: self.store.newest(),
+            now,
+        }
+        .judge(body);
+        let mut received = Received { answer: upload.answer(), probe: Vec::new() };
+        let mut failed = false;
+        for pin in &upload.pinned {
+            if let Err(error) = self.journal.append(pin) {
+                error!("the keys of the relay {} are pinned only until a restart: {error}", pin.rsa);
+                failed = true;
+            }
+        }
+        for judged in &upload.judged {
+            log(judged);
+            if let Err(error) = self.keep(judged, now, &mut received.probe) {
+                error!("an upload is not stored: {error}");
+                failed = true;
+            }
+        }
+        if failed && received.answer.status == 200 {
+            let reason =
+                "This authority cannot store documents at the moment. Please try again later.".into();
+            received.answer = Answer { status: 503, reason, not_new: false };
+        }
+        received
+    }
+
+    /// Keeps what was judged good.
+    fn keep(
+        &mut self,
+        judged: &Judged<'_>,
+        now: Unix,
+        probe: &mut Vec<Arc<RouterDesc>>,
+    ) -> Result<(), AddError> {
+        let Verdict::Stored { listed, probe: is_due } = judged.verdict else { return Ok(()) };
+        match &judged.document {
+            Some(Document::Descriptor(descriptor)) => {
+                self.store.add_descriptor(descriptor.clone(), judged.text)?;
+                if !listed {
+                    self.pending.note(descriptor, now);
+                    self.write_pending();
+                }
+                if is_due {
+                    probe.push(descriptor.clone());
+                }
+            }
+            Some(Document::ExtraInfo(extra_info)) => self.store.add_extra_info(extra_info, judged.text)?,
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// Follows other decisions of the administrator from now on.
+    pub fn set_approvals(&mut self, approvals: Approvals) {
+        self.approvals = approvals;
+        self.pending.settle(&self.approvals);
+        self.write_pending();
+    }
+
+    /// The list is for the administrator to look at: without it on disk, nothing else fails.
+    fn write_pending(&self) {
+        if let Err(error) = files::replace(&self.pending_file, &self.pending.write()) {
+            warn!("the list of relays that wait for approval is not up to date: {error}");
+        }
+    }
+
+    /// Forgets documents that are too old. To be called every few minutes.
+    pub fn expire(&mut self, now: Unix) {
+        if let Err(error) = self.store.expire(now) {
+            warn!("what is forgotten stays on disk for now: {error}");
+        }
+    }
+
+    /// The documents.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The relays that wait for approval.
+    pub fn pending(&self) -> &Pending {
+        &self.pending
+    }
+}
+
+fn log(judged: &Judged<'_>) {
+    let (what, relay) = match &judged.document {
+        Some(Document::Descriptor(descriptor)) => ("descriptor", descriptor.identity.to_string()),
+        Some(Document::ExtraInfo(extra_info)) => ("extra-info", extra_info.identity.to_string()),
+        None => ("upload", "nobody known".to_owned()),
+    };
+    match &judged.verdict {
+        Verdict::Refused(refusal) => info!("the {what} of {relay} is refused: {refusal}"),
+        Verdict::NotNew(why) => debug!("the {what} of {relay} is not stored: {why}"),
+        Verdict::Stored { listed: false, .. } => info!("the relay {relay} waits for approval"),
+        Verdict::Stored { listed: true, .. } => debug!("the {what} of {relay} is stored"),
+    }
+}
+
+#[cfg(test)]
+mod tests;
