@@ -3,14 +3,17 @@
 //! Decisions are plain logic: time, randomness and configuration come in as arguments, and the state of each mechanism
 //! is read from and written to the text of its file, in the format of C tor, so that one may take over from the other
 //! with the history of the network intact. Only [`files`] and [`store`] touch the disk; [`uploads`] feeds what relays send
-//! through the decisions into the store.
+//! through the decisions into the store. [`directory`] answers requests, whatever they came over, and [`http`] is the
+//! DirPort.
 #![forbid(unsafe_code)]
 
 pub mod admission;
 pub mod approval;
 pub mod bandwidth_file;
+pub mod directory;
 pub mod files;
 pub mod flags;
+pub mod http;
 pub mod keypin;
 pub mod limits;
 pub mod options;

@@ -2,6 +2,8 @@
 //!
 //! What happens at each limit is written beside it.
 
+use std::time::Duration;
+
 /// Pairs of identities that are pinned; beyond that the pair of a new relay is not recorded, and the relay is taken
 /// unpinned.
 pub const PINS: usize = 2_000_000;
@@ -40,3 +42,37 @@ pub const STORED_PER_RELAY: usize = 16;
 /// Bytes of all descriptors that are stored, and of all extra-infos. Beyond that superseded ones go, the oldest first;
 /// when there are none, the upload is refused.
 pub const STORED_BYTES: usize = 256 << 20;
+
+/// Connections to the DirPort; one more is closed at once.
+pub const HTTP_CONNECTIONS: usize = 1024;
+
+/// Connections to the DirPort from one address on the Internet (of IPv6, from one /64); one more is closed at once.
+/// Private addresses, where many relays of a test network may be, have no bound but the total.
+pub const HTTP_CONNECTIONS_PER_ADDRESS: usize = 32;
+
+/// Connections up to which answers are compressed while they are sent, which takes some 300 KiB each; further ones get
+/// what is not kept compressed as it is.
+pub const HTTP_ENCODERS: usize = HTTP_CONNECTIONS / 4;
+
+/// Headers of a request; one with more is answered with 431, as is one whose head is longer than
+/// [`onionring_node::limits::DIR_REQUEST_HEAD`]. That bounds the names in a request, too: some 1,200.
+pub const HTTP_HEADERS: usize = 100;
+
+/// Bytes of bodies that are being received; an upload beyond that is answered with 503.
+pub const HTTP_BODY_BYTES: usize = 64 << 20;
+
+/// Time for the head of a request; a slower connection is closed.
+pub const HTTP_HEAD_TIME: Duration = Duration::from_secs(60);
+
+/// Time for the body of a request; a slower connection is closed.
+pub const HTTP_BODY_TIME: Duration = Duration::from_secs(300);
+
+/// Time in which a client must take something of an answer; a stalled connection is closed (C tor's
+/// `DirConnectionMaxStall`).
+pub const HTTP_STALL: Duration = Duration::from_secs(300);
+
+/// Time for a whole connection; a longer one is closed.
+pub const HTTP_CONNECTION_TIME: Duration = Duration::from_secs(3600);
+
+/// Bytes of an answer that are made at a time.
+pub const HTTP_PIECE: usize = 16 * 1024;

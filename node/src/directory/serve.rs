@@ -121,7 +121,7 @@ pub fn get(dir: &DirSnapshot, request: &Request, asker: Asker) -> Result<Respons
 }
 
 /// The sorted set of names in a list; what is not a name is passed over.
-fn names<T: Ord>(list: &str, separator: char, parse: impl Fn(&str) -> Option<T>) -> Vec<T> {
+pub fn names<T: Ord>(list: &str, separator: char, parse: impl Fn(&str) -> Option<T>) -> Vec<T> {
     let mut names: Vec<T> = list.split(separator).filter_map(parse).collect();
     names.sort_unstable();
     names.dedup();

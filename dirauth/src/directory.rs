@@ -1,0 +1,211 @@
+//! The directory of an authority: a request and its body go in, the answer comes out. The same on the DirPort and on
+//! BEGIN_DIR streams.
+//!
+//! What a cache serves, the authority serves in the same way ([`onionring_node::directory`]); besides, it serves what
+//! belongs to the vote under way, and takes uploads.
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use onionring_node::compress::Encoding;
+use onionring_node::directory::http::{Method, Request};
+use onionring_node::directory::serve::{self, Asker, NOT_FOUND, Refused, short};
+use onionring_node::directory::snapshot::DirSnapshot;
+use onionring_node::directory::spool::{Blob, Response};
+use onionring_proto::netdoc::text::Fingerprint;
+use onionring_proto::time::Unix;
+use tracing::debug;
+
+use crate::uploads::Uploads;
+
+/// How long votes and what comes of them may be kept, as in C tor.
+const VOTING: Duration = Duration::from_secs(60);
+const BANDWIDTH: Duration = Duration::from_secs(30 * 60);
+
+/// A vote.
+#[derive(Clone, Debug)]
+pub struct StoredVote {
+    /// The v3 identity of its authority.
+    pub identity: Fingerprint,
+    /// SHA-1 of its signed part.
+    pub digest: Fingerprint,
+    /// Its text.
+    pub text: Blob,
+}
+
+/// What belongs to the vote under way.
+#[derive(Clone, Debug, Default)]
+pub struct Next {
+    /// The votes so far.
+    pub votes: Vec<StoredVote>,
+    /// The consensus as this authority computed it, unsigned by most (of the flavour that names router descriptors).
+    pub consensus: Option<Blob>,
+    /// The detached signatures so far.
+    pub signatures: Option<Blob>,
+    /// The bandwidth file on which this authority's vote is based.
+    pub bandwidth: Option<Blob>,
+}
+
+/// The documents of an authority at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Documents {
+    /// What caches serve, too. Its descriptors and extra-infos are those of the uploads, whoever set them.
+    pub served: DirSnapshot,
+    /// Of the vote under way.
+    pub next: Next,
+    /// The votes that led to the consensus in force.
+    pub votes: Vec<StoredVote>,
+}
+
+/// What becomes of what other authorities send.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// The HTTP status.
+    pub status: u16,
+    /// What the status line says besides: printable ASCII.
+    pub reason: String,
+}
+
+/// Takes what other authorities send. Calls may block.
+pub trait Voting: Send + Sync {
+    /// A vote.
+    fn take_vote(&self, vote: &[u8], from: Option<IpAddr>, now: Unix) -> Outcome;
+    /// Detached signatures.
+    fn take_signatures(&self, signatures: &[u8], from: Option<IpAddr>, now: Unix) -> Outcome;
+}
+
+/// All that is asked for, by everyone at the same time.
+pub struct Directory {
+    documents: ArcSwap<Documents>,
+    uploads: Mutex<Uploads>,
+    /// Whether there are uploads that `documents` does not have.
+    is_stale: AtomicBool,
+    voting: Option<Arc<dyn Voting>>,
+}
+
+impl Directory {
+    /// A directory of what was uploaded. Without `voting`, votes of others are answered with 404.
+    pub fn new(uploads: Uploads, voting: Option<Arc<dyn Voting>>) -> Directory {
+        Directory {
+            documents: ArcSwap::default(),
+            uploads: Mutex::new(uploads),
+            is_stale: AtomicBool::new(true),
+            voting,
+        }
+    }
+
+    /// The uploads. While they are held, none is taken.
+    pub fn uploads(&self) -> MutexGuard<'_, Uploads> {
+        // A panic while they were changed leaves them usable: a document is there or not.
+        self.uploads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Serves these documents from now on, with the descriptors and extra-infos that were uploaded.
+    pub fn set_documents(&self, documents: Documents) {
+        self.documents.rcu(|old| {
+            let (descriptors, extra_infos) = (old.served.descriptors.clone(), old.served.extra_infos.clone());
+            let served = DirSnapshot { descriptors, extra_infos, ..documents.served.clone() };
+            Documents { served, ..documents.clone() }
+        });
+    }
+
+    /// Forgets documents that are too old. To be called every few minutes.
+    pub fn expire(&self, now: Unix) {
+        self.uploads().expire(now);
+        self.is_stale.store(true, Ordering::Release);
+    }
+
+    /// The documents to serve, everything included that was accepted before. Waits while an upload is written.
+    pub fn documents(&self) -> Arc<Documents> {
+        if self.is_stale.load(Ordering::Acquire) {
+            let uploads = self.uploads();
+            // Others have waited for the same.
+            if self.is_stale.swap(false, Ordering::AcqRel) {
+                let (descriptors, extra_infos) = uploads.store().documents();
+                let (descriptors, extra_infos) = (Arc::new(descriptors), Arc::new(extra_infos));
+                self.documents.rcu(|old| {
+                    let (descriptors, extra_infos) = (descriptors.clone(), extra_infos.clone());
+                    let served = DirSnapshot { descriptors, extra_infos, ..old.served.clone() };
+                    Documents { served, ..Documents::clone(old) }
+                });
+            }
+        }
+        self.documents.load_full()
+    }
+
+    /// Answers a request; `body` is what came with it. Blocks while an upload is judged and written.
+    pub fn answer(&self, request: &Request, body: &[u8], asker: Asker) -> Response {
+        let answer = match request.method {
+            Method::Get => get(&self.documents(), request, asker),
+            Method::Post => self.post(&request.path, body, asker),
+        };
+        answer.unwrap_or_else(|(status, reason)| short(status, reason, asker.now))
+    }
+
+    fn post(&self, path: &str, body: &[u8], asker: Asker) -> Result<Response, Refused> {
+        let Asker { address, now, .. } = asker;
+        let outcome = match path {
+            "/tor/" => return Ok(self.upload(body, asker)),
+            "/tor/post/vote" => self.voting.as_ref().ok_or(NOT_FOUND)?.take_vote(body, address, now),
+            "/tor/post/consensus-signature" => {
+                self.voting.as_ref().ok_or(NOT_FOUND)?.take_signatures(body, address, now)
+            }
+            _ => return Err(NOT_FOUND),
+        };
+        Ok(short(outcome.status, outcome.reason, now))
+    }
+
+    fn upload(&self, body: &[u8], asker: Asker) -> Response {
+        let received = self.uploads().receive(body, asker.now);
+        self.is_stale.store(true, Ordering::Release);
+        let answer = received.answer;
+        debug!("an upload is answered with {} {}", answer.status, answer.reason);
+        let mut response = short(answer.status, answer.reason, asker.now);
+        if answer.not_new {
+            response.headers.push(("X-Descriptor-Not-New", "Yes".to_owned()));
+        }
+        response
+    }
+}
+
+fn get(documents: &Documents, request: &Request, asker: Asker) -> Result<Response, Refused> {
+    let Some(rest) = request.path.strip_prefix("/tor/status-vote/") else {
+        return serve::get(&documents.served, request, asker);
+    };
+    let send = |body: Vec<Blob>, caching| match body.is_empty() {
+        true => Err(NOT_FOUND),
+        false => Ok(asker.list_with_length(request.accepted, &Encoding::STREAMED, body.into(), caching)),
+    };
+    let one = |document: &Option<Blob>, caching| send(document.iter().cloned().collect(), caching);
+    let Next { votes, consensus, signatures, bandwidth } = &documents.next;
+    match rest.split_once('/').ok_or(NOT_FOUND)? {
+        ("current", name) if name.starts_with("consensus") => serve::get(&documents.served, request, asker),
+        ("current", name) => send(named(&documents.votes, documents.served.authority, name), VOTING),
+        ("next", "consensus") => one(consensus, VOTING),
+        ("next", "consensus-signatures") => one(signatures, VOTING),
+        ("next", "bandwidth") => one(bandwidth, BANDWIDTH),
+        ("next", name) => send(named(votes, documents.served.authority, name), VOTING),
+        _ => Err(NOT_FOUND),
+    }
+}
+
+/// The votes that `name` stands for: `authority` is our own, `d/` begins digests, all else is v3 identities.
+fn named(votes: &[StoredVote], us: Option<Fingerprint>, name: &str) -> Vec<Blob> {
+    let of = |list: &str, key: fn(&StoredVote) -> Fingerprint| {
+        let wanted = serve::names(list, '+', Fingerprint::from_hex);
+        votes.iter().filter(|vote| wanted.binary_search(&key(vote)).is_ok()).map(|v| v.text.clone()).collect()
+    };
+    match name.strip_prefix("d/") {
+        Some(digests) => of(digests, |vote| vote.digest),
+        None if name == "authority" => {
+            votes.iter().filter(|vote| Some(vote.identity) == us).map(|vote| vote.text.clone()).collect()
+        }
+        None => of(name, |vote| vote.identity),
+    }
+}
+
+#[cfg(test)]
+mod tests;

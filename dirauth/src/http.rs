@@ -1,0 +1,186 @@
+//! The DirPort: the directory over HTTP/1.0 on TCP, one request per connection, as C tor has it.
+//!
+//! hyper reads heads and frames bodies; what is answered is [`crate::directory`]'s. Everything a client can take is
+//! bounded in [`crate::limits`].
+
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use http_body_util::BodyExt as _;
+use hyper::body::{Body as _, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use onionring_node::directory::http::{Method, Refusal, Request};
+use onionring_node::directory::serve::{self, Asker, short};
+use onionring_node::directory::spool::Response;
+use onionring_node::limits::DIR_REQUEST_HEAD;
+use onionring_proto::time::Unix;
+use thiserror::Error;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{sleep, timeout};
+use tracing::{debug, warn};
+
+use crate::directory::Directory;
+use crate::limits;
+
+mod guests;
+mod sent;
+mod stall;
+
+use guests::{Guest, Guests};
+use sent::Sent;
+use stall::Stalling;
+
+/// Time between attempts to accept after one has failed, for lack of files as a rule.
+const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+
+/// Why a request gets no answer: its connection is closed.
+#[derive(Debug, Error)]
+enum Unanswered {
+    #[error("the request is of another method, or announces too long a body")]
+    Refused,
+    #[error("the body does not come in time")]
+    Slow,
+    #[error("the body does not come: {0}")]
+    Body(#[from] hyper::Error),
+    #[error("the answer failed: {0}")]
+    Answer(String),
+}
+
+/// What all connections share.
+struct Shared {
+    directory: Arc<Directory>,
+    guests: Arc<Guests>,
+    /// Bytes of bodies for which there is room.
+    room: Arc<Semaphore>,
+    /// Uploads are judged one after the other: those that wait take no threads.
+    turn: Semaphore,
+}
+
+/// Serves requests for ever; drop it to stop listening. Answers under way go on.
+pub async fn serve(listener: TcpListener, directory: Arc<Directory>) -> Infallible {
+    let shared = Arc::new(Shared {
+        directory,
+        guests: Arc::default(),
+        room: Arc::new(Semaphore::new(limits::HTTP_BODY_BYTES)),
+        turn: Semaphore::new(1),
+    });
+    loop {
+        let (stream, client) = match listener.accept().await {
+            Ok((stream, client)) => (stream, client.ip().to_canonical()),
+            Err(error) => {
+                warn!(
+                    "the DirPort takes no connections at the moment: {error}; see to the limit of open files"
+                );
+                sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        match shared.guests.admit(client) {
+            Some(guest) => drop(tokio::spawn(connection(stream, client, guest, shared.clone()))),
+            None => debug!("too many connections to the DirPort: one is closed unanswered"),
+        }
+    }
+}
+
+async fn connection(stream: TcpStream, client: IpAddr, guest: Guest, shared: Arc<Shared>) {
+    let may_encode = guest.number() <= limits::HTTP_ENCODERS;
+    let service = service_fn(|request| exchange(request, client, may_encode, &shared));
+    let serving = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits::HTTP_HEAD_TIME)
+        .max_buf_size(DIR_REQUEST_HEAD)
+        .max_headers(limits::HTTP_HEADERS)
+        // C tor looks for `Content-Encoding` and `Date` in this case.
+        .title_case_headers(true)
+        .keep_alive(false)
+        // A client may say with a FIN that its request is whole.
+        .half_close(true)
+        .serve_connection(TokioIo::new(Stalling::new(stream, limits::HTTP_STALL)), service);
+    match timeout(limits::HTTP_CONNECTION_TIME, serving).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => debug!("a connection to the DirPort failed: {error}"),
+        Err(_) => debug!("a connection to the DirPort took too long"),
+    }
+    drop(guest);
+}
+
+/// One request and its answer.
+async fn exchange(
+    request: hyper::Request<Incoming>,
+    client: IpAddr,
+    may_encode: bool,
+    shared: &Shared,
+) -> Result<hyper::Response<Sent>, Unanswered> {
+    let now = Unix(SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs()));
+    let asker = Asker { address: Some(client), now, may_encode };
+    let (head, body) = request.into_parts();
+    let header = |name: &str| head.headers.get(name).map(|value| value.as_bytes());
+    let response = match Request::new(head.method.as_str(), &target(&head.uri), header) {
+        Ok(request) => answer(request, body, asker, shared).await?,
+        Err(refusal @ Refusal::BadRequest) => serve::refuse(refusal, now).ok_or(Unanswered::Refused)?,
+        Err(Refusal::Unanswered) => return Err(Unanswered::Refused),
+    };
+    sent::response(response).map_err(Unanswered::Answer)
+}
+
+/// The path with all that follows; hyper has understood what stands before it.
+fn target(uri: &hyper::Uri) -> String {
+    uri.path_and_query().map_or_else(|| "/".to_owned(), |path| path.as_str().to_owned())
+}
+
+async fn answer(
+    request: Request,
+    body: Incoming,
+    asker: Asker,
+    shared: &Shared,
+) -> Result<Response, Unanswered> {
+    let (body, _room, turn) = match request.method {
+        Method::Get => (Vec::new(), None, None),
+        Method::Post => {
+            // Without a length nobody knows whether it is whole.
+            if body.size_hint().exact().is_none() {
+                return Ok(short(400, "Bad request", asker.now));
+            }
+            let receive = receive(body, shared);
+            let Some((body, room)) =
+                timeout(limits::HTTP_BODY_TIME, receive).await.map_err(|_| Unanswered::Slow)??
+            else {
+                return Ok(serve::busy(asker.now));
+            };
+            (body, room, shared.turn.acquire().await.ok())
+        }
+    };
+    let directory = shared.directory.clone();
+    let answer = tokio::task::spawn_blocking(move || directory.answer(&request, &body, asker)).await;
+    drop(turn);
+    answer.map_err(|error| Unanswered::Answer(error.to_string()))
+}
+
+/// A body, and its room for as long as it is needed; nothing if there is no more room for all bodies.
+async fn receive(
+    mut body: Incoming,
+    shared: &Shared,
+) -> Result<Option<(Vec<u8>, Option<OwnedSemaphorePermit>)>, Unanswered> {
+    let mut received = Vec::new();
+    let mut room: Option<OwnedSemaphorePermit> = None;
+    while let Some(frame) = body.frame().await {
+        let Ok(piece) = frame?.into_data() else { continue };
+        // hyper's pieces are shorter than its buffer.
+        let bytes = u32::try_from(piece.len()).unwrap_or(u32::MAX);
+        let Ok(more) = shared.room.clone().try_acquire_many_owned(bytes) else { return Ok(None) };
+        match &mut room {
+            Some(room) => room.merge(more),
+            None => room = Some(more),
+        }
+        received.extend_from_slice(&piece);
+    }
+    Ok(Some((received, room)))
+}
+
+#[cfg(test)]
+mod tests;
