@@ -4,16 +4,22 @@
 //! of them with every `cargo test`.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use onionring_dirauth::admission::{Admission, AdmissionOptions, TapKey, Verdict};
 use onionring_dirauth::approval::{AddressPolicies, Approvals, ApprovedRouters, Pending, RelayId};
 use onionring_dirauth::bandwidth_file::{self, BandwidthFile, Measurements};
+use onionring_dirauth::directory::{Directory, Documents, Next, StoredVote};
 use onionring_dirauth::keypin::{KeyPins, Pin, Pinned};
 use onionring_dirauth::relay_set::RelaySet;
 use onionring_dirauth::shared_random::{Commit, SharedRandom};
 use onionring_dirauth::stability::Stability;
+use onionring_dirauth::uploads::Uploads;
 use onionring_dirauth::version::TorVersion;
+use onionring_node::directory::http::{Method, RequestReader};
+use onionring_node::directory::serve::Asker;
+use onionring_node::directory::spool::{Blob, Spool};
 use onionring_proto::netdoc::text::Fingerprint;
 use onionring_proto::time::Unix;
 
@@ -23,6 +29,7 @@ pub type Target = (&'static str, fn(&[u8]));
 /// All targets.
 pub const TARGETS: &[Target] = &[
     ("upload", upload),
+    ("directory_request", directory_request),
     ("approved_routers", approved_routers),
     ("pending_relays", pending_relays),
     ("key_pinning_journal", key_pinning_journal),
@@ -39,14 +46,18 @@ fn text(data: &[u8]) -> Option<&str> {
     std::str::from_utf8(data).ok()
 }
 
-fn upload(data: &[u8]) {
-    let options = AdmissionOptions {
+fn options() -> AdmissionOptions {
+    AdmissionOptions {
         tap_key: TapKey::Required,
         minimal_version: "0.4.8.0-alpha-dev".parse().expect("a version"),
         allow_private_addresses: true,
         pin_keys: true,
         us: Fingerprint([0; 20]),
-    };
+    }
+}
+
+fn upload(data: &[u8]) {
+    let options = options();
     let mut pins = KeyPins::default();
     let (approvals, stored) = (Approvals::default(), BTreeMap::new());
     let mut admission =
@@ -58,6 +69,43 @@ fn upload(data: &[u8]) {
     let all_stored = upload.judged.iter().all(|judged| matches!(judged.verdict, Verdict::Stored { .. }));
     assert_eq!(all_stored, answer.status == 200 && !answer.not_new);
     assert_eq!(upload.pinned.len(), pins.len());
+}
+
+/// A directory with something of each kind that requests may name.
+fn directory() -> Directory {
+    let home = tempfile::tempdir().expect("a directory");
+    let mut uploads = Uploads::open(home.path(), options(), Approvals::default(), NOW).expect("a new store");
+    let answer = uploads.receive(include_bytes!("corpus/upload/relay"), NOW).answer;
+    assert_eq!(answer.status, 200, "{}", answer.reason);
+    let directory = Directory::new(uploads, None);
+    let text = || Blob::from(&b"document\n"[..]);
+    let vote = StoredVote { identity: Fingerprint([1; 20]), digest: Fingerprint([2; 20]), text: text() };
+    let next = Next {
+        votes: vec![vote.clone()],
+        consensus: Some(text()),
+        signatures: Some(text()),
+        bandwidth: Some(text()),
+    };
+    directory.set_documents(Documents { next, votes: vec![vote], ..Documents::default() });
+    directory
+}
+
+/// A request with its head. What POST brings has targets of its own.
+fn directory_request(data: &[u8]) {
+    static DIRECTORY: LazyLock<Directory> = LazyLock::new(directory);
+    let Ok(Some((request, used))) = RequestReader::default().push(data) else { return };
+    assert!(used <= data.len() && request.path.starts_with("/tor/"));
+    if request.method == Method::Post {
+        return;
+    }
+    let asker = Asker { address: None, now: NOW, may_encode: true };
+    let response = DIRECTORY.answer(&request, &[], asker);
+    assert_eq!(response.body.is_empty(), response.status != 200);
+    let mut spool = Spool::new(response).expect("memory");
+    let mut piece = [0; 4096];
+    while !spool.is_finished() {
+        spool.fill(&mut piece).expect("memory");
+    }
 }
 
 fn approved_routers(data: &[u8]) {
