@@ -159,9 +159,8 @@ impl Directory {
     }
 
     fn upload(&self, body: &[u8], asker: Asker) -> Response {
-        let received = self.uploads().receive(body, asker.now);
+        let answer = self.uploads().receive(body, asker.now);
         self.is_stale.store(true, Ordering::Release);
-        let answer = received.answer;
         debug!("an upload is answered with {} {}", answer.status, answer.reason);
         let mut response = short(answer.status, answer.reason, asker.now);
         if answer.not_new {

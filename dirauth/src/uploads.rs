@@ -1,11 +1,13 @@
 //! Uploads of relays, from their bytes to what is stored and answered: judged ([`crate::admission`]), their keys pinned
 //! ([`crate::keypin`]), put on the list of those who wait ([`crate::approval`]), and stored ([`crate::store`]).
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use onionring_node::docstore::StoreError;
 use onionring_proto::netdoc::routerdesc::RouterDesc;
+use onionring_proto::netdoc::text::Fingerprint;
 use onionring_proto::time::Unix;
 use thiserror::Error;
 use tracing::{debug, error, info, warn};
@@ -31,15 +33,6 @@ pub enum OpenError {
     Store(#[from] StoreError),
 }
 
-/// What an upload has led to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Received {
-    /// What the relay is told.
-    pub answer: Answer,
-    /// Relays that are to be probed at once, because they are new, have moved or come back.
-    pub probe: Vec<Arc<RouterDesc>>,
-}
-
 /// All that an upload meets.
 #[derive(Debug)]
 pub struct Uploads {
@@ -50,6 +43,8 @@ pub struct Uploads {
     pending: Pending,
     pending_file: PathBuf,
     store: Store,
+    /// Relays that are to be probed; all of them have a newest descriptor, which bounds them.
+    probes: BTreeMap<Fingerprint, Arc<RouterDesc>>,
 }
 
 impl Uploads {
@@ -76,11 +71,13 @@ impl Uploads {
             pending: Pending::read(&String::from_utf8_lossy(&pending)),
             pending_file,
             store,
+            probes: BTreeMap::new(),
         })
     }
 
-    /// Judges the body of an upload and stores what is good. All that the answer promises is on the disk afterwards.
-    pub fn receive(&mut self, body: &[u8], now: Unix) -> Received {
+    /// Judges the body of an upload and stores what is good: what the relay is told. All that the answer promises is on the
+    /// disk afterwards.
+    pub fn receive(&mut self, body: &[u8], now: Unix) -> Answer {
         let upload = Admission {
             options: &self.options,
             approvals: &self.approvals,
@@ -89,7 +86,7 @@ impl Uploads {
             now,
         }
         .judge(body);
-        let mut received = Received { answer: upload.answer(), probe: Vec::new() };
+        let answer = upload.answer();
         let mut failed = false;
         for pin in &upload.pinned {
             if let Err(error) = self.journal.append(pin) {
@@ -99,26 +96,21 @@ impl Uploads {
         }
         for judged in &upload.judged {
             log(judged);
-            if let Err(error) = self.keep(judged, now, &mut received.probe) {
+            if let Err(error) = self.keep(judged, now) {
                 error!("an upload is not stored: {error}");
                 failed = true;
             }
         }
-        if failed && received.answer.status == 200 {
+        if failed && answer.status == 200 {
             let reason =
                 "This authority cannot store documents at the moment. Please try again later.".into();
-            received.answer = Answer { status: 503, reason, not_new: false };
+            return Answer { status: 503, reason, not_new: false };
         }
-        received
+        answer
     }
 
     /// Keeps what was judged good.
-    fn keep(
-        &mut self,
-        judged: &Judged<'_>,
-        now: Unix,
-        probe: &mut Vec<Arc<RouterDesc>>,
-    ) -> Result<(), AddError> {
+    fn keep(&mut self, judged: &Judged<'_>, now: Unix) -> Result<(), AddError> {
         let Verdict::Stored { listed, probe: is_due } = judged.verdict else { return Ok(()) };
         match &judged.document {
             Some(Document::Descriptor(descriptor)) => {
@@ -128,7 +120,7 @@ impl Uploads {
                     self.write_pending();
                 }
                 if is_due {
-                    probe.push(descriptor.clone());
+                    self.probes.insert(descriptor.identity, descriptor.clone());
                 }
             }
             Some(Document::ExtraInfo(extra_info)) => self.store.add_extra_info(extra_info, judged.text)?,
@@ -156,11 +148,18 @@ impl Uploads {
         if let Err(error) = self.store.expire(now) {
             warn!("what is forgotten stays on disk for now: {error}");
         }
+        let newest = self.store.newest();
+        self.probes.retain(|identity, _| newest.contains_key(identity));
     }
 
     /// The documents.
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// The relays that are to be probed at once, because they are new, have moved or come back; each is given once.
+    pub fn take_probes(&mut self) -> BTreeMap<Fingerprint, Arc<RouterDesc>> {
+        std::mem::take(&mut self.probes)
     }
 
     /// The relays that wait for approval.
