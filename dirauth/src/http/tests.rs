@@ -145,6 +145,55 @@ fn what_is_out_of_bounds_is_not_served() {
 }
 
 #[test]
+fn a_long_body_is_taken_whole() {
+    let text = edited(|new| new.published = now());
+    let filler = "@filler\n".repeat(1 << 18);
+    assert!(filler.len() > 20 * DIR_REQUEST_HEAD);
+    let port = Port::open();
+    let answer = port.ask(&post("/tor/", &format!("{filler}{text}")));
+    assert!(answer.starts_with("HTTP/1.0 200 Stored\r\n"), "{answer}");
+}
+
+#[test]
+fn uploads_share_the_room_for_bodies() {
+    let home = tempfile::tempdir().unwrap();
+    let uploads = Uploads::open(home.path(), options(), Approvals::default(), now()).unwrap();
+    let shared = Shared {
+        directory: Arc::new(Directory::new(uploads, None)),
+        guests: Arc::default(),
+        room: Arc::new(Semaphore::new(10)),
+        turn: Semaphore::new(1),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).unwrap();
+    let address = listener.local_addr().unwrap();
+    let shared = Arc::new(shared);
+    let serving = shared.clone();
+    let ask = move |body: &'static str| {
+        std::thread::spawn(move || {
+            let mut socket = Socket::connect(address).unwrap();
+            socket.write_all(post("/tor/post/vote", body).as_bytes()).unwrap();
+            let mut answer = String::new();
+            socket.read_to_string(&mut answer).unwrap();
+            answer
+        })
+    };
+    for (body, status) in
+        [("123456789", "404 Not found"), ("12345678901", "503 Directory busy"), ("1", "404 Not")]
+    {
+        let client = ask(body);
+        runtime.block_on(async {
+            let (stream, client) = listener.accept().await.unwrap();
+            let guest = serving.guests.admit(client.ip()).unwrap();
+            connection(stream, client.ip(), guest, serving.clone()).await;
+        });
+        let answer = client.join().unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.0 {status}")), "{body}: {answer}");
+        assert_eq!(shared.room.available_permits(), 10);
+    }
+}
+
+#[test]
 fn a_body_that_ends_early_is_no_upload() {
     let mut socket = shared().connect();
     socket.write_all(b"POST /tor/ HTTP/1.0\r\nContent-Length: 100\r\n\r\nrouter ").unwrap();
