@@ -23,3 +23,4 @@ pub mod stability;
 pub mod store;
 pub mod uploads;
 pub mod version;
+pub mod voting;

@@ -76,3 +76,21 @@ pub const HTTP_CONNECTION_TIME: Duration = Duration::from_secs(3600);
 
 /// Bytes of an answer that are made at a time.
 pub const HTTP_PIECE: usize = 16 * 1024;
+
+/// Bytes of a vote; a longer one is refused as if it did not parse. Those of the public network have 4 million.
+pub const VOTE: usize = 16 << 20;
+
+/// Votes of one body that are read; the rest is refused.
+pub const VOTES_PER_BODY: usize = 64;
+
+/// Votes of one authority that are kept as evidence in a period besides the one that counts; beyond that no further ones
+/// are.
+pub const OTHER_VOTES: usize = 3;
+
+/// Bytes of a document of signatures; a longer one is taken for garbage. A signature has up to 800, and there are two of
+/// each authority.
+pub const SIGNATURES: usize = 256 << 10;
+
+/// Different consensuses whose signatures are queued before ours is computed; signatures on others are dropped, as one may
+/// ask for them later.
+pub const QUEUED_CONSENSUSES: usize = 16;
