@@ -1,2 +1,4 @@
 mod answers;
 mod maker;
+mod network;
+mod simulation;
