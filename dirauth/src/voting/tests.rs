@@ -2,3 +2,4 @@ mod answers;
 mod maker;
 mod network;
 mod simulation;
+mod stock;

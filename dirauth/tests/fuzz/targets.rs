@@ -37,6 +37,7 @@ pub const TARGETS: &[Target] = &[
     ("sr_state", sr_state),
     ("bandwidth_file", bandwidth_file),
     ("relay_names", relay_names),
+    ("voting", voting),
 ];
 
 /// When the recorded documents and states of the corpus were current.
@@ -176,5 +177,43 @@ fn relay_names(data: &[u8]) {
         if let Ok(id) = line.parse::<RelayId>() {
             assert_eq!(id.to_string().parse(), Ok(id));
         }
+    }
+}
+
+/// Votes, signatures and states of voting, for the period of the recorded votes.
+fn voting(data: &[u8]) {
+    const VALID_AFTER: u64 = 1_795_801_680;
+    let before = |seconds| Unix(VALID_AFTER - seconds);
+    let period = Period {
+        voting_starts: before(8),
+        fetch_votes: before(6),
+        voting_ends: before(4),
+        fetch_signatures: before(2),
+        valid_after: before(0),
+    };
+    let identities = ["F7B22110885E68EB5433F3A120C8A80F0762B18A", "FDC5EF9F2C52DAFC1191176A6358B84B3D42B6DC"];
+    let authorities: Vec<_> = identities.iter().filter_map(|id| Fingerprint::from_hex(id)).collect();
+    let rules = Rules {
+        us: Fingerprint([0; 20]),
+        terms: Terms { authorities: authorities.len(), shared_random: None },
+        authorities,
+        doubles: DoublePolicy::Alert,
+        compare: true,
+    };
+    let restore = |text: &str| Round::from_snapshot(rules.clone(), period, text);
+
+    let mut round = Round::new(rules.clone(), period);
+    let own = text(data).is_some_and(|text| round.handle_own_vote(before(8), text).is_ok());
+    assert!(!own, "it is not ours");
+    let posted = round.handle_vote(before(7), data, Whence::Posted([127, 0, 0, 1].into()));
+    assert_eq!(posted.status == 200, round.votes().count() > 0 && posted.reason == "Vote stored");
+    let fetched = round.handle_vote(before(5), data, Whence::Fetched(Fingerprint([7; 20])));
+    assert!(posted.status != 200 || fetched.reason == "Duplicate discarded");
+    assert_eq!(round.handle_signatures(before(5), data).reason, "Signature queued");
+    assert!(round.votes().count() <= identities.len());
+    assert_eq!(restore(&round.snapshot()).expect("what we wrote").snapshot(), round.snapshot());
+
+    if let Some(Ok(round)) = text(data).map(restore) {
+        assert_eq!(restore(&round.snapshot()).expect("what we wrote").snapshot(), round.snapshot());
     }
 }
