@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use onionring_proto::netdoc::authcert::CertStore;
 use onionring_proto::netdoc::text::Fingerprint;
 use onionring_proto::netdoc::vote::SignedVote;
 
@@ -85,6 +86,13 @@ impl Ballots {
     /// All that voted, by identity.
     pub fn iter(&self) -> impl Iterator<Item = (&Fingerprint, &Ballot)> {
         self.0.iter()
+    }
+
+    /// The certificates of all votes that are kept.
+    pub fn certs(&self) -> CertStore {
+        let mut certs = CertStore::default();
+        self.0.values().flat_map(Ballot::all).for_each(|seen| certs.insert(seen.cert.clone()));
+        certs
     }
 
     /// The authorities of which two votes are at hand that no restart explains.

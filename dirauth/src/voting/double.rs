@@ -19,6 +19,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use onionring_proto::netdoc::authcert::AuthCert;
 use onionring_proto::netdoc::text::{Fingerprint, format_time};
 use onionring_proto::time::Unix;
 
@@ -79,6 +80,7 @@ pub(super) struct Seen {
     pub text: Arc<str>,
     pub digest: Fingerprint,
     pub published: Unix,
+    pub cert: AuthCert,
     pub whence: Whence,
     pub at: Unix,
 }
@@ -106,10 +108,12 @@ impl Seen {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::voting::tests::maker::maker;
 
     fn seen(published: u64, at: u64) -> Seen {
         let digest = Fingerprint([published as u8; 20]);
-        Seen { text: "".into(), digest, published: Unix(published), whence: Whence::Own, at: Unix(at) }
+        let cert = maker(0).signer.cert.clone();
+        Seen { text: "".into(), digest, published: Unix(published), cert, whence: Whence::Own, at: Unix(at) }
     }
 
     #[test]

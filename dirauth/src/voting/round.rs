@@ -3,7 +3,6 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use onionring_proto::netdoc::authcert::CertStore;
 use onionring_proto::netdoc::detached::DetachedSignatures;
 use onionring_proto::netdoc::tally::{Tally, Terms};
 use onionring_proto::netdoc::text::Fingerprint;
@@ -70,8 +69,6 @@ pub struct Round {
     pub(super) period: Period,
     step: Step,
     pub(super) ballots: Ballots,
-    /// Of all who voted.
-    certs: CertStore,
     pub(super) queue: Queue,
     pub(super) pair: Option<Pair>,
     /// Whether the votes that count are settled, because we computed a consensus of them.
@@ -89,7 +86,6 @@ impl Round {
             period,
             step: Step::Vote,
             ballots: Ballots::default(),
-            certs: CertStore::default(),
             queue: Queue::default(),
             pair: None,
             settled: false,
@@ -106,6 +102,12 @@ impl Round {
     /// Whether it has ended: with a consensus or without, it is time for the next one.
     pub fn is_over(&self) -> bool {
         self.step == Step::Over
+    }
+
+    /// Whether a round of `next`, which the schedule finds now, is to take its place: because it is over, or because
+    /// it has not begun and the clock, or a consensus from elsewhere, has moved the slots meanwhile.
+    pub fn gives_way_to(&self, next: &Period) -> bool {
+        self.is_over() || self.step == Step::Vote && self.period != *next
     }
 
     /// The next thing to do.
@@ -237,17 +239,14 @@ impl Round {
             return Err(OTHER_SLOT);
         }
         let published = vote.vote.published;
-        Ok((Seen { text: text.into(), digest: vote.digest, published, whence, at: now }, vote))
+        let cert = vote.vote.certificate.cert().clone();
+        Ok((Seen { text: text.into(), digest: vote.digest, published, cert, whence, at: now }, vote))
     }
 
     fn take(&mut self, seen: Seen, vote: SignedVote, standing: Standing) -> Taken {
         let authority = vote.vote.authority.identity;
-        let cert = vote.vote.certificate.cert().clone();
         let (new, before) = (seen.clone(), self.ballots.get(&authority).map(|ballot| ballot.seen.clone()));
         let (taken, finding) = self.ballots.admit(seen, vote, standing);
-        if matches!(taken, Taken::Stored | Taken::Older) {
-            self.certs.insert(cert);
-        }
         if let Some(finding) = finding {
             for seen in before.iter().chain([&new]) {
                 let (name, contents) = seen.file(&authority, self.period.valid_after);
@@ -263,13 +262,12 @@ impl Round {
 
     /// Takes a vote of a snapshot, the one of each authority that counts before others.
     pub(super) fn restore(&mut self, seen: Seen, vote: SignedVote) {
-        self.certs.insert(vote.vote.certificate.cert().clone());
         self.ballots.admit(seen, vote, Standing::IfMissing);
     }
 
     /// Takes signatures of a snapshot: they wait for the consensus to be computed again.
     pub(super) fn restore_signatures(&mut self, doc: DetachedSignatures) {
-        if let Some(doc) = verified(doc, &self.certs, Unix(0)) {
+        if let Some(doc) = verified(doc, &self.ballots.certs(), Unix(0)) {
             self.queue.push(doc);
         }
     }
@@ -291,7 +289,7 @@ impl Round {
 
     fn queue_signatures(&mut self, now: Unix, doc: DetachedSignatures) {
         if doc.lifetime.valid_after == self.period.valid_after
-            && let Some(doc) = verified(doc, &self.certs, now)
+            && let Some(doc) = verified(doc, &self.ballots.certs(), now)
             && self.queue.push(doc)
         {
             self.save();
@@ -300,9 +298,10 @@ impl Round {
 
     fn add_signatures(&mut self, now: Unix, doc: DetachedSignatures) -> Answer {
         let Some(pair) = &mut self.pair else { return QUEUED };
-        let (added, answer) = pair.add(&doc, &self.certs, now);
+        let certs = self.ballots.certs();
+        let (added, answer) = pair.add(&doc, &certs, now);
         if doc.lifetime.valid_after == self.period.valid_after && pair.differs(&doc) {
-            let signers = verified(doc, &self.certs, now).into_iter().flat_map(|doc| doc.signatures);
+            let signers = verified(doc, &certs, now).into_iter().flat_map(|doc| doc.signatures);
             for signer in signers.map(|signature| signature.identity) {
                 if self.dissenters.insert(signer) {
                     self.actions.push_back(Action::Alarm(Alarm::OtherConsensus(signer)));

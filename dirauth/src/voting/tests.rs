@@ -1,5 +1,5 @@
 mod answers;
-mod maker;
+pub mod maker;
 mod network;
 mod simulation;
 mod stock;

@@ -207,6 +207,17 @@ fn rounds_that_begin_late_do_what_still_makes_sense() {
 }
 
 #[test]
+fn slots_may_move_until_the_round_begins() {
+    let moved = crate::voting::Period { valid_after: Unix(VALID_AFTER - 3600), ..PERIOD };
+    let mut round = round();
+    assert!(!round.gives_way_to(&PERIOD) && round.gives_way_to(&moved));
+    timeout(&mut round, PERIOD.voting_starts);
+    assert!(!round.gives_way_to(&moved));
+    timeout(&mut round, PERIOD.valid_after);
+    assert!(round.gives_way_to(&moved));
+}
+
+#[test]
 fn only_missing_votes_are_asked_for_if_they_are_not_compared() {
     let mut round = Round::new(Rules { compare: false, ..rules() }, PERIOD);
     for n in 0..2 {
