@@ -288,6 +288,33 @@ fn a_vote_after_a_restart_is_told_from_a_double() {
 }
 
 #[test]
+fn a_fetched_vote_replaces_none_as_stock_authorities_would_not_have_asked() {
+    let mut round = round();
+    let one = maker(1).vote(EARLY.0, "one");
+    post(&mut round, EARLY, &one);
+    let later = maker(1).vote(EARLY.0 + 1, "two");
+    round.handle_vote(PERIOD.fetch_votes, later.as_bytes(), Whence::Fetched(maker(2).identity()));
+    assert_eq!(*round.vote(&maker(1).identity()).unwrap().0, one);
+    assert_eq!(post(&mut round, PERIOD.fetch_votes, &later), (200, "Vote stored"), "posted in time, it does");
+    assert_eq!(*round.vote(&maker(1).identity()).unwrap().0, later);
+    assert_eq!(findings(&actions(&mut round)), [Evidence::Restart], "which is told once");
+}
+
+#[test]
+fn signatures_are_asked_for_unless_all_have_signed() {
+    let asked = |round: &mut Round| {
+        timeout(round, PERIOD.fetch_signatures);
+        actions(round).into_iter().filter(|a| matches!(a, Action::FetchSignatures { .. })).collect::<Vec<_>>()
+    };
+    let mut round = computed(0);
+    let fetch = |n: usize| Action::FetchSignatures { from: maker(n).identity() };
+    round.handle_signatures(PERIOD.voting_ends, computed(1).signatures().unwrap().as_bytes());
+    assert_eq!(asked(&mut round.clone()), [fetch(1), fetch(2)]);
+    round.handle_signatures(PERIOD.voting_ends, computed(2).signatures().unwrap().as_bytes());
+    assert_eq!(asked(&mut round), []);
+}
+
+#[test]
 fn evidence_is_bounded() {
     let mut round = round();
     for n in 0..3 * OTHER_VOTES as u64 {

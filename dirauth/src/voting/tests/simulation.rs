@@ -138,6 +138,22 @@ fn who_is_cut_off_publishes_nothing_unless_it_has_the_signatures() {
 }
 
 #[test]
+fn votes_and_signatures_that_were_missed_are_got_from_the_others() {
+    for n in SIZES {
+        for (from, to) in [(-16_250, -14_000), (-8_250, -6_000)] {
+            let mut network = network(n, 1);
+            network.run_until(from);
+            network.nodes[0].cut_off = true;
+            network.run_until(to);
+            network.nodes[0].cut_off = false;
+            network.finish();
+            assert_eq!((network.publishers(), network.check_agreement()), (everybody(n), n));
+            assert_quiet(&network);
+        }
+    }
+}
+
+#[test]
 fn slow_ones_keep_up_or_are_left_behind() {
     for n in SIZES {
         let mut slow = network(n, 1);
