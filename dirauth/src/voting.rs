@@ -200,5 +200,30 @@ pub enum Alarm {
     Signing,
 }
 
+impl NoConsensus {
+    /// A name for counting.
+    pub fn label(&self) -> &'static str {
+        match self {
+            NoConsensus::Tally(_) => "no_tally",
+            NoConsensus::TooFewSignatures { .. } => "too_few_signatures",
+            NoConsensus::Stopped(_) => "stopped",
+            NoConsensus::Missed => "missed",
+        }
+    }
+}
+
+impl Alarm {
+    /// A name for counting.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Alarm::Double(Finding { evidence: Evidence::Double, .. }) => "double_vote",
+            Alarm::Double(Finding { evidence: Evidence::Restart, .. }) => "second_vote",
+            Alarm::TooLateToVote => "too_late_to_vote",
+            Alarm::OtherConsensus(_) => "other_consensus",
+            Alarm::Signing => "signing",
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests;
