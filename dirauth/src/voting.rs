@@ -3,9 +3,9 @@
 //! The paper's four rounds, as authorities run them in each [`Period`]:
 //!
 //! 1. each signs its opinion and posts it to all others;
-//! 2. each passes on the opinions that it has. Here that is by asking: every authority is asked for the votes of all, so
-//!    that two different votes of one come to light wherever they are. Stock authorities answer that as well, while they
-//!    ask for what they miss themselves, so nothing has to be configured about who runs what;
+//! 2. each passes on the opinions that it has. Here that is by asking: every authority is asked for the votes of all,
+//!    so that two different votes of one come to light wherever they are. Stock authorities answer that as well, and
+//!    themselves ask for what they miss, so that nothing has to be configured about who runs what;
 //! 3. each computes the consensus of the votes that it has, signs it, and posts the signature to all others;
 //! 4. each asks the others for the signatures that they have, and publishes what more than half have signed.
 //!

@@ -296,3 +296,51 @@ fn who_votes_twice_is_excluded_or_stops_the_vote_if_that_is_wanted() {
         assert!((1..5).all(|n| network.nodes[n].failure == stopped), "{way:?}");
     }
 }
+
+#[test]
+fn whatever_happens_nobody_signs_twice() {
+    let mut published = 0;
+    for seed in 0..60 {
+        let mut network = network(5, seed);
+        network.loss = network.below(20);
+        network.delay = 500 + network.below(3000);
+        for n in 0..5 {
+            network.nodes[n].skew = network.below(3000) as i64 - 1500;
+        }
+        // One of them is in other hands, and posts two votes to whom it likes.
+        let votes = ["one", "two"].map(|contact| maker(0).vote(VALID_AFTER - 17, contact));
+        network.puppet(0, &[&votes[0]]);
+        let mut signed = vec![None; 5];
+        while network.now < 3_000 {
+            network.run_until(network.now + 500);
+            let n = 1 + network.below(4) as usize;
+            match network.below(6) {
+                0 => network.kill(n),
+                1 => network.nodes[n].cut_off ^= true,
+                2 => (1..5)
+                    .filter(|n| network.nodes[*n].round.is_none())
+                    .collect::<Vec<_>>()
+                    .into_iter()
+                    .for_each(|n| network.restart(n)),
+                3 => {
+                    let vote = &votes[network.below(2) as usize];
+                    network.post_vote(0, n, vote);
+                }
+                _ => {}
+            }
+            for (n, signed) in signed.iter_mut().enumerate().skip(1) {
+                let consensus = network.nodes[n].round.as_ref().and_then(|round| round.signatures());
+                let Some(digest) = consensus.and_then(|text| text.lines().next().map(str::to_owned)) else {
+                    continue;
+                };
+                assert_eq!(*signed.get_or_insert(digest.clone()), digest, "seed {seed}, {n} signed two");
+            }
+        }
+        network.finish();
+        network.check_agreement();
+        assert!((1..5).all(|n| network.nodes[n].made <= 1), "seed {seed}");
+        assert!((1..5).all(|n| (1..5).all(|about| network.findings(n, about).is_empty())), "seed {seed}");
+        published += network.publishers().len();
+    }
+    assert!(published > 0);
+}
