@@ -1,17 +1,11 @@
-//! What a directory authority decides about relays, the state that it keeps, and the documents that it serves.
+//! What a directory authority decides about relays, the state that it keeps, how it votes with the others, and the
+//! documents that it serves.
 //!
 //! Decisions are plain logic: time, randomness and configuration come in as arguments, and the state of each mechanism
 //! is read from and written to the text of its file, in the format of C tor, so that one may take over from the other
-//! with the history of the network intact. Only [`files`] and [`store`] touch the disk; [`uploads`] feeds what relays send
-//! through the decisions into the store. [`directory`] answers requests, whatever they came over, and [`http`] is the
-//! DirPort.
-
-//! What a directory authority decides about relays, the state that it keeps, and how it votes with the others.
-//!
-//! Everything here is plain logic: time, randomness and configuration come in as arguments, and the state of each
-//! mechanism is read from and written to the text of its file, in the format of C tor, so that one may take over from
-//! the other with the history of the network intact; only what [`voting`] keeps, C tor never writes. Only [`files`]
-//! touches the disk.
+//! with the history of the network intact; only what [`voting`] keeps, C tor never writes. Only [`files`] and [`store`]
+//! touch the disk; [`uploads`] feeds what relays send through the decisions into the store. [`directory`] answers
+//! requests, whatever they came over, and [`http`] is the DirPort.
 #![forbid(unsafe_code)]
 
 pub mod admission;

@@ -17,9 +17,11 @@ use onionring_dirauth::shared_random::{Commit, SharedRandom};
 use onionring_dirauth::stability::Stability;
 use onionring_dirauth::uploads::Uploads;
 use onionring_dirauth::version::TorVersion;
+use onionring_dirauth::voting::{DoublePolicy, Period, Round, Rules, Whence};
 use onionring_node::directory::http::{Method, RequestReader};
 use onionring_node::directory::serve::Asker;
 use onionring_node::directory::spool::{Blob, Spool};
+use onionring_proto::netdoc::tally::Terms;
 use onionring_proto::netdoc::text::Fingerprint;
 use onionring_proto::time::Unix;
 
