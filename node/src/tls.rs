@@ -233,7 +233,7 @@ impl ServerCertVerifier for AnyChain {
 
 /// One TLS session without its socket.
 ///
-/// rustls makes the handshake. After that, [`Records`] opens and seals where bytes lie, unless the session is TLS 1.2.
+/// rustls makes the handshake. After that, records of our own are opened and sealed where they lie, unless it is TLS 1.2.
 ///
 /// After an error the session is dead: [`transmit`](Self::transmit) what is left (an alert) and close the connection.
 pub struct TlsStream {
