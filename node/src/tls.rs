@@ -251,7 +251,7 @@ enum Session {
     /// And what it tells of its secrets; with none, it keeps the session.
     Rustls(Box<Connection>, Option<Capture>),
     Records(Box<Records>),
-    /// The one could not be made into the other.
+    /// The one could not be made into the other, or something came that is wrong.
     Dead,
 }
 
@@ -327,8 +327,15 @@ impl TlsStream {
                 Session::Dead => Ok(false),
             };
         }
+        if result.is_err()
+            && let Session::Records(_) = self.session
+        {
+            // The alert is in `outgoing`, and nothing may follow it.
+            self.session = Session::Dead;
+        }
         let rest = &buf[progress.used..];
-        if rest.is_empty() || result.is_err() || self.peer_has_closed {
+        if rest.is_empty() || result.is_err() || self.peer_has_closed || matches!(self.session, Session::Dead)
+        {
             self.partial = Vec::new();
         } else {
             self.partial.clear();
@@ -340,13 +347,16 @@ impl TlsStream {
 
     /// Parts with rustls when it has done all that only it can do.
     fn leave_rustls(&mut self) -> Result<(), TlsError> {
-        let Session::Rustls(conn, Some(capture)) = &self.session else { return Ok(()) };
+        let Session::Rustls(conn, Some(capture)) = &mut self.session else { return Ok(()) };
         let has_more_to_do = conn.is_handshaking()
-            || conn.wants_write()
             || self.peer_has_closed
             || conn.protocol_version() != Some(ProtocolVersion::TLSv1_3);
         if has_more_to_do {
             return Ok(());
+        }
+        // The end of the handshake, if it is still to be sent: rustls must not see what may come meanwhile.
+        while conn.wants_write() {
+            conn.write_tls(&mut self.outgoing).map_err(TlsError::Unreadable)?;
         }
         let secrets = capture.take();
         let Session::Rustls(conn, _) = mem::replace(&mut self.session, Session::Dead) else { return Ok(()) };
@@ -403,13 +413,13 @@ impl TlsStream {
         }
     }
 
-    /// Takes back what was lent, if everything in it is sent.
+    /// Takes back what was lent. What is not sent moves to a buffer of the session's own, no larger than that.
     pub fn reclaim(&mut self, buffer: &mut Vec<u8>) {
-        if self.outgoing.is_empty() {
-            let own = mem::take(&mut self.outgoing);
-            if own.capacity() > buffer.capacity() {
-                *buffer = own;
-            }
+        if self.outgoing.capacity() > buffer.capacity() {
+            let rest = self.outgoing[self.sent..].to_vec();
+            *buffer = mem::replace(&mut self.outgoing, rest);
+            buffer.clear();
+            self.sent = 0;
         }
     }
 

@@ -224,7 +224,9 @@ pub fn run(start: Start, hidden: Hidden) -> Result<(), RunError> {
     let served = Served { exit: exit.clone(), directory: config.dir_cache.then(|| directory.clone()) };
     let dialer = Dialer { connector: Connector::new(hidden.tls)?, outbound: config.outbound_or };
     let limits = network::rate_limits(&ConsensusParams::default(), &config.bandwidth);
-    let rates = Arc::new(Rates::new(limits, shards));
+    // The DirPort takes its part as one more shard would.
+    let has_dir_port = config.dir_ports.iter().any(|port| port.listen);
+    let rates = Arc::new(Rates::new(limits, shards + u16::from(has_dir_port)));
     let mut key = [0; 16];
     rng.fill_bytes(&mut key);
     let clients = Arc::new(Clients::new(key));

@@ -204,7 +204,9 @@ impl Shared {
                 let mut table = self.table();
                 if command == Command::DESTROY {
                     // Nothing is left to say, and the peer may use its ID again at once.
-                    table.circuits.remove(&id);
+                    if table.circuits.remove(&id).is_some_and(|entry| entry.is_ready) {
+                        table.ready.retain(|ready| *ready != id);
+                    }
                 } else {
                     // It may have to answer, or be over.
                     table.mark_ready(id);

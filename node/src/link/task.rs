@@ -52,8 +52,9 @@ async fn carry(connection: &mut Connection, shared: &Arc<Shared>) -> Result<(), 
         };
         tokio::select! {
             ready = connection.socket.ready(interest) => {
-                ready?;
-                let read = connection.try_read(Step::Open);
+                // Not while too much waits to be sent, whatever is there to be read.
+                let reads = ready?.is_readable() && interest.is_readable();
+                let read = if reads { connection.try_read(Step::Open) } else { Ok(()) };
                 // What came before the end counts.
                 deliver(connection, shared)?;
                 read?;

@@ -32,8 +32,8 @@ const TAG_LEN: usize = 16;
 /// Handshake messages after the handshake; a session ticket is the longest.
 const MAX_MESSAGE: usize = 0xffff;
 
-/// KeyUpdates that may follow on each other without application data between them.
-const MAX_KEY_UPDATES: u8 = 32;
+/// Records that may follow on each other without application data in any of them.
+const MAX_FRUITLESS: u8 = 32;
 
 /// Bytes of a handshake message before its content: `type (1) | length (3)`.
 const MESSAGE_HEADER_LEN: usize = 4;
@@ -140,7 +140,8 @@ pub(super) struct Records {
     exporter: Secret,
     /// The beginning of a handshake message whose end has not come.
     message: Vec<u8>,
-    key_updates: u8,
+    /// Records since the last application data.
+    fruitless: u8,
     /// The peer asked for an update of our key.
     update_owed: bool,
     peer_has_closed: bool,
@@ -167,7 +168,7 @@ impl Records {
             opening: Half::new(suite, opening).ok()?,
             exporter: secrets.exporter?,
             message: Vec::new(),
-            key_updates: 0,
+            fruitless: 0,
             update_owed: false,
             peer_has_closed: false,
         };
@@ -233,11 +234,13 @@ impl Records {
         if kind != ContentType::Handshake && !self.message.is_empty() {
             return Err(Failure::unexpected());
         }
+        self.fruitless = if kind == ContentType::ApplicationData && len > 0 { 0 } else { self.fruitless + 1 };
+        if self.fruitless > MAX_FRUITLESS {
+            let error = rustls::Error::PeerMisbehaved(PeerMisbehaved::TooManyEmptyFragments);
+            return Err(Failure::new(AlertDescription::UnexpectedMessage, error));
+        }
         match kind {
-            ContentType::ApplicationData => {
-                self.key_updates = 0;
-                return Ok(len);
-            }
+            ContentType::ApplicationData => return Ok(len),
             ContentType::Alert => self.alert(content)?,
             ContentType::Handshake => self.handshake(content)?,
             _ => return Err(Failure::unexpected()),
@@ -288,11 +291,6 @@ impl Records {
     }
 
     fn key_update(&mut self, body: &[u8]) -> Result<(), Failure> {
-        self.key_updates += 1;
-        if self.key_updates > MAX_KEY_UPDATES {
-            let error = rustls::Error::PeerMisbehaved(PeerMisbehaved::TooManyKeyUpdateRequests);
-            return Err(Failure::new(AlertDescription::UnexpectedMessage, error));
-        }
         match body {
             [0] => {}
             [1] => self.update_owed = true,

@@ -9,7 +9,7 @@ use rustls::KeyLog;
 use sha2::{Digest, Sha256, Sha384};
 use zeroize::Zeroizing;
 
-/// The longest label and context that are expanded here, and what goes around them.
+/// What stands before every label.
 const LABEL_PREFIX: &[u8] = b"tls13 ";
 
 /// One secret of the key schedule: 32 bytes with SHA-256, 48 with SHA-384, by which its hash is known.

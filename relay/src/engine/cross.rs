@@ -196,7 +196,8 @@ impl Outgoing {
     }
 
     /// Appends a message. What peers can cause at will, CREATE and DESTROY and the answers, is no more than the cells
-    /// read, and so stops with the reading; of other messages there are no more than circuits and links.
+    /// read, and so stops with the reading; so do high and low marks, between which cells lie; of other messages there are no
+    /// more than circuits and links.
     pub(super) fn push(&mut self, to: ShardIndex, message: Message) {
         self.batch(to).items.push(Cross::Message(Box::new(message)));
     }

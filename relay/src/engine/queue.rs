@@ -422,6 +422,8 @@ impl LinkQueue {
             let mut queue = self.circuits.remove(slot as usize);
             self.cells -= queue.cells.len();
             pool.clear(&mut queue.cells);
+            // Whoever was told of the high mark may have another circuit of this id by now.
+            self.low.extend(queue.low_mark.map(|_| circ));
         }
     }
 

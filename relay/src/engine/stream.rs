@@ -225,7 +225,15 @@ impl Engine {
         let stream = self.circuits.get_mut(at.circuit)?.streams.remove(at)?;
         self.counters.streams -= 1;
         self.pool.release(stream.inbox.len());
+        self.turn_is_over(at.circuit, stream.has_turn);
         Some(stream)
+    }
+
+    /// A stream is gone, perhaps before it asked in its turn: if it was the last of its round, the next one begins.
+    fn turn_is_over(&mut self, id: CircuitId, had_turn: bool) {
+        if had_turn && self.circuits.get(id).is_some_and(|circuit| circuit.streams.turns.open == 0) {
+            self.window_open(id);
+        }
     }
 
     fn begin(&mut self, now: Mono, at: StreamRef, data: &[u8]) {
@@ -371,12 +379,14 @@ impl Engine {
         let Some(mut stream) = circuit.streams.remove_open(at.stream) else {
             return self.counters.ignored("unknown_stream");
         };
+        let had_turn = std::mem::take(&mut stream.has_turn);
         if stream.state == State::Resolving {
             self.counters.streams -= 1;
         } else {
             stream.state = State::Ended;
             circuit.streams.flushing.insert(at.serial, stream);
         }
+        self.turn_is_over(at.circuit, had_turn);
         self.events.push_back(Event::Stream(StreamEvent::Closed { at, reason: Some(reason) }));
     }
 
