@@ -82,11 +82,14 @@ impl Journal {
         self.write(&format!("{pin}\n"))
     }
 
+    /// A part of a line that does not fit is taken back, or it would spoil the next one.
     fn write(&mut self, lines: &str) -> Result<(), FileError> {
-        self.file
-            .write_all(lines.as_bytes())
-            .and_then(|()| self.file.sync_data())
-            .map_err(FileError::io("append to", &self.path))
+        let append = |file: &mut File| {
+            let before = file.metadata()?.len();
+            file.write_all(lines.as_bytes()).or_else(|error| file.set_len(before).and(Err(error)))?;
+            file.sync_data()
+        };
+        append(&mut self.file).map_err(FileError::io("append to", &self.path))
     }
 }
 

@@ -116,7 +116,7 @@ async fn exchange(
     may_encode: bool,
     shared: &Shared,
 ) -> Result<hyper::Response<Sent>, Unanswered> {
-    let now = Unix(SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs()));
+    let now = clock();
     let asker = Asker { address: Some(client), now, may_encode };
     let (head, body) = request.into_parts();
     let header = |name: &str| head.headers.get(name).map(|value| value.as_bytes());
@@ -126,6 +126,10 @@ async fn exchange(
         Err(Refusal::Unanswered) => return Err(Unanswered::Refused),
     };
     sent::response(response).map_err(Unanswered::Answer)
+}
+
+fn clock() -> Unix {
+    Unix(SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs()))
 }
 
 /// The path with all that follows; hyper has understood what stands before it.
@@ -156,7 +160,9 @@ async fn answer(
         }
     };
     let directory = shared.directory.clone();
-    let answer = tokio::task::spawn_blocking(move || directory.answer(&request, &body, asker)).await;
+    // Now that all of it is there and has its turn: a vote that takes its time is late.
+    let judge = move || directory.answer(&request, &body, Asker { now: clock(), ..asker });
+    let answer = tokio::task::spawn_blocking(judge).await;
     drop(turn);
     answer.map_err(|error| Unanswered::Answer(error.to_string()))
 }

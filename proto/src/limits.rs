@@ -74,6 +74,9 @@ pub const CONSENSUS_DIFF_LINES: usize = 1 << 20;
 pub const CONSENSUS_DIFF_CELLS: usize = 1 << 16;
 /// Authorities, and likewise signatures, in one consensus; a longer list refuses the consensus.
 pub const CONSENSUS_AUTHORITIES: usize = 64;
+/// Lines of known keywords in one document, or in one entry of a vote or consensus; with more it is refused. A descriptor
+/// of the largest size has some 1,800 lines of policy.
+pub const SECTION_ITEMS: usize = 4096;
 /// Flags that one authority votes on, as many as C tor takes; a longer list refuses the vote.
 pub const VOTE_KNOWN_FLAGS: usize = 64;
 /// Microdescriptor digests of one relay in a vote; what follows is passed over. Authorities have one or two.

@@ -59,6 +59,9 @@ pub enum Fault {
         /// Bytes it may have.
         max: usize,
     },
+    /// The document, or one of its entries, has more than [`crate::limits::SECTION_ITEMS`] lines that count.
+    #[error("more than {} lines of known keywords", crate::limits::SECTION_ITEMS)]
+    TooManyLines,
     /// One line is longer than [`crate::limits::NETDOC_LINE`].
     #[error("a line of {0} bytes is too long")]
     LineTooLong(usize),

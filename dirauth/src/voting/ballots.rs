@@ -107,19 +107,32 @@ impl Ballot {
         std::iter::once(&self.seen).chain(&self.others)
     }
 
-    /// What the vote is beside those that are there; nothing if it is one of them, or there are too many.
+    /// What the vote is beside those that are there; nothing if it is one of them, or if there are too many and it proves
+    /// nothing new. A double vote is found however many restarts were made up before it.
     fn compare(&mut self, new: &Seen) -> Option<Evidence> {
-        if self.others.len() >= OTHER_VOTES || self.others.iter().any(|seen| seen.digest == new.digest) {
+        if self.others.iter().any(|seen| seen.digest == new.digest) {
             return None;
         }
         let evidence = self.all().map(|seen| seen.against(new)).max()?;
+        if self.others.len() >= OTHER_VOTES && Some(evidence) <= self.evidence {
+            return None;
+        }
         self.evidence = self.evidence.max(Some(evidence));
         Some(evidence)
     }
 
+    /// Keeps a vote beside the one that counts; in place of the last, if there are too many and it is part of the proof.
     fn keep(&mut self, seen: Seen) {
-        if self.others.len() < OTHER_VOTES && self.others.iter().all(|other| other.digest != seen.digest) {
+        if self.others.iter().any(|other| other.digest == seen.digest) {
+            return;
+        }
+        if self.others.len() < OTHER_VOTES {
             self.others.push(seen);
+        } else if self.evidence == Some(Evidence::Double)
+            && self.others.iter().all(|other| other.against(&self.seen) != Evidence::Double)
+            && let Some(last) = self.others.last_mut()
+        {
+            *last = seen;
         }
     }
 

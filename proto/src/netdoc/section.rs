@@ -1,5 +1,6 @@
 //! Rule tables: which lines a document has, how often, with what.
 
+use crate::limits::SECTION_ITEMS;
 use crate::netdoc::tokenize::{Item, Tokenizer};
 use crate::netdoc::{DocError, Fault};
 
@@ -119,6 +120,9 @@ impl<'a> Section<'a> {
 
     fn add(&mut self, rule: &Rule, item: Item<'a>) -> Result<(), DocError> {
         let keyword = rule.keyword;
+        if self.items.len() >= SECTION_ITEMS {
+            return Err(item.fault(Fault::TooManyLines));
+        }
         if rule.count != Count::Many && self.get(keyword).is_some() {
             return Err(item.fault(Fault::Duplicate(keyword)));
         }

@@ -75,7 +75,8 @@ fn posted_votes_are_answered_as_by_c_tor() {
     {
         assert_eq!(post(round, EARLY, bad), (400, "Unable to parse vote"));
     }
-    assert_eq!(post(round, EARLY, &maker(2).expired_vote()), (400, "Unable to parse vote"));
+    let expired = (200, "Vote stored");
+    assert_eq!(post(&mut round.clone(), EARLY, &maker(2).expired_vote()), expired, "as with C tor");
     let stranger = maker(AUTHORITIES).vote(EARLY.0, "x");
     assert_eq!(post(round, EARLY, &stranger), (400, "Vote not from a recognized v3 authority"));
     let mut other = maker(2).unsigned(EARLY.0, "x");
@@ -323,6 +324,33 @@ fn evidence_is_bounded() {
     }
     assert_eq!(findings(&actions(&mut round)).len(), OTHER_VOTES);
     assert_eq!(round.ballots.get(&maker(1).identity()).unwrap().others.len(), OTHER_VOTES);
+}
+
+#[test]
+fn made_up_restarts_hide_no_double_vote() {
+    let round = &mut round();
+    // Each is published when the one before has been received.
+    let begin = EARLY.0 - 20;
+    for n in 0..=OTHER_VOTES as u64 {
+        let at = begin + n;
+        assert_eq!(post(round, Unix(at), &maker(1).vote(at, "restarted")), (200, "Vote stored"));
+    }
+    assert!(findings(&actions(round)).iter().all(|found| *found == Evidence::Restart));
+    let at = begin + 10;
+    for text in ["to some", "to others"] {
+        post(round, Unix(at), &maker(1).vote(at, text));
+    }
+    assert_eq!(findings(&actions(round)), [Evidence::Double]);
+    let ballot = round.ballots.get(&maker(1).identity()).unwrap();
+    assert_eq!(ballot.others.len(), OTHER_VOTES);
+    assert!(
+        ballot.others.iter().any(|other| other.against(&ballot.seen) == Evidence::Double),
+        "the proof is kept"
+    );
+    assert_eq!(
+        Round::from_snapshot(rules(), PERIOD, &round.snapshot()).unwrap().ballots.doubles().count(),
+        1
+    );
 }
 
 #[test]

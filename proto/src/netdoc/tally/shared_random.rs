@@ -25,10 +25,11 @@ pub(super) fn agreed(
 
 /// The most frequent value, of several the greatest, if at least `needed` give it.
 ///
-/// How many reveals went into it does not distinguish values; authorities that agree on one agree on that too.
+/// How many reveals went into it does not distinguish values: it is what the first of those votes says, which are in the
+/// order of the authorities' identities.
 fn most_frequent(values: impl Iterator<Item = SharedRandom>, needed: usize) -> Option<SharedRandom> {
     let mut values: Vec<SharedRandom> = values.collect();
-    values.sort_unstable_by_key(|v| (v.value, v.reveals));
+    values.sort_by_key(|v| v.value);
     let groups = values.chunk_by(|a, b| a.value == b.value);
     let most = groups.max_by_key(|same| same.len()).filter(|same| same.len() >= needed)?;
     most.first().copied()

@@ -298,20 +298,25 @@ fn check_signature(
     footer: &Section<'_>,
     vote: &Vote,
 ) -> Result<Fingerprint, DocError> {
-    let signature = footer.need(SIGNATURE)?;
     if let Some(line) = footer.get(FOOTER)
         && footer.opens_with(FOOTER).is_err()
     {
         return Err(line.fault(Fault::Misplaced(FOOTER)));
     }
+    // What stood behind it would be kept and passed on, and nobody has signed it.
+    let signature = footer.ends_with(SIGNATURE)?;
     // The blank after `directory-signature` is the last byte that is signed.
     let signed = text
         .get(first.start..signature.start + SIGNATURE.len() + 1)
         .filter(|s| s.ends_with("directory-signature "))
         .ok_or_else(|| signature.fault(Fault::Misplaced(SIGNATURE)))?;
     let digest = Fingerprint(Sha1::digest(signed).into());
-    // The algorithm may be named.
-    let signer = usize::from(signature.arg(2).is_some());
+    // The algorithm may be named: votes have but one.
+    let is_named = signature.arg(2).is_some();
+    if is_named && signature.arg(0) != Some("sha1") {
+        return Err(signature.fault(Fault::value("digest algorithm", signature.rest)));
+    }
+    let signer = usize::from(is_named);
     let identity = signature.parse_arg(signer, "signer", Fingerprint::from_hex)?;
     signature.parse_arg(signer + 1, "signing key", Fingerprint::from_hex)?;
     if identity != vote.authority.identity {

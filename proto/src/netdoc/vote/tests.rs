@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::random::{Dice, certificate, key, vote};
 use super::*;
+use crate::limits::SECTION_ITEMS;
 use crate::netdoc::signed::BuildError;
 use crate::netdoc::testdata::{edit_lines, votes};
 use crate::netdoc::text;
@@ -182,11 +183,26 @@ fn the_signature_must_be_the_voters() {
     assert_eq!(fault(&foreign), Fault::Mismatch("dir-source and certificate name different authorities"));
     let followed = ours.replacen("directory-footer\n", "", 1) + "directory-footer\n";
     assert_eq!(fault(&followed), Fault::Misplaced("directory-footer"));
+    let longer = ours.to_owned() + "and-more that nobody signed\n";
+    assert_eq!(fault(&longer), Fault::Misplaced("directory-signature"));
+    let named =
+        |name: &str| ours.replacen("directory-signature ", &format!("directory-signature {name} "), 1);
+    assert!(matches!(fault(&named("md5")), Fault::BadValue { .. }), "{}", fault(&named("md5")));
     // The faults of a certificate are where they are in the vote.
     let broken = ours.replacen("dir-key-expires 2", "dir-key-expires 3", 1);
     let line = 1 + ours.lines().position(|l| l == "dir-key-certification").unwrap();
     let want = Fault::BadSignature("dir-key-certification").at(line);
     assert_eq!(SignedVote::parse(&broken), Err::<SignedVote, DocError>(want));
+}
+
+/// A line of three bytes takes forty times that in memory.
+#[test]
+fn an_entry_has_only_so_many_lines() {
+    let with = |lines: usize| {
+        recorded().replacen("\nid ed25519", &format!("{}\nid ed25519", "\nm 1 x=y".repeat(lines)), 1)
+    };
+    assert_eq!(fault(&with(SECTION_ITEMS)), Fault::TooManyLines);
+    assert_ne!(fault(&with(SECTION_ITEMS / 2)), Fault::TooManyLines);
 }
 
 #[test]
