@@ -335,6 +335,7 @@ impl OriginCircuit {
     /// The reply that [`State::Handshake`] waits for has come.
     fn finish_handshake(&mut self, now: Mono, reply: &[u8]) -> Result<(), CloseReason> {
         let State::Handshake { client, since } = mem::replace(&mut self.state, State::Ready) else {
+            // The callers have just looked for this state, and only parsed the reply since.
             unreachable!("the callers have looked");
         };
         let fast = matches!(*client, handshake::Client::Fast(_));

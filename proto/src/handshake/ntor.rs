@@ -123,6 +123,7 @@ fn halves(bytes: &[u8]) -> ([u8; 32], [u8; 32]) {
 
 /// HMAC-SHA256 of the parts in a row, keyed with the tweak.
 fn mac(tweak: &[u8], parts: &[&[u8]]) -> [u8; 32] {
+    // A key longer than a block is hashed, a shorter one padded (RFC 2104); the error is of the trait, for other MACs.
     let mut mac = Hmac::<Sha256>::new_from_slice(tweak).expect("HMAC takes keys of any length");
     parts.iter().for_each(|part| mac.update(part));
     mac.finalize().into_bytes().into()

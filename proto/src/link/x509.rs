@@ -185,6 +185,7 @@ pub fn random_host_name(top_level: &str, rng: &mut impl CryptoRng) -> String {
 }
 
 fn random_name(top_level: &str, rng: &mut impl CryptoRng) -> Name {
+    // Letters, digits and dots alone, which no name has to escape (RFC 4514), and far fewer than 64 of them.
     Name::from_str(&format!("CN={}", random_host_name(top_level, rng))).expect("a host name needs no escapes")
 }
 

@@ -41,7 +41,7 @@ pub(super) struct Streams {
 /// Who may use the circuit's window: without turns the first stream would take all that every SENDME brings, and others
 /// would starve.
 ///
-/// In a round, streams that waited are told once that they may send, and get an equal part of the window when they ask:
+/// In a round, streams that waited are told once that they may send, and get a part of the window as it is when they ask:
 /// as many of them as there are parts that are worth a read ([`limits::STREAM_TURN`]). The others, and whoever asks again
 /// meanwhile, wait for the next round. A round begins when the last one
 /// has asked, and with every SENDME, so that a stream which never asks holds up nobody for long.
