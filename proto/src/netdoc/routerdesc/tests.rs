@@ -408,8 +408,9 @@ proptest! {
         text.replace_range(at..at + 1, &with);
         let _ = split_documents(&text).map(RouterDesc::parse).count();
         let _ = ExtraInfo::parse(&text);
-        let without_blanks = |t: &str| t.split_whitespace().collect::<String>();
-        prop_assert!(RouterDesc::parse(&text).is_err() || without_blanks(&text) == without_blanks(original));
+        // Nothing signs the blanks around the last signature, nor what pads it.
+        let bare = |t: &str| t.split_whitespace().collect::<String>().replace('=', "");
+        prop_assert!(RouterDesc::parse(&text).is_err() || bare(&text) == bare(original));
     }
 
     #[test]
