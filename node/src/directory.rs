@@ -1,10 +1,16 @@
 //! What every directory serves, and how (dir-spec 6): requests as they come in ([`http`]), the documents of one moment
 //! ([`snapshot`]), the answer to a request from them ([`serve`]), and answers on their way out, piece by piece
-//! ([`spool`]).
+//! ([`spool`]). What comes from others is judged ([`check`]) before it is kept ([`library`]), with the consensuses before
+//! it, from which there are diffs ([`archive`]).
 //!
 //! Pure: neither sockets nor a clock, so that any runtime and any transport (a DirPort, a BEGIN_DIR stream) may use it.
 
+pub mod archive;
+pub mod check;
 pub mod http;
+pub mod library;
 pub mod serve;
 pub mod snapshot;
 pub mod spool;
+#[cfg(any(test, feature = "testdata"))]
+pub mod testdata;

@@ -4,6 +4,7 @@ pub mod atomic_file;
 pub mod compress;
 pub mod directory;
 pub mod docstore;
+pub mod identity;
 pub mod keys;
 pub mod limits;
 #[cfg(feature = "tokio")]

@@ -58,3 +58,12 @@ pub const DIR_REQUEST_BODY: usize = (1 << 24) - 1;
 
 /// Consensuses that a client may say it has; it has no use for saying more, and what follows is not read.
 pub const DIR_DIFF_BASES: usize = 64;
+
+/// Bytes of a consensus; a longer one is refused. The public network's has 3 MiB.
+pub const DIR_CONSENSUS: usize = 32 << 20;
+
+/// Earlier consensuses of a flavour from which there are diffs to the newest; the oldest makes room.
+pub const DIR_PAST_CONSENSUSES: usize = 24;
+
+/// Bytes of those, compressed; the oldest make room. A network of 9,000 relays needs 16 MiB.
+pub const DIR_PAST_BYTES: usize = 32 << 20;

@@ -9,7 +9,6 @@
 
 pub mod bandwidth;
 pub mod describe;
-pub mod identity;
 pub mod network;
 pub mod overload;
 pub mod own_circuit;
@@ -52,8 +51,8 @@ use crate::load::Load;
 use crate::process::{self, Notice};
 use bandwidth::History;
 use describe::{Publicity, Standing};
-use identity::Identity;
 use network::CircuitOptions;
+use onionring_node::identity::Identity;
 use overload::Overload;
 use own_circuit::Dialer;
 use settings::Bound;

@@ -366,15 +366,6 @@ pub const DIR_FETCH_TIMEOUT: Duration = Duration::from_secs(600);
 /// Bytes of the head of a directory server's answer; a longer one is refused.
 pub const DIR_ANSWER_HEAD: usize = 50_000;
 
-/// Bytes of a consensus; a longer one is refused. The public network's has 3 MiB.
-pub const DIR_CONSENSUS: usize = 32 << 20;
-
-/// Earlier consensuses of a flavour from which there are diffs to the newest; the oldest makes room.
-pub const DIR_PAST_CONSENSUSES: usize = 24;
-
-/// Bytes of those, compressed; the oldest make room. A network of 9,000 relays needs 16 MiB.
-pub const DIR_PAST_BYTES: usize = 32 << 20;
-
 /// Bytes of the diffs to one consensus, in all encodings; from the oldest bases there are none then, and whoever has
 /// those gets the whole consensus. In a network of 9,000 relays, the diff over an hour takes 0.3 MiB, over a day 4 MiB.
 pub const DIR_DIFF_BYTES: usize = 32 << 20;

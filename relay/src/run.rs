@@ -26,7 +26,6 @@ use crate::config::Config;
 use crate::control::Control;
 use crate::control::bandwidth::History;
 use crate::control::describe::{Describer, Standing};
-use crate::control::identity::{Identity, IdentityFailure};
 use crate::control::network;
 use crate::control::own_circuit::Dialer;
 use crate::control::settings::{self, Bound};
@@ -48,6 +47,7 @@ use crate::metrics_port;
 use crate::process::{self, Notice, PidFile};
 use crate::startup::System;
 use crate::streams::{Served, Streams};
+use onionring_node::identity::{Identity, IdentityFailure};
 use reload::log_options;
 
 mod reload;

@@ -17,10 +17,10 @@ use onionring_proto::time::Unix;
 use rand_chacha::ChaCha20Rng;
 
 use super::bandwidth::History;
-use super::identity::{Identity, OnionKeyLife};
 use super::overload::{Kind, Overload};
 use crate::config::StatisticsConfig;
 use crate::dir::publish::{Describe, SignedDocs};
+use onionring_node::identity::{Identity, OnionKeyLife};
 
 /// The subprotocols that work here, and no others (tor-spec 9).
 ///

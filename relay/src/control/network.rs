@@ -11,13 +11,13 @@ use onionring_proto::netdoc::protover::Protocols;
 use onionring_proto::rate::Rate;
 
 use super::describe::protocols;
-use super::identity::OnionKeyLife;
 use crate::config::{BandwidthConfig, DosConfig, FloodConfig};
 use crate::dir::directory::NetworkView;
 use crate::engine::dos::{CircuitLimits, ConnectionLimits, DosLimits, StreamDefence, StreamLimits};
 use crate::engine::rate::RateLimits;
 use crate::engine::snapshot::CircuitParams;
 use crate::exit::dns;
+use onionring_node::identity::OnionKeyLife;
 
 /// What the operator says about circuits.
 #[derive(Clone, Copy, Debug)]

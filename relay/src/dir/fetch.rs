@@ -27,7 +27,7 @@ use tracing::{debug, info, warn};
 use super::check::{self, Checked, ConsensusUnfit};
 use super::client::{self, Answer, DirServer, FetchError, Transport};
 use super::clock::Clock;
-use super::directory::Directory;
+use super::directory::{Directory, NetworkView};
 use super::library::Library;
 use super::spool::Blob;
 use crate::limits;
@@ -456,8 +456,8 @@ impl<T: Transport + 'static> DirClient<T> {
     fn put_in_force(&mut self) {
         self.dirty = false;
         self.directory.set_documents(self.library.snapshot());
-        if let Some(network) = self.library.network() {
-            self.directory.set_network(network);
+        if let Some((consensus, microdescs)) = self.library.network() {
+            self.directory.set_network(NetworkView::new(consensus, microdescs));
         }
     }
 
@@ -538,7 +538,7 @@ fn bytes_max(request: &DirRequest) -> usize {
     const CERT: usize = 16 * 1024;
     const MICRODESC: usize = ROUTER_DESCRIPTOR;
     match request {
-        DirRequest::Consensus { .. } => limits::DIR_CONSENSUS,
+        DirRequest::Consensus { .. } => onionring_node::limits::DIR_CONSENSUS,
         DirRequest::CertsById(ids) => ids.len() * CERT,
         DirRequest::CertsBySigningKey(pairs) => pairs.len() * CERT,
         DirRequest::Microdescs(digests) => digests.len() * MICRODESC,

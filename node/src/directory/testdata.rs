@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use onionring_node::compress::Encoding;
+use crate::compress::Encoding;
 use onionring_proto::netdoc::consensus::{Flavor, UnverifiedConsensus};
 use onionring_proto::netdoc::extrainfo::ExtraInfo;
 use onionring_proto::netdoc::microdesc::Microdesc;
@@ -15,12 +15,18 @@ use super::check;
 use super::library::Library;
 use super::snapshot::StoredConsensus;
 
+/// The consensus that names descriptors.
 pub const CONSENSUS_NS: &str = include_str!("../../../proto/src/netdoc/testdata/consensus.txt");
+/// The one that names microdescriptors.
 pub const CONSENSUS_MICRODESC: &str =
     include_str!("../../../proto/src/netdoc/testdata/consensus_microdesc.txt");
+/// The certificates of the authorities.
 pub const CERTS: &str = include_str!("../../../proto/src/netdoc/testdata/certs.txt");
+/// Descriptors of all relays.
 pub const DESCRIPTORS: &str = include_str!("../../../proto/src/netdoc/testdata/descriptors.txt");
+/// Their extra-infos.
 pub const EXTRA_INFOS: &str = include_str!("../../../proto/src/netdoc/testdata/extrainfos.txt");
+/// Their microdescriptors.
 pub const MICRODESCS: &str = include_str!("../../../proto/src/netdoc/testdata/microdescs.txt");
 
 /// A moment at which all of it was current.
@@ -32,14 +38,17 @@ pub fn authorities() -> Vec<Fingerprint> {
     consensus.peek().voters.iter().map(|voter| voter.identity).collect()
 }
 
+/// The descriptors with their texts.
 pub fn descriptors() -> Vec<(&'static str, RouterDesc)> {
     split_documents(DESCRIPTORS).map(|text| (text, RouterDesc::parse(text).unwrap())).collect()
 }
 
+/// The extra-infos with their texts.
 pub fn extra_infos() -> Vec<(&'static str, ExtraInfo)> {
     split_documents(EXTRA_INFOS).map(|text| (text, ExtraInfo::parse(text).unwrap())).collect()
 }
 
+/// The microdescriptors with their texts.
 pub fn microdescs() -> Vec<(&'static str, Microdesc)> {
     Microdesc::parse_all(MICRODESCS).map(|(text, microdesc)| (text, microdesc.unwrap())).collect()
 }
@@ -74,14 +83,17 @@ pub fn add_diff(library: &mut Library, flavor: Flavor, base: &str, target: &str)
 pub mod pair {
     use super::*;
 
+    /// Those that name descriptors.
     pub const NS: [&str; 2] = [
         include_str!("../../../proto/src/netdoc/testdata/consdiff/ns_base.txt"),
         include_str!("../../../proto/src/netdoc/testdata/consdiff/ns_target.txt"),
     ];
+    /// Those that name microdescriptors.
     pub const MICRODESC: [&str; 2] = [
         include_str!("../../../proto/src/netdoc/testdata/consdiff/microdesc_base.txt"),
         include_str!("../../../proto/src/netdoc/testdata/consdiff/microdesc_target.txt"),
     ];
+    /// The certificates of their authorities.
     pub const CERTS: &str = include_str!("../../../proto/src/netdoc/testdata/consdiff/certs.txt");
 
     /// A moment at which a new consensus is due to whoever has the first ones: 2026-11-25 10:59:45.

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use onionring_node::keys::{KeyError, KeyStore, RelayKeys};
-use onionring_node::tls::{Acceptor, TlsError, TlsVersions};
+use crate::keys::{KeyError, KeyStore, RelayKeys};
+use crate::tls::{Acceptor, TlsError, TlsVersions};
 use onionring_proto::handshake::{OnionKeyRing, ServerIdentity};
 use onionring_proto::link::x509::{TlsLeaf, X509Error};
 use onionring_proto::link::{IdentityError, LinkIdentity};

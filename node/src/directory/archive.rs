@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use onionring_node::compress::{self, EncodeError, Encoding};
-use onionring_node::docstore::{Shelf, StoreError};
+use crate::compress::{self, EncodeError, Encoding};
+use crate::docstore::{Shelf, StoreError};
 use onionring_proto::netdoc::consdiff::{self, GenerateError};
 use onionring_proto::netdoc::consensus::Flavor;
 use onionring_proto::netdoc::text;

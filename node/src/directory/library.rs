@@ -1,4 +1,4 @@
-//! The documents at hand, on the control side: what is there, what is missing, what shards see of it.
+//! The documents at hand: what is there, what is missing, what is served of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,14 +13,16 @@ use onionring_proto::netdoc::text::Fingerprint;
 use onionring_proto::time::Unix;
 
 use super::check::CheckedConsensus;
-use super::directory::NetworkView;
 use super::snapshot::{DirSnapshot, Encoded, RouterDoc, RouterDocs, StoredCert, StoredConsensus};
 use super::spool::Blob;
 
 /// How long a document stays after the last consensus that named it: clients still ask by older ones.
 const KEEP_UNLISTED: Duration = Duration::from_secs(48 * 3600);
 
-/// The documents of a directory cache.
+/// Microdescriptors by their digests.
+pub type Microdescs = BTreeMap<MicrodescDigest, Arc<Microdesc>>;
+
+/// The documents of a directory.
 #[derive(Debug, Default)]
 pub struct Library {
     certs: CertStore,
@@ -193,12 +195,12 @@ impl Library {
         self.descriptors.contains_key(digest)
     }
 
-    /// The network, if there is a consensus. Copies no document.
-    pub fn network(&self) -> Option<NetworkView> {
+    /// The consensus that names microdescriptors, and those of them that are here. Copies no document.
+    pub fn network(&self) -> Option<(Arc<Consensus>, Microdescs)> {
         let consensus = self.microdesc.as_ref()?.consensus.clone();
         let here = |digest: &MicrodescDigest| Some((*digest, self.microdescs.get(digest)?.microdesc.clone()));
         let microdescs = consensus.relays.iter().filter_map(|r| r.microdesc()).filter_map(here).collect();
-        Some(NetworkView::new(consensus, microdescs))
+        Some((consensus, microdescs))
     }
 
     /// All texts of a kind, for the disk.
@@ -216,7 +218,7 @@ impl Library {
         self.microdescs.values().map(|held| &held.text)
     }
 
-    /// What shards serve from now on. Copies no document.
+    /// What is served from now on. Copies no document.
     pub fn snapshot(&self) -> DirSnapshot {
         let mut newest: BTreeMap<Fingerprint, (Unix, Fingerprint)> = BTreeMap::new();
         for (digest, held) in &self.descriptors {

@@ -1,9 +1,9 @@
 use std::time::Duration;
 
-use onionring_node::compress::Accepted;
+use crate::compress::Accepted;
 
 use super::*;
-use crate::dir::testdata::{self, NOW};
+use crate::directory::testdata::{self, NOW};
 
 fn store() -> CertStore {
     testdata::library().certs().clone()

@@ -1,9 +1,9 @@
-use onionring_node::compress::{Accepted, decompress};
-use onionring_node::docstore::DocStore;
+use crate::compress::{Accepted, decompress};
+use crate::docstore::DocStore;
 use onionring_proto::netdoc::consensus::UnverifiedConsensus;
 
 use super::*;
-use crate::dir::testdata;
+use crate::directory::testdata;
 
 fn past_of(flavor: Flavor, text: &str, valid_after: u64) -> Past {
     let packed = compress::compress(PACKED, text.as_bytes()).unwrap().into();

@@ -1,6 +1,6 @@
 use std::net::Ipv4Addr;
 
-use onionring_node::keys::KeyOptions;
+use crate::keys::KeyOptions;
 use onionring_proto::link::{ExpectedPeer, ExportError, Handshake, LinkParams, TlsExporter};
 use rand::rngs::SysRng;
 use rand_core::UnwrapErr;

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use onionring_node::compress::{EncodeError, Encoding};
+use crate::compress::{EncodeError, Encoding};
 use onionring_proto::netdoc::authcert::{AuthCert, CertStore};
 use onionring_proto::netdoc::consensus::{Consensus, Flavor, Shortfall, UnverifiedConsensus};
 use onionring_proto::netdoc::extrainfo::{ExtraInfo, ExtraInfoMismatch};
