@@ -1,10 +1,11 @@
 //! What every directory serves, and how (dir-spec 6): requests as they come in ([`http`]), the documents of one moment
 //! ([`snapshot`]), the answer to a request from them ([`serve`]), and answers on their way out, piece by piece
 //! ([`spool`]). What comes from others is judged ([`check`]) before it is kept ([`library`]), with the consensuses before
-//! it, from which there are diffs ([`archive`]).
+//! it, from which there are diffs ([`archive`]); how others are asked, and their answers read, says [`answer`].
 //!
 //! Pure: neither sockets nor a clock, so that any runtime and any transport (a DirPort, a BEGIN_DIR stream) may use it.
 
+pub mod answer;
 pub mod archive;
 pub mod check;
 pub mod http;

@@ -67,3 +67,6 @@ pub const DIR_PAST_CONSENSUSES: usize = 24;
 
 /// Bytes of those, compressed; the oldest make room. A network of 9,000 relays needs 16 MiB.
 pub const DIR_PAST_BYTES: usize = 32 << 20;
+
+/// Bytes of the head of a directory server's answer; a longer one is refused.
+pub const DIR_ANSWER_HEAD: usize = 50_000;

@@ -363,9 +363,6 @@ pub const DIR_FETCH_STALL: Duration = Duration::from_secs(60);
 /// Time for a whole answer of a directory server; a slower one is given up.
 pub const DIR_FETCH_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// Bytes of the head of a directory server's answer; a longer one is refused.
-pub const DIR_ANSWER_HEAD: usize = 50_000;
-
 /// Bytes of the diffs to one consensus, in all encodings; from the oldest bases there are none then, and whoever has
 /// those gets the whole consensus. In a network of 9,000 relays, the diff over an hour takes 0.3 MiB, over a day 4 MiB.
 pub const DIR_DIFF_BYTES: usize = 32 << 20;

@@ -5,6 +5,9 @@ use std::thread;
 use glommio::{LocalExecutorBuilder, Placement};
 use onionring_node::compress::compress;
 
+use onionring_node::compress::{DecodeError, Encoding};
+use onionring_node::directory::http;
+
 use super::*;
 use crate::dir::testdata;
 
@@ -127,20 +130,31 @@ fn connections_come_from_the_configured_address() {
 
 #[test]
 fn hostile_answers_are_refused() {
-    let junk = vec![b'x'; 2 * limits::DIR_ANSWER_HEAD];
-    assert!(matches!(fetched(junk, 100), Err(FetchError::NotHttp)));
-    let endless = [b"HTTP/1.0 200 OK\r\nX: ", &vec![b'x'; 2 * limits::DIR_ANSWER_HEAD][..]].concat();
-    assert!(matches!(fetched(endless, 100), Err(FetchError::NotHttp)));
-    assert!(matches!(fetched("", 100), Err(FetchError::NotHttp | FetchError::Broken(_))));
-    assert!(matches!(fetched("HTTP/1.0 200 OK\r\n", 100), Err(FetchError::NotHttp)));
+    let junk = vec![b'x'; 2 * DIR_ANSWER_HEAD];
+    assert!(matches!(fetched(junk, 100), Err(FetchError::Answer(AnswerError::NotHttp))));
+    let endless = [b"HTTP/1.0 200 OK\r\nX: ", &vec![b'x'; 2 * DIR_ANSWER_HEAD][..]].concat();
+    assert!(matches!(fetched(endless, 100), Err(FetchError::Answer(AnswerError::NotHttp))));
+    assert!(matches!(
+        fetched("", 100),
+        Err(FetchError::Answer(AnswerError::NotHttp) | FetchError::Broken(_))
+    ));
+    assert!(matches!(fetched("HTTP/1.0 200 OK\r\n", 100), Err(FetchError::Answer(AnswerError::NotHttp))));
     let headers: String = (0..1000).map(|n| format!("X-{n}: y\r\n")).collect();
-    assert!(matches!(fetched(with_body(&headers, b""), 100), Err(FetchError::NotHttp)));
+    assert!(matches!(fetched(with_body(&headers, b""), 100), Err(FetchError::Answer(AnswerError::NotHttp))));
     let unknown = with_body("Content-Encoding: br\r\n", b"x");
-    assert!(matches!(fetched(unknown, 100), Err(FetchError::Encoding(token)) if token == "br"));
+    assert!(
+        matches!(fetched(unknown, 100), Err(FetchError::Answer(AnswerError::Encoding(token))) if token == "br")
+    );
     let long = with_body("", &[b'x'; 101]);
-    assert!(matches!(fetched(long, 100), Err(FetchError::Decode(DecodeError::TooLarge { max: 100 }))));
+    assert!(matches!(
+        fetched(long, 100),
+        Err(FetchError::Answer(AnswerError::Decode(DecodeError::TooLarge { max: 100 })))
+    ));
     let short = with_body("Content-Length: 10\r\n", b"123456789");
-    assert!(matches!(fetched(short, 100), Err(FetchError::CutOff { got: 9, announced: 10 })));
+    assert!(matches!(
+        fetched(short, 100),
+        Err(FetchError::Answer(AnswerError::CutOff { got: 9, announced: 10 }))
+    ));
     // What follows the announced length is not read.
     assert_eq!(fetched(with_body("Content-Length: 3\r\n", b"123456789"), 100).unwrap().body, b"123");
 }
@@ -153,15 +167,18 @@ fn hostile_compression_is_refused() {
         let headers = format!("Content-Encoding: {encoding}\r\n");
         let result = fetched(with_body(&headers, &packed), 1 << 30);
         assert!(
-            matches!(result, Err(FetchError::Decode(DecodeError::Bomb { .. }))),
+            matches!(result, Err(FetchError::Answer(AnswerError::Decode(DecodeError::Bomb { .. })))),
             "{encoding}: {result:?}"
         );
         let result = fetched(with_body(&headers, &packed), 1000);
-        assert!(matches!(result, Err(FetchError::Decode(DecodeError::TooLarge { .. }))), "{encoding}");
+        assert!(
+            matches!(result, Err(FetchError::Answer(AnswerError::Decode(DecodeError::TooLarge { .. })))),
+            "{encoding}"
+        );
         let result = fetched(with_body(&headers, &packed[..packed.len() / 2]), 1 << 30);
-        assert!(matches!(result, Err(FetchError::Decode(_))), "{encoding}");
+        assert!(matches!(result, Err(FetchError::Answer(AnswerError::Decode(_)))), "{encoding}");
         let result = fetched(with_body(&headers, b"not compressed at all"), 1 << 30);
-        assert!(matches!(result, Err(FetchError::Decode(_))), "{encoding}");
+        assert!(matches!(result, Err(FetchError::Answer(AnswerError::Decode(_)))), "{encoding}");
     }
 }
 
