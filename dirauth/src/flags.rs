@@ -358,8 +358,7 @@ impl View<'_> {
 
     /// Kilobytes a second that count for flags.
     fn bandwidth(&self, relay: &Relay<'_>) -> u32 {
-        let advertised =
-            if self.advertised_count { advertised(relay.descriptor).min(BELIEVED_MAX) / 1000 } else { 0 };
+        let advertised = if self.advertised_count { claimed_kilobytes(relay.descriptor) } else { 0 };
         self.terms.measurements.get(&relay.descriptor.identity).unwrap_or(advertised)
     }
 
@@ -455,6 +454,11 @@ impl View<'_> {
 }
 
 /// Bytes a second that a relay says it carries.
+/// Kilobytes a second that a vote says a relay claims.
+pub(crate) fn claimed_kilobytes(descriptor: &RouterDesc) -> u32 {
+    advertised(descriptor).min(BELIEVED_MAX) / 1000
+}
+
 fn advertised(descriptor: &RouterDesc) -> u32 {
     descriptor.bandwidth.observed.min(descriptor.bandwidth.rate)
 }

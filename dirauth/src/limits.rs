@@ -94,3 +94,12 @@ pub const SIGNATURES: usize = 256 << 10;
 /// Different consensuses whose signatures are queued before ours is computed; signatures on others are dropped, as one may
 /// ask for them later.
 pub const QUEUED_CONSENSUSES: usize = 16;
+
+/// Time to connect to another authority; a slower one is given up.
+pub const PEER_CONNECT_TIME: Duration = Duration::from_secs(30);
+
+/// Time in which another authority must take or send something; a stalled exchange is given up.
+pub const PEER_STALL: Duration = Duration::from_secs(60);
+
+/// Time for a whole exchange with another authority; a slower one is given up.
+pub const PEER_TIME: Duration = Duration::from_secs(300);

@@ -27,13 +27,10 @@ use crate::shared_random::VoteLines;
 use crate::stability::Stability;
 use crate::version;
 
-/// What relays and clients of 0.4.9 have and need, as its authorities vote it. None of it is more than relays of this
-/// project have, but for what the network as a whole offers.
-const RECOMMENDED_RELAY: &str = "Cons=2 Desc=2 DirCache=2 FlowCtrl=1-2 HSDir=2 HSIntro=4-5 HSRend=2 Link=4-5 \
-                                 LinkAuth=3 Microdesc=2 Relay=2-4";
-const RECOMMENDED_CLIENT: &str =
-    "Cons=2 Desc=2 DirCache=2 FlowCtrl=1-2 HSDir=2 HSIntro=4 HSRend=2 Link=4-5 Microdesc=2 Relay=2-4";
-const REQUIRED_RELAY: &str = RECOMMENDED_RELAY;
+/// What relays and clients should have and need: what authorities of C tor 0.4.9 vote, less what relays of this project
+/// do not have. Nobody may be told to have what the software of whoever says so lacks.
+const RELAY: &str = "Cons=2 Desc=2 DirCache=2 FlowCtrl=1 Link=4-5 LinkAuth=3 Microdesc=2 Relay=2-4";
+const RECOMMENDED_CLIENT: &str = "Cons=2 Desc=2 DirCache=2 FlowCtrl=1 Link=4-5 Microdesc=2 Relay=2-4";
 const REQUIRED_CLIENT: &str = "Cons=2 Desc=2 FlowCtrl=1 Link=4 Microdesc=2 Relay=2";
 
 /// When a relay was last found reachable.
@@ -152,8 +149,9 @@ impl Grounds<'_> {
 
     fn vote(&self, assessment: &Assessment, known_flags: Vec<Box<str>>, relays: Vec<VotedRelay>) -> Vote {
         let AuthorityOptions { timing, intervals_valid, .. } = *self.options;
-        let versions =
-            |list: &Option<Vec<String>>| list.as_ref().map(|list| list.iter().map(|v| (**v).into()).collect());
+        let versions = |list: &Option<Vec<String>>| {
+            list.as_ref().map(|list| list.iter().map(|v| (**v).into()).collect())
+        };
         // They are constants, which a test parses.
         let protocols = |list: &str| Protocols::parse(list).ok();
         let seconds = |delay: std::time::Duration| u32::try_from(delay.as_secs()).unwrap_or(u32::MAX);
@@ -170,9 +168,9 @@ impl Grounds<'_> {
             client_versions: versions(&self.options.client_versions),
             server_versions: versions(&self.options.server_versions),
             packages: Vec::new(),
-            recommended_relay_protocols: protocols(RECOMMENDED_RELAY),
+            recommended_relay_protocols: protocols(RELAY),
             recommended_client_protocols: protocols(RECOMMENDED_CLIENT),
-            required_relay_protocols: protocols(REQUIRED_RELAY),
+            required_relay_protocols: protocols(RELAY),
             required_client_protocols: protocols(REQUIRED_CLIENT),
             known_flags,
             flag_thresholds: Some(assessment.thresholds.to_string().into()),
@@ -256,7 +254,7 @@ impl Texts {
         for (methods, text) in Microdesc::texts_of(descriptor, METHODS) {
             // What cannot be read back would be of no use to anybody.
             let Ok(microdesc) = Microdesc::parse(&text) else { continue };
-            voted.push(VotedMicrodesc { methods, digest: microdesc.digest.0 });
+            voted.push(VotedMicrodesc { methods, digest: microdesc.digest });
             self.microdescs.push(microdesc);
             self.microdesc_texts.push(text);
         }

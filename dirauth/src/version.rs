@@ -34,6 +34,20 @@ enum Stage {
     Release,
 }
 
+/// The words of a platform line that votes repeat: `Tor` and its version. `None` if it is other software.
+pub(crate) fn words(platform: &str) -> Option<&str> {
+    // As everywhere in this format, a # ends a word.
+    let end_of_word = |from: usize| {
+        let rest = platform.get(from..)?;
+        Some(from + rest.find([' ', '\t', '\r', '\n', '#']).unwrap_or(rest.len()))
+    };
+    platform.strip_prefix("Tor ")?;
+    let end = end_of_word(4)?;
+    let has_revision = platform.get(end..).is_some_and(|rest| rest.starts_with(" (r"));
+    let end = if has_revision { end_of_word(end + 1)? } else { end };
+    platform.get(..end)
+}
+
 /// Text that is no version of Tor.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("'{0}' is no version of Tor: write one like 0.4.9.11 or 0.4.8.0-alpha-dev")]
