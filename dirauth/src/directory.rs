@@ -112,6 +112,17 @@ impl Directory {
         });
     }
 
+    /// Changes what is served, but for the descriptors and extra-infos. `change` may be called more than once.
+    pub fn change(&self, change: impl Fn(&mut Documents)) {
+        self.documents.rcu(|old| {
+            let mut documents = Documents::clone(old);
+            change(&mut documents);
+            let (descriptors, extra_infos) = (old.served.descriptors.clone(), old.served.extra_infos.clone());
+            documents.served = DirSnapshot { descriptors, extra_infos, ..documents.served };
+            documents
+        });
+    }
+
     /// Forgets documents that are too old. To be called every few minutes.
     pub fn expire(&self, now: Unix) {
         self.uploads().expire(now);

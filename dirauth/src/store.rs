@@ -26,7 +26,7 @@ mod shelf;
 use shelf::{Bounds, Kept, Shelf};
 
 /// Until when a descriptor counts as a relay's newest, as in C tor: it is forgotten for votes and for judging the next.
-const NEWEST_AGE: Duration = Duration::from_secs(48 * 3600);
+pub(crate) const NEWEST_AGE: Duration = Duration::from_secs(48 * 3600);
 /// Until when documents are served to those who ask by digest, as in C tor.
 const SERVED_AGE: Duration = Duration::from_secs(5 * 24 * 3600);
 

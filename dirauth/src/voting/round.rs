@@ -143,6 +143,18 @@ impl Round {
         self.pair.as_ref().filter(is_signed).map(Pair::detached)
     }
 
+    /// The consensus that we computed, of the flavour that names descriptors, with the signatures so far, to be served to
+    /// others.
+    pub fn consensus(&self) -> Option<String> {
+        self.pair.as_ref().map(Pair::text)
+    }
+
+    /// Who has signed what we computed, in both flavours or in one.
+    pub fn signers(&self) -> impl Iterator<Item = Fingerprint> {
+        let pairs = self.pair.iter().flat_map(Pair::flavors);
+        pairs.flat_map(|pending| pending.signers()).copied().collect::<BTreeSet<_>>().into_iter()
+    }
+
     /// Does what is due. What is overdue is done at once if it still makes sense.
     pub fn handle_timeout(&mut self, now: Unix, signer: &Signer, rng: &mut impl CryptoRng) {
         while self.poll_timeout().is_some_and(|at| at <= now) {

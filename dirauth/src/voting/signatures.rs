@@ -58,6 +58,11 @@ impl Pair {
         (added, answer)
     }
 
+    /// The flavour that names descriptors, with the signatures so far.
+    pub fn text(&self) -> String {
+        self.ns.text()
+    }
+
     /// All signatures that are known, as a document.
     pub fn detached(&self) -> String {
         // Nothing is missing: the two are of the two flavours.
