@@ -54,8 +54,8 @@ pub struct AdmissionOptions {
     pub allow_private_addresses: bool,
     /// `AuthDirPinKeys`.
     pub pin_keys: bool,
-    /// This authority itself, whose every descriptor is stored.
-    pub us: Fingerprint,
+    /// This authority itself, whose every descriptor is stored; `None` until its keys are loaded.
+    pub us: Option<Fingerprint>,
 }
 
 /// Why a document is refused; the text goes to the relay, which writes it to its operator's log.
@@ -350,7 +350,7 @@ impl Admission<'_> {
         pinned: &mut Vec<Pin>,
     ) -> Result<Verdict, Verdict> {
         self.check_tap_key(new).map_err(Verdict::Refused)?;
-        let is_us = new.identity == self.options.us;
+        let is_us = Some(new.identity) == self.options.us;
         if !is_us && stored.is_some_and(|old| old.published < new.published && is_cosmetic(old, new)) {
             return Err(Verdict::NotNew(NotNew::Cosmetic));
         }

@@ -26,11 +26,13 @@ pub enum FileError {
         /// What the system says.
         source: io::Error,
     },
-    /// It is longer than any state.
-    #[error("{} has more than {} bytes, so it is no state of an authority; move it away", path.display(), limits::STATE_FILE)]
+    /// It is longer than any file of its kind.
+    #[error("{} has more than {most} bytes, so it is no file of an authority; move it away", path.display())]
     TooLarge {
         /// The file.
         path: PathBuf,
+        /// The most that it could have.
+        most: u64,
     },
 }
 
@@ -42,14 +44,19 @@ impl FileError {
 
 /// The content of a state file; `None` if there is none yet.
 pub fn read(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
+    read_up_to(path, limits::STATE_FILE)
+}
+
+/// The content of a file that has no more than `most` bytes; `None` if there is none.
+pub fn read_up_to(path: &Path, most: u64) -> Result<Option<Vec<u8>>, FileError> {
     let file = match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         file => file.map_err(FileError::io("open", path))?,
     };
     let mut content = Vec::new();
-    file.take(limits::STATE_FILE + 1).read_to_end(&mut content).map_err(FileError::io("read", path))?;
-    if content.len() as u64 > limits::STATE_FILE {
-        return Err(FileError::TooLarge { path: path.to_owned() });
+    file.take(most + 1).read_to_end(&mut content).map_err(FileError::io("read", path))?;
+    if content.len() as u64 > most {
+        return Err(FileError::TooLarge { path: path.to_owned(), most });
     }
     Ok(Some(content))
 }

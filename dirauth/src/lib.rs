@@ -11,6 +11,7 @@
 pub mod admission;
 pub mod approval;
 pub mod bandwidth_file;
+pub mod cli;
 pub mod config;
 pub mod directory;
 pub mod files;

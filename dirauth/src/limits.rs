@@ -11,6 +11,9 @@ pub const PINS: usize = 2_000_000;
 /// Bytes of a state file that is read; a longer one is refused with an error, as damaged.
 pub const STATE_FILE: u64 = 512 << 20;
 
+/// Bytes of a file with a key or certificate of an authority; a longer one is refused. They have about 2,500.
+pub const AUTHORITY_KEY_FILE: u64 = 64 << 10;
+
 /// Relays whose ups and downs are remembered; beyond that new ones are not, until others have faded. Relays that are not
 /// stored get no history.
 pub const HISTORIES: usize = 500_000;

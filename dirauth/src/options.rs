@@ -1,4 +1,5 @@
-//! The options of the torrc that make an authority what it is, by C tor's names and with its defaults.
+//! The options of the torrc that make an authority what it is, by C tor's names and with its defaults, and those of ours
+//! that say how it judges relays.
 //!
 //! What is common to all programs (ports, keys, logs, the list of authorities) is not read here.
 
@@ -6,10 +7,10 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use onionring_proto::netdoc::text::Fingerprint;
+use onionring_node::config::Reader;
 use onionring_proto::policy::ExitPolicy;
 use onionring_proto::torrc::options as table;
-use onionring_proto::torrc::{Note, Problem, Settings};
+use onionring_proto::torrc::{Note, Problem};
 
 use crate::admission::{AdmissionOptions, TapKey};
 use crate::approval::AddressPolicies;
@@ -56,6 +57,8 @@ pub struct AuthorityOptions {
     pub admission: AdmissionOptions,
     /// `AuthDirReject`, `AuthDirInvalid`, `AuthDirBadExit`, `AuthDirMiddleOnly`.
     pub addresses: AddressPolicies,
+    /// `AuthDirListApprovedOnly`: only relays that are approved are listed.
+    pub approved_only: bool,
     /// What flags are given by.
     pub flags: FlagOptions,
     /// `ConsensusParams`, as voted.
@@ -75,36 +78,31 @@ pub struct AuthorityOptions {
 }
 
 impl AuthorityOptions {
-    /// Reads the options of the authority whose relay identity is `us`. If there are problems afterwards, the result must
-    /// not be used.
-    pub fn new(
-        settings: &Settings,
-        us: Fingerprint,
-        problems: &mut Vec<Problem>,
-        notes: &mut Vec<Note>,
-    ) -> AuthorityOptions {
-        let mut build = Builder { settings, problems, notes };
+    /// Reads the options. If there are problems afterwards, the result must not be used.
+    pub fn new(read: &mut Reader<'_>) -> AuthorityOptions {
+        let settings = read.settings;
+        let mut build = Builder { read };
         build.check_role();
         build.check_testing();
-        build.check_unsupported();
-        let timing = |build: &Builder<'_>, names: [&str; 3]| {
-            let [interval, vote_delay, dist_delay] = names.map(|name| build.settings.interval(name));
+        let timing = |names: [&str; 3]| {
+            let [interval, vote_delay, dist_delay] = names.map(|name| settings.interval(name));
             Timing { interval, vote_delay, dist_delay }
         };
         let options = AuthorityOptions {
             testing: settings.is_testing(),
             contact: settings.text("ContactInfo").map(str::to_owned),
-            timing: timing(&build, TIMING),
-            initial_timing: timing(&build, INITIAL_TIMING),
+            timing: timing(TIMING),
+            initial_timing: timing(INITIAL_TIMING),
             start_offset: settings.interval("TestingV3AuthVotingStartOffset"),
             intervals_valid: u32::try_from(settings.integer("V3AuthNIntervalsValid")).unwrap_or(u32::MAX),
-            admission: build.admission(us),
+            admission: build.admission(),
             addresses: build.addresses(),
+            approved_only: settings.flag("AuthDirListApprovedOnly"),
             flags: build.flags(),
             params: build.params(),
             client_versions: build.versions("RecommendedClientVersions"),
             server_versions: build.versions("RecommendedServerVersions"),
-            bandwidths_file: settings.text("V3BandwidthsFile").map(PathBuf::from),
+            bandwidths_file: build.read.path("V3BandwidthsFile"),
             shared_randomness: settings.flag("AuthDirSharedRandomness"),
             test_ed25519_link_keys: settings.flag("AuthDirTestEd25519LinkKeys"),
             reject_requests_under_load: settings.flag("AuthDirRejectRequestsUnderLoad"),
@@ -137,87 +135,63 @@ const TESTING_ONLY: [&str; 13] = [
     "TestingMinFastFlagThreshold",
 ];
 
-/// Options of authorities that this program does not have, and what to do instead.
-const UNSUPPORTED: [(&str, &str); 7] = [
-    ("BridgeAuthoritativeDir", "remove it; this program is no authority for bridges"),
-    ("GuardfractionFile", "remove it; clients no longer use guard fractions"),
-    ("V3AuthUseLegacyKey", "remove it, and let the key expire that it would replace"),
-    ("AuthDirRejectCCs", "name networks in AuthDirReject; this program knows of no countries"),
-    ("AuthDirInvalidCCs", "name networks in AuthDirInvalid; this program knows of no countries"),
-    ("AuthDirBadExitCCs", "name networks in AuthDirBadExit; this program knows of no countries"),
-    ("AuthDirMiddleOnlyCCs", "name networks in AuthDirMiddleOnly; this program knows of no countries"),
-];
-
-struct Builder<'a> {
-    settings: &'a Settings,
-    problems: &'a mut Vec<Problem>,
-    notes: &'a mut Vec<Note>,
+struct Builder<'a, 'b> {
+    read: &'a mut Reader<'b>,
 }
 
-impl Builder<'_> {
-    fn wrong(&mut self, option: &str, what: impl Into<String>, remedy: impl Into<String>) {
-        self.problems.push(match self.settings.item(option) {
-            Some(item) => Problem::with(item, what, remedy),
-            None => Problem::general(option, what, remedy),
-        });
-    }
-
+impl Builder<'_, '_> {
     fn differs(&self, name: &str) -> bool {
-        table::find(name).is_some_and(|option| self.settings.differs_from_default(option))
+        table::find(name).is_some_and(|option| self.read.settings.differs_from_default(option))
     }
 
     fn check_role(&mut self) {
         for name in ["AuthoritativeDirectory", "V3AuthoritativeDirectory"] {
-            if !self.settings.flag(name) {
-                self.wrong(name, "this program is nothing but an authority", format!("write {name} 1"));
+            if !self.read.settings.flag(name) {
+                self.read.wrong(name, "this program is nothing but an authority", format!("write {name} 1"));
             }
         }
-        if self.settings.text("ContactInfo").is_none() && !self.settings.is_testing() {
-            self.wrong(
+        if self.read.settings.text("ContactInfo").is_none() && !self.read.settings.is_testing() {
+            self.read.wrong(
                 "ContactInfo",
                 "relays' operators need to reach you",
                 "write ContactInfo and an address",
             );
         }
-        for name in ["ORPort", "DirPort"] {
-            if self.settings.lines(name).is_empty() {
-                self.wrong(name, "an authority needs one", format!("write {name} and a port"));
-            }
+        if self.read.settings.lines("DirPort").is_empty() {
+            self.read.wrong("DirPort", "an authority needs one", "write DirPort and a port");
         }
     }
 
     fn check_testing(&mut self) {
-        if self.settings.is_testing() {
+        if self.read.settings.is_testing() {
             return;
         }
         for name in TESTING_ONLY.into_iter().filter(|name| self.differs(name)).collect::<Vec<_>>() {
             let remedy = "remove it, or write TestingTorNetwork 1 if this is one";
-            self.wrong(name, "counts in testing networks only", remedy);
+            self.read.wrong(name, "counts in testing networks only", remedy);
         }
     }
 
-    fn check_unsupported(&mut self) {
-        for (name, remedy) in
-            UNSUPPORTED.into_iter().filter(|(name, _)| self.differs(name)).collect::<Vec<_>>()
-        {
-            self.wrong(name, "is not supported", remedy);
-        }
-    }
-
-    fn admission(&mut self, us: Fingerprint) -> AdmissionOptions {
+    fn admission(&mut self) -> AdmissionOptions {
         const MINIMAL: &str = "MinimalAcceptedServerVersion";
-        let text = self.settings.text(MINIMAL).unwrap_or("0.0");
+        let text = self.read.settings.text(MINIMAL).unwrap_or("0.0");
         let minimal_version = text.parse().unwrap_or_else(|error: crate::version::NotAVersion| {
-            self.wrong(MINIMAL, error.to_string(), "or leave it out");
+            self.read.wrong(MINIMAL, error.to_string(), "or leave it out");
             TorVersion::default()
         });
         AdmissionOptions {
-            tap_key: TapKey::default(),
+            tap_key: self.tap_key(),
             minimal_version,
-            allow_private_addresses: self.settings.flag("DirAllowPrivateAddresses"),
-            pin_keys: self.settings.flag("AuthDirPinKeys"),
-            us,
+            allow_private_addresses: self.read.settings.flag("DirAllowPrivateAddresses"),
+            pin_keys: self.read.settings.flag("AuthDirPinKeys"),
+            us: None,
         }
+    }
+
+    fn tap_key(&mut self) -> TapKey {
+        let words =
+            [("required", TapKey::Required), ("optional", TapKey::Optional), ("refused", TapKey::Refused)];
+        self.read.choice("AuthDirTapKey", &words).unwrap_or_default()
     }
 
     fn addresses(&mut self) -> AddressPolicies {
@@ -231,11 +205,11 @@ impl Builder<'_> {
 
     fn policy(&mut self, name: &str) -> ExitPolicy {
         let mut rules = Vec::new();
-        for item in self.settings.lines(name) {
+        for item in self.read.settings.lines(name) {
             match AddressPolicies::parse([item.value.as_str()]) {
                 Ok(policy) => rules.extend_from_slice(policy.rules()),
                 Err(error) => {
-                    self.problems.push(Problem::with(
+                    self.read.findings.problems.push(Problem::with(
                         item,
                         error.to_string(),
                         "write networks like 192.0.2.0/24",
@@ -247,7 +221,7 @@ impl Builder<'_> {
     }
 
     fn flags(&mut self) -> FlagOptions {
-        let settings = self.settings;
+        let settings = self.read.settings;
         let count = |name| usize::try_from(settings.integer(name)).unwrap_or(usize::MAX);
         FlagOptions {
             list_bad_exits: settings.flag("AuthDirListBadExits"),
@@ -278,30 +252,30 @@ impl Builder<'_> {
     }
 
     fn testing_flag(&mut self, relays: &str, strict: &str) -> TestingFlag {
-        TestingFlag { relays: self.relays(relays), strict: self.settings.flag(strict) }
+        TestingFlag { relays: self.relays(relays), strict: self.read.settings.flag(strict) }
     }
 
     fn relays(&mut self, name: &str) -> RelaySet {
-        RelaySet::parse(self.settings.text(name).unwrap_or("")).unwrap_or_else(|error| {
-            self.wrong(name, error.to_string(), "or leave it out");
+        RelaySet::parse(self.read.settings.text(name).unwrap_or("")).unwrap_or_else(|error| {
+            self.read.wrong(name, error.to_string(), "or leave it out");
             RelaySet::default()
         })
     }
 
     /// A number between 0 and 1.
     fn fraction(&mut self, name: &str) -> f64 {
-        let value = self.settings.text(name).and_then(|value| value.parse::<f64>().ok());
+        let value = self.read.settings.text(name).and_then(|value| value.parse::<f64>().ok());
         value.filter(|value| (0.0..=1.0).contains(value)).unwrap_or_else(|| {
-            self.wrong(name, "is no share of something", "give a number from 0 to 1");
+            self.read.wrong(name, "is no share of something", "give a number from 0 to 1");
             0.0
         })
     }
 
     fn min_measured(&mut self) -> usize {
         const NAME: &str = "MinMeasuredBWsForAuthToIgnoreAdvertised";
-        let value = self.settings.text(NAME).and_then(|value| value.parse().ok());
+        let value = self.read.settings.text(NAME).and_then(|value| value.parse().ok());
         value.unwrap_or_else(|| {
-            self.wrong(NAME, "is no number of relays", "give a whole number from 0 on");
+            self.read.wrong(NAME, "is no number of relays", "give a whole number from 0 on");
             0
         })
     }
@@ -309,12 +283,12 @@ impl Builder<'_> {
     fn params(&mut self) -> BTreeMap<String, i32> {
         const NAME: &str = "ConsensusParams";
         let mut params = BTreeMap::new();
-        for item in self.settings.lines(NAME) {
+        for item in self.read.settings.lines(NAME) {
             for entry in item.value.split_ascii_whitespace() {
                 let param = entry.split_once('=').and_then(|(name, value)| Some((name, value.parse().ok()?)));
                 let Some((name, value)) = param.filter(|(name, _)| !name.is_empty()) else {
                     let what = format!("'{entry}' is no parameter");
-                    self.problems.push(Problem::with(
+                    self.read.findings.problems.push(Problem::with(
                         item,
                         what,
                         "write name=number, the number within 32 bits",
@@ -322,13 +296,17 @@ impl Builder<'_> {
                     continue;
                 };
                 if params.insert(name.to_owned(), value).is_some() {
-                    self.problems.push(Problem::with(item, format!("{name} is there twice"), "remove one"));
+                    self.read.findings.problems.push(Problem::with(
+                        item,
+                        format!("{name} is there twice"),
+                        "remove one",
+                    ));
                 }
             }
         }
         if !params.is_empty() {
             // So that everybody can see which relays this authority lists.
-            let max = self.settings.integer("AuthDirMaxServersPerAddr");
+            let max = self.read.settings.integer("AuthDirMaxServersPerAddr");
             params.insert("AuthDirMaxServersPerAddr".to_owned(), i32::try_from(max).unwrap_or(i32::MAX));
         }
         params
@@ -336,24 +314,26 @@ impl Builder<'_> {
 
     /// The versions that an option recommends, in their order; without it, those of `RecommendedVersions`.
     fn versions(&mut self, name: &str) -> Option<Vec<String>> {
-        if !self.settings.flag("VersioningAuthoritativeDirectory") {
+        if !self.read.settings.flag("VersioningAuthoritativeDirectory") {
             return None;
         }
-        let own = self.settings.lines(name);
-        let items = if own.is_empty() { self.settings.lines("RecommendedVersions") } else { own };
+        let own = self.read.settings.lines(name);
+        let items = if own.is_empty() { self.read.settings.lines("RecommendedVersions") } else { own };
         if items.is_empty() {
             let remedy =
                 format!("write {name} or RecommendedVersions, or leave out VersioningAuthoritativeDirectory");
-            self.wrong("VersioningAuthoritativeDirectory", format!("{name} is missing"), remedy);
+            self.read.wrong("VersioningAuthoritativeDirectory", format!("{name} is missing"), remedy);
         }
         let mut versions = BTreeMap::new();
         for item in items {
             for text in item.value.split([',', ' ', '\t']).filter(|text| !text.is_empty()) {
                 match text.parse::<TorVersion>() {
                     Ok(version) => drop(versions.insert(version, text.to_owned())),
-                    Err(error) => {
-                        self.problems.push(Problem::with(item, error.to_string(), "separate them by commas"))
-                    }
+                    Err(error) => self.read.findings.problems.push(Problem::with(
+                        item,
+                        error.to_string(),
+                        "separate them by commas",
+                    )),
                 }
             }
         }
@@ -371,25 +351,25 @@ impl Builder<'_> {
             );
             let remedy =
                 format!("make {vote_name} and {dist_name} together less than half of {interval_name}");
-            self.wrong(interval_name, what, remedy);
+            self.read.wrong(interval_name, what, remedy);
         }
         for (name, delay) in [(vote_name, vote_delay), (dist_name, dist_delay)] {
             if delay < DELAY_MIN {
-                self.wrong(name, "is too short for others to answer", "make it 2 seconds or more");
+                self.read.wrong(name, "is too short for others to answer", "make it 2 seconds or more");
             }
         }
         let min = if options.testing { TESTING_INTERVAL_MIN } else { INTERVAL_MIN };
         if interval < min || interval > DAY {
             let remedy = format!("choose between {} seconds and a day", min.as_secs());
-            self.wrong(interval_name, "authorities cannot keep to that", remedy);
+            self.read.wrong(interval_name, "authorities cannot keep to that", remedy);
         } else if !DAY.as_secs().is_multiple_of(interval.as_secs()) {
             let text =
                 format!("{interval_name} does not divide a day: the last interval of each day is shorter");
-            self.notes.push(Note { origin: self.settings.origin(interval_name), text });
+            self.read.findings.notes.push(Note { origin: self.read.settings.origin(interval_name), text });
         }
         if options.intervals_valid < 2 {
             let what = "one failed vote would end the network";
-            self.wrong("V3AuthNIntervalsValid", what, "make it 2 or more");
+            self.read.wrong("V3AuthNIntervalsValid", what, "make it 2 or more");
         }
     }
 
@@ -397,20 +377,24 @@ impl Builder<'_> {
         let Timing { interval, vote_delay, dist_delay } = options.initial_timing;
         let [interval_name, vote_name, dist_name] = INITIAL_TIMING;
         if interval < INITIAL_INTERVAL_MIN || !INITIAL_PERIOD.as_secs().is_multiple_of(interval.as_secs()) {
-            self.wrong(interval_name, "does not divide half an hour", "choose 5 seconds or more that do");
+            self.read.wrong(
+                interval_name,
+                "does not divide half an hour",
+                "choose 5 seconds or more that do",
+            );
         }
         for (name, delay) in [(vote_name, vote_delay), (dist_name, dist_delay)] {
             if delay < DELAY_MIN {
-                self.wrong(name, "is too short for others to answer", "make it 2 seconds or more");
+                self.read.wrong(name, "is too short for others to answer", "make it 2 seconds or more");
             }
         }
         if vote_delay + dist_delay >= interval {
             let remedy = format!("make {vote_name} and {dist_name} together less than {interval_name}");
-            self.wrong(interval_name, "voting takes longer than that", remedy);
+            self.read.wrong(interval_name, "voting takes longer than that", remedy);
         }
         if options.start_offset > interval.min(options.timing.interval) {
             let remedy = format!("make it less than {interval_name}");
-            self.wrong("TestingV3AuthVotingStartOffset", "is longer than an interval", remedy);
+            self.read.wrong("TestingV3AuthVotingStartOffset", "is longer than an interval", remedy);
         }
     }
 
@@ -424,7 +408,11 @@ impl Builder<'_> {
             .find(|version| version.parse::<TorVersion>().is_ok_and(|version| version < *minimal));
         if let Some(version) = refused.cloned() {
             let what = format!("{version} is recommended and would be refused");
-            self.wrong("MinimalAcceptedServerVersion", what, "lower it, or no longer recommend that version");
+            self.read.wrong(
+                "MinimalAcceptedServerVersion",
+                what,
+                "lower it, or no longer recommend that version",
+            );
         }
     }
 }

@@ -1,7 +1,9 @@
 //! What every onionring program needs that touches the system.
 
 pub mod atomic_file;
+pub mod cli;
 pub mod compress;
+pub mod config;
 pub mod directory;
 pub mod docstore;
 pub mod identity;
@@ -13,6 +15,7 @@ pub mod lock;
 pub mod log;
 pub mod metrics;
 pub mod private_dir;
+pub mod process;
 pub mod tls;
 pub mod torrc;
 pub mod user;

@@ -2,8 +2,8 @@
 //!
 //! A configuration comes from up to three sources, in this order: the file of defaults (`--defaults-torrc`), the
 //! `torrc` itself, and the command line. Each is turned into [`Item`]s by [`lines`] or [`cmdline`], and
-//! [`Settings`] merges them by C tor's rules. The table of everything that C tor 0.4.9 knows is [`options`]; what
-//! a program makes of an option (supports it, ignores it, refuses it) is that program's business.
+//! [`Settings`] merges them by C tor's rules. The table of everything that C tor 0.4.9 knows, and of what we add, is
+//! [`options`]; what a program makes of an option (supports it, ignores it, refuses it) is that program's business.
 //!
 //! Reading files, `%include` with its globs and directories, is the driver's: [`lines::parse`] reports an include
 //! as a directive. Every item knows where it was written, so that every complaint can say so; complaints are

@@ -1,20 +1,19 @@
 //! The relay's configuration: from torrc options to typed values.
 //!
-//! [`Sources`] are where it comes from (files and command line, kept for a reload), [`Config`] is what it says. Nothing
-//! here acts; [`Config::new`] does not even look at the system, what it needs of it comes in as [`Environment`].
+//! What it has in common with other programs' is in [`onionring_node::config`].
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
+use onionring_node::config::{advertised, has_low_ports};
 use onionring_node::keys::KeyOptions;
 use onionring_proto::netdoc::family::FamilyMember;
 use onionring_proto::netdoc::text::Nickname;
 use onionring_proto::policy::{ExitPolicy, ExitPolicyOptions};
 use onionring_proto::rate::Rate;
 use onionring_proto::torrc::authority::Authority;
-use onionring_proto::torrc::log::LogLine;
 use onionring_proto::torrc::port::{PortNumber, ServerPort};
 
 use crate::io::net::OutboundAddresses;
@@ -22,21 +21,13 @@ use crate::io::net::OutboundAddresses;
 mod build;
 pub mod classes;
 mod reload;
-mod sources;
 
-pub use sources::{Findings, Loaded, Sources, Torrc};
+pub use onionring_node::config::{
+    Directories, Environment, Findings, LogConfig, MetricsConfig, Sources, Torrc,
+};
 
 #[cfg(test)]
 mod tests;
-
-/// What the configuration needs to know of the system.
-#[derive(Clone, Debug, Default)]
-pub struct Environment {
-    /// The home directory of the user the relay runs as, for `~`.
-    pub home: Option<PathBuf>,
-    /// Memory of the machine in bytes.
-    pub memory: Option<u64>,
-}
 
 /// Everything that torrc says, checked.
 #[derive(Clone, Debug)]
@@ -113,38 +104,6 @@ pub struct Config {
     pub heartbeat: Option<Duration>,
     /// Whether this is a private network for tests.
     pub testing: bool,
-}
-
-/// Where things are kept.
-#[derive(Clone, Debug)]
-pub struct Directories {
-    /// `DataDirectory`.
-    pub data: PathBuf,
-    /// Whether the group may read it.
-    pub data_group_readable: bool,
-    /// `CacheDirectory`.
-    pub cache: PathBuf,
-    /// Whether the group may read it.
-    pub cache_group_readable: bool,
-    /// `KeyDirectory`; whether the group may read it is in [`Config::keys`].
-    pub keys: PathBuf,
-}
-
-/// What is logged.
-#[derive(Clone, Debug)]
-pub struct LogConfig {
-    /// The `Log` lines, with `~` expanded in the names of files; with none, the command line says what is printed.
-    pub lines: Vec<LogLine>,
-    /// `LogTimeGranularity`.
-    pub granularity: Duration,
-    /// `LogMessageDomains`.
-    pub domains: bool,
-    /// `TruncateLogFile`.
-    pub truncate: bool,
-    /// `SyslogIdentityTag`.
-    pub syslog_tag: Option<String>,
-    /// `SafeLogging`.
-    pub safe: bool,
 }
 
 /// Which exit streams are allowed.
@@ -252,15 +211,6 @@ pub struct FloodConfig {
     pub period: Option<Duration>,
 }
 
-/// The metrics endpoint.
-#[derive(Clone, Debug)]
-pub struct MetricsConfig {
-    /// Where it listens; nowhere by default. Port 0 lets the system choose.
-    pub listen: Vec<SocketAddr>,
-    /// Who may connect; nobody by default. Ports in it mean nothing.
-    pub policy: ExitPolicy,
-}
-
 impl Config {
     /// The address (if configured) and ORPort to publish for IPv4.
     pub fn advertised_ipv4(&self) -> Option<(Option<Ipv4Addr>, PortNumber)> {
@@ -289,26 +239,6 @@ impl Config {
 
     /// Whether a listener needs the right to open ports below 1024.
     pub fn has_low_ports(&self) -> bool {
-        let low = |port: u16| (1..1024).contains(&port);
-        let server = self.or_ports.iter().chain(&self.dir_ports).filter(|port| port.listen);
-        server
-            .map(|port| port.port.to_bind())
-            .chain(self.metrics.listen.iter().map(SocketAddr::port))
-            .any(low)
-    }
-}
-
-/// The first advertised port of a family, one with an address of its own before others, as C tor chooses.
-fn advertised(ports: &[ServerPort], of_family: impl Fn(&IpAddr) -> bool) -> Option<&ServerPort> {
-    let mut candidates = ports.iter().filter(|port| port.advertise && of_family(&port.address));
-    candidates.clone().find(|port| port.is_explicit).or_else(|| candidates.next())
-}
-
-/// A path of the configuration with `~` for the home directory.
-fn expand_home(path: &str, home: Option<&Path>) -> PathBuf {
-    match (path.strip_prefix('~').map(|rest| rest.strip_prefix('/')), home) {
-        (Some(Some(rest)), Some(home)) => home.join(rest),
-        (Some(None), Some(home)) if path == "~" => home.to_owned(),
-        _ => PathBuf::from(path),
+        has_low_ports(&[&self.or_ports, &self.dir_ports], &self.metrics)
     }
 }

@@ -11,7 +11,6 @@ pub mod io;
 pub mod limits;
 pub mod load;
 pub mod metrics_port;
-pub mod process;
 pub mod run;
 pub mod startup;
 pub mod status_page;

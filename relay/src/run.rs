@@ -11,6 +11,7 @@ use onionring_node::docstore::{DocStore, StoreError};
 use onionring_node::keys::{KeyError, KeyStore, write_fingerprints};
 use onionring_node::log::{Log, LogError};
 use onionring_node::metrics::{self, MetricsError, table};
+use onionring_node::process::{self, Notice, PidFile};
 use onionring_node::tls::{Connector, TlsError, TlsVersions};
 use onionring_proto::cell::LinkVersion;
 use onionring_proto::dir::backoff::Delays;
@@ -44,11 +45,9 @@ use crate::io::check::SystemLacks;
 use crate::io::net::BindError;
 use crate::io::{self, Setup, StartError};
 use crate::metrics_port;
-use crate::process::{self, Notice, PidFile};
 use crate::startup::System;
 use crate::streams::{Served, Streams};
 use onionring_node::identity::{Identity, IdentityFailure};
-use reload::log_options;
 
 mod reload;
 #[cfg(test)]
@@ -187,7 +186,7 @@ pub fn run(start: Start, hidden: Hidden) -> Result<(), RunError> {
     let _lock = cli::take_directories(&config)?;
     // Before anything that takes time: what comes meanwhile is done afterwards.
     let signals = SignalQueue::install().map_err(RunError::Signals)?;
-    let log = onionring_node::log::install(log_options(&config.log, start.quiet))?;
+    let log = onionring_node::log::install(config.log.options(start.quiet))?;
     info!("onionring-relay {} starts with {shards} shards", env!("CARGO_PKG_VERSION"));
     for address in &listeners.bound.or {
         info!("the ORPort listens on {address}");

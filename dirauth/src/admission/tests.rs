@@ -48,7 +48,7 @@ pub(crate) fn options() -> AdmissionOptions {
         minimal_version: "0.4.8.0-alpha-dev".parse().unwrap(),
         allow_private_addresses: false,
         pin_keys: true,
-        us: Fingerprint([0; 20]),
+        us: None,
     }
 }
 
@@ -346,7 +346,7 @@ fn changes_of_interest_and_cosmetic_ones() {
     }
     // Our own is stored whatever it says.
     let mut authority = Authority::new();
-    authority.options.us = RouterDesc::parse(&signed(&plain())).unwrap().identity;
+    authority.options.us = Some(RouterDesc::parse(&signed(&plain())).unwrap().identity);
     authority.verdict(&signed(&plain()));
     let later = edited(|new| new.published = Unix(NOW.0 + 60));
     assert_eq!(authority.verdict(&later), STORED);

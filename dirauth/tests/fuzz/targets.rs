@@ -55,7 +55,7 @@ fn options() -> AdmissionOptions {
         minimal_version: "0.4.8.0-alpha-dev".parse().expect("a version"),
         allow_private_addresses: true,
         pin_keys: true,
-        us: Fingerprint([0; 20]),
+        us: None,
     }
 }
 

@@ -27,7 +27,7 @@ fn open(home: &std::path::Path) -> Directory {
         minimal_version: "0.4.8.0-alpha-dev".parse().unwrap(),
         allow_private_addresses: true,
         pin_keys: true,
-        us: Fingerprint([1; 20]),
+        us: None,
     };
     Directory::new(Uploads::open(home, options, Approvals::default(), now()).unwrap(), None)
 }

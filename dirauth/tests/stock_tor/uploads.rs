@@ -150,7 +150,7 @@ fn both_authorities_decide_alike() {
             minimal_version: "0.4.8.0-alpha-dev".parse().unwrap(),
             allow_private_addresses: false,
             pin_keys: true,
-            us: Fingerprint([1; 20]),
+            us: None,
         },
         approvals: Approvals { routers, addresses, strict: false },
         pins: KeyPins::default(),

@@ -1,11 +1,11 @@
-//! What C tor's options are called, and their types and defaults.
+//! What options are called, and their types and defaults: C tor's, and the few that are ours.
 
 use std::sync::LazyLock;
 
-use super::table::{ALIASES, COMMAND_LINE_ALIASES, OBSOLETE, OPTIONS, TESTING_DEFAULTS};
+use super::table::{ALIASES, COMMAND_LINE_ALIASES, OBSOLETE, OPTIONS, OURS, TESTING_DEFAULTS};
 use super::value::Kind;
 
-/// An option of C tor.
+/// An option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OptionInfo {
     /// The name in its canonical case.
@@ -16,18 +16,24 @@ pub struct OptionInfo {
     pub default: &'static str,
     /// The default in a testing network.
     pub testing_default: &'static str,
+    /// C tor has it not.
+    pub ours: bool,
 }
 
 /// Every option, sorted by name without regard to case.
 pub fn all() -> &'static [OptionInfo] {
     static ALL: LazyLock<Vec<OptionInfo>> = LazyLock::new(|| {
-        OPTIONS
-            .iter()
-            .map(|&(name, kind, default)| {
+        let theirs = OPTIONS.iter().map(|option| (option, false));
+        let mut all: Vec<_> = theirs
+            .chain(OURS.iter().map(|option| (option, true)))
+            .map(|(&(name, kind, default), ours)| {
                 let testing = TESTING_DEFAULTS.iter().find(|(testing, _)| *testing == name);
-                OptionInfo { name, kind, default, testing_default: testing.map_or(default, |t| t.1) }
+                let testing_default = testing.map_or(default, |t| t.1);
+                OptionInfo { name, kind, default, testing_default, ours }
             })
-            .collect()
+            .collect();
+        all.sort_by_key(|option| option.name.to_ascii_lowercase());
+        all
     });
     &ALL
 }
@@ -68,8 +74,10 @@ pub fn lookup(keyword: &str, on_command_line: bool) -> Lookup {
     if let Some(obsolete) = OBSOLETE.iter().find(|old| old.eq_ignore_ascii_case(name)) {
         return Lookup::Obsolete(obsolete);
     }
-    let shortened =
-        |option: &&OptionInfo| option.name.get(..name.len()).is_some_and(|s| s.eq_ignore_ascii_case(name));
+    // Of C tor's alone, so that a short form means the same everywhere.
+    let shortened = |option: &&OptionInfo| {
+        !option.ours && option.name.get(..name.len()).is_some_and(|s| s.eq_ignore_ascii_case(name))
+    };
     match all().iter().find(shortened) {
         Some(option) if !name.is_empty() => Lookup::Alias(option),
         _ => Lookup::Unknown { nearest: nearest(name) },

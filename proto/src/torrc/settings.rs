@@ -186,6 +186,10 @@ impl Settings {
             if option.name.starts_with("__") {
                 continue;
             }
+            // Unless somebody wants it, what C tor does not know stays out of what it may have to read.
+            if option.ours && self.item(option.name).is_none() {
+                continue;
+            }
             let mine = self.rendered(option);
             if baseline.is_some_and(|baseline| baseline.rendered(option) == mine) {
                 continue;

@@ -380,6 +380,15 @@ pub(super) const OPTIONS: &[(&str, Kind, &str)] = &[
     ("WarnPlaintextPorts", Csv, "23,109,110,143"),
 ];
 
+/// Options that C tor has not, likewise.
+pub(super) const OURS: &[(&str, Kind, &str)] = &[
+    ("AuthDirCompareVotes", Bool, "1"),
+    ("AuthDirDoubleVotes", Text, "alert"),
+    ("AuthDirListApprovedOnly", Bool, "0"),
+    ("AuthDirTapKey", Text, "required"),
+    ("AuthDirTestCircuits", Bool, "1"),
+];
+
 /// The defaults that `TestingTorNetwork 1` changes.
 pub(super) const TESTING_DEFAULTS: &[(&str, &str)] = &[
     ("DirAllowPrivateAddresses", "1"),

@@ -218,6 +218,16 @@ fn the_table_is_complete_and_its_defaults_are_valid() {
     let listed = String::from_utf8(tor.stdout).unwrap();
     let unknown: Vec<_> = listed.lines().filter(|name| options::find(name).is_none()).collect();
     assert_eq!(unknown, [""; 0], "options of the installed tor that the table lacks");
+    let theirs = |name: &str| listed.lines().any(|line| line.eq_ignore_ascii_case(name));
+    let taken: Vec<_> = options::all().iter().filter(|o| o.ours && theirs(o.name)).collect();
+    assert_eq!(taken, [] as [&options::OptionInfo; 0], "options of ours that the installed tor has as well");
+}
+
+#[test]
+fn options_of_ours_are_dumped_only_where_they_are_set() {
+    let dump = |torrc: &str| settings(&[torrc]).dump(None);
+    assert!(!dump("ORPort 1").contains("AuthDirTapKey") && dump("ORPort 1").contains("AuthDirPinKeys 1"));
+    assert!(dump("AuthDirTapKey optional").contains("AuthDirTapKey optional\n"));
 }
 
 #[test]

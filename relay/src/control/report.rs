@@ -11,6 +11,7 @@ use nix::time::{ClockId, clock_gettime};
 use onionring_node::metrics::http::Pages;
 use onionring_node::metrics::page::Page;
 use onionring_node::metrics::table;
+use onionring_node::process::{self, Notice};
 use onionring_proto::netdoc::text::Fingerprint;
 use tracing::{info, warn};
 
@@ -21,7 +22,6 @@ use crate::dir::fetch::FetchState;
 use crate::dir::publish::PublishState;
 use crate::io::control::Control as ShardMessage;
 use crate::load::{Cause, Totals};
-use crate::process::{self, Notice};
 use crate::status_page::{self, Status};
 use crate::{heartbeat, telemetry};
 

@@ -1,13 +1,11 @@
 //! SIGHUP and SIGUSR2: what changes while the relay runs.
 
 use onionring_node::keys::write_fingerprints;
-use onionring_node::log::{Log, LogOptions};
-use onionring_proto::torrc::log::{LogLine, Severity, Target};
+use onionring_node::log::Log;
 use tracing::{error, info, warn};
 
 use super::RunError;
-use crate::cli::{Quiet, Start};
-use crate::config::LogConfig;
+use crate::cli::Start;
 use crate::control::Control;
 
 /// Reads the configuration again, and puts in force what can change while the relay runs; names what cannot. A
@@ -25,7 +23,7 @@ pub(super) fn reload(control: &Control, start: &mut Start, log: &Log) {
     let config = start.config.reloaded(new);
     let applied = (|| {
         let prepared = control.prepare(config.clone())?;
-        log.reconfigure(log_options(&config.log, start.quiet))?;
+        log.reconfigure(config.log.options(start.quiet))?;
         control.put_in_force(prepared);
         Ok::<_, RunError>(())
     })();
@@ -45,36 +43,8 @@ pub(super) fn reload(control: &Control, start: &mut Start, log: &Log) {
 
 /// Logs everything wherever anything is logged, until the configuration is read again.
 pub(super) fn log_all(start: &Start, log: &Log) {
-    let mut options = log_options(&start.config.log, start.quiet);
-    for line in &mut options.lines {
-        *line = LogLine::down_to(Severity::Debug, line.target.clone());
-    }
-    match log.reconfigure(options) {
+    match log.reconfigure(start.config.log.everything(start.quiet)) {
         Ok(()) => info!("everything is logged until the configuration is read again (SIGHUP)"),
         Err(failure) => warn!("the log cannot be changed: {failure}"),
-    }
-}
-
-/// How to log. Without a `Log` line it goes to standard output, as much as the command line says.
-pub(super) fn log_options(config: &LogConfig, quiet: Quiet) -> LogOptions {
-    let mut lines = config.lines.clone();
-    if lines.is_empty() {
-        let severity = match quiet {
-            Quiet::No => Severity::Notice,
-            Quiet::Hush => Severity::Warn,
-            Quiet::Quiet => Severity::Err,
-        };
-        lines.push(LogLine::down_to(severity, Target::Stdout));
-    }
-    LogOptions {
-        lines,
-        granularity: config.granularity,
-        domains: config.domains,
-        truncate: config.truncate,
-        syslog_identity: match &config.syslog_tag {
-            Some(tag) => format!("onionring-{tag}"),
-            None => "onionring".to_owned(),
-        },
-        safe: config.safe,
     }
 }

@@ -43,7 +43,7 @@ impl Builder<'_> {
             relayed,
             per_link_rate,
             per_link_burst,
-            count_private: self.settings.flag("CountPrivateBandwidth"),
+            count_private: self.read.settings.flag("CountPrivateBandwidth"),
         }
     }
 
@@ -59,10 +59,10 @@ impl Builder<'_> {
     }
 
     fn bytes_per_second(&mut self, option: &str) -> u64 {
-        match self.settings.memory(option) {
+        match self.read.settings.memory(option) {
             bytes if bytes <= RATE_MAX + 1 => bytes.min(RATE_MAX),
             _ => {
-                self.wrong(option, "more than can be counted", "write at most 2 GB");
+                self.read.wrong(option, "more than can be counted", "write at most 2 GB");
                 // So that nothing else is said of it.
                 RateLimits::DEFAULT.burst
             }
@@ -72,19 +72,19 @@ impl Builder<'_> {
     fn enough_for_a_relay(&mut self, option: &str, bytes: u64) {
         if bytes < RATE_MIN {
             let remedy = "write at least 75 KB, better 250 KB or more, or remove it";
-            self.wrong(option, "too little for a relay", remedy);
+            self.read.wrong(option, "too little for a relay", remedy);
         }
     }
 
     fn burst_below_rate(&mut self, rate: &str, burst: &str) {
         // At the line that there is.
-        match self.settings.item(burst) {
+        match self.read.settings.item(burst) {
             Some(_) => {
-                self.wrong(burst, &format!("less than {rate}"), "write at least as much, or remove both")
+                self.read.wrong(burst, &format!("less than {rate}"), "write at least as much, or remove both")
             }
             None => {
                 let what = format!("more than {burst}, which is not set");
-                self.wrong(rate, &what, &format!("write a {burst} of at least as much"));
+                self.read.wrong(rate, &what, &format!("write a {burst} of at least as much"));
             }
         }
     }

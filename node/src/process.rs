@@ -1,4 +1,4 @@
-//! The relay as a process: its pid file, and what it tells systemd.
+//! The program as a process: its pid file, and what it tells systemd.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
@@ -10,13 +10,13 @@ use thiserror::Error;
 
 /// The pid file cannot be written.
 #[derive(Debug, Error)]
-#[error("PidFile {}: {source}; make its directory writable for the user that starts the relay", path.display())]
+#[error("PidFile {}: {source}; make its directory writable for the user that starts the program", path.display())]
 pub struct PidFileError {
     path: PathBuf,
     source: io::Error,
 }
 
-/// A file with our process id (`PidFile`), which goes when the relay does.
+/// A file with our process id (`PidFile`), which goes when the program does.
 pub struct PidFile(PathBuf);
 
 impl PidFile {
@@ -42,15 +42,15 @@ impl Drop for PidFile {
 /// What systemd is told (`Type=notify`); without systemd, nothing happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Notice<'a> {
-    /// The relay listens and works.
+    /// The program listens and works.
     Ready,
     /// The configuration is being read again; [`Notice::Ready`] follows.
     Reloading,
-    /// The relay is shutting down.
+    /// The program is shutting down.
     Stopping,
     /// One line for `systemctl status`.
     Status(&'a str),
-    /// The relay is alive (`WatchdogSec=`).
+    /// The program is alive (`WatchdogSec=`).
     Alive,
 }
 
@@ -86,7 +86,7 @@ mod tests {
     #[test]
     fn the_pid_file_has_our_pid_and_goes_with_us() {
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("relay.pid");
+        let path = directory.path().join("pid");
         std::fs::write(&path, "99999999 of an earlier run").unwrap();
         let file = PidFile::create(&path).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("{}\n", std::process::id()));
