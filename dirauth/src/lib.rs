@@ -22,6 +22,7 @@ pub mod limits;
 pub mod opinion;
 pub mod options;
 pub mod peers;
+pub mod reach;
 pub mod relay_set;
 pub mod shared_random;
 pub mod stability;

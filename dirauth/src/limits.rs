@@ -123,3 +123,20 @@ pub const VOTES: usize = 64 << 20;
 
 /// Bytes of an answer with certificates: some of each authority, with 2 KiB each.
 pub const CERTS: usize = 1 << 20;
+
+/// Time in which the links of every relay are tested once, as in C tor.
+pub const LINK_CYCLE: Duration = Duration::from_secs(1280);
+
+/// The same in a testing network, where relays must be found reachable within seconds.
+pub const TESTING_LINK_CYCLE: Duration = Duration::from_secs(20);
+
+/// Time until a failed test of links is repeated in a testing network.
+pub const TESTING_LINK_REPEAT: Duration = Duration::from_secs(2);
+
+/// Time between the beginnings of two tests of links: enough for [`STORED_RELAYS`] in a [`LINK_CYCLE`]. What is due
+/// before waits in order.
+pub const LINK_TEST_GAP: Duration = Duration::from_millis(20);
+
+/// Tests of links that are under way, each with a connection for IPv4 and IPv6; further ones wait in order. If all stored
+/// relays take as long as they can, 30 seconds, a cycle takes 25 minutes.
+pub const LINK_TESTS: usize = 1024;

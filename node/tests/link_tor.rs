@@ -44,6 +44,10 @@ fn config() -> OriginConfig {
 }
 
 /// Who the relay says in its files that it is.
+fn expected(peer: PeerIdentity) -> ExpectedPeer {
+    ExpectedPeer { rsa_id: Some(peer.rsa_id), ed_id: Some(peer.ed_id) }
+}
+
 async fn identity(tor: &Tor) -> PeerIdentity {
     // It opens its port before it writes them, and answers after that.
     dialer(TlsVersions::Both).connect(tor.or_port, ExpectedPeer::default()).await.unwrap();
@@ -71,7 +75,7 @@ async fn own_descriptor(circuit: &onionring_node::link::Circuit) -> String {
 async fn stock_tor_serves_its_descriptor_over_every_first_hop() {
     let tor = Tor::start();
     let peer = identity(&tor).await;
-    let expected = ExpectedPeer { rsa_id: Some(peer.rsa_id), ed_id: Some(peer.ed_id) };
+    let expected = expected(peer);
     for versions in [TlsVersions::Tls12, TlsVersions::Tls13] {
         let link = dialer(versions).connect(tor.or_port, expected).await.unwrap();
         assert_eq!(link.peer(), Some(peer));
@@ -213,11 +217,11 @@ async fn the_probe_tells_the_relay_from_others() {
     let tor = Tor::start();
     let peer = identity(&tor).await;
     let dialer = dialer(TlsVersions::Both);
-    let established = dialer.probe(tor.or_port, peer).await.unwrap();
+    let established = dialer.probe(tor.or_port, expected(peer)).await.unwrap();
     assert_eq!(established.peer, Some(peer));
 
     for wrong in [PeerIdentity { rsa_id: [1; 20], ..peer }, PeerIdentity { ed_id: [1; 32], ..peer }] {
-        let error = dialer.probe(tor.or_port, wrong).await.err().unwrap();
+        let error = dialer.probe(tor.or_port, expected(wrong)).await.err().unwrap();
         assert!(matches!(error.failure, LinkFailure::WrongIdentity(_)), "{error}");
         assert!(error.to_string().contains(&tor.or_port.to_string()), "{error}");
     }

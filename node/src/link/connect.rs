@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use onionring_proto::cell::LinkVersion;
-use onionring_proto::link::{Established, ExpectedPeer, Handshake, LinkIdentity, LinkParams, PeerIdentity};
+use onionring_proto::link::{Established, ExpectedPeer, Handshake, LinkIdentity, LinkParams};
 use thiserror::Error;
 use tokio::net::TcpStream;
 
@@ -54,9 +54,8 @@ impl Dialer {
     pub async fn probe(
         &self,
         address: SocketAddr,
-        expected: PeerIdentity,
+        expected: ExpectedPeer,
     ) -> Result<Established, ConnectError> {
-        let expected = ExpectedPeer { rsa_id: Some(expected.rsa_id), ed_id: Some(expected.ed_id) };
         let (connection, established) = self.open(address, expected).await?;
         connection.close(limits::LINK_CLOSE).await;
         Ok(established)

@@ -118,8 +118,8 @@ async fn relays_say_who_they_are() {
 async fn another_relay_than_expected() {
     let id = keys().id;
     for (wrong, error) in [
-        (PeerIdentity { rsa_id: [1; 20], ..id }, LinkError::WrongRsaIdentity),
-        (PeerIdentity { ed_id: [1; 32], ..id }, LinkError::WrongEdIdentity),
+        (ExpectedPeer { rsa_id: Some([1; 20]), ed_id: Some(id.ed_id) }, LinkError::WrongRsaIdentity),
+        (ExpectedPeer { rsa_id: Some(id.rsa_id), ed_id: Some([1; 32]) }, LinkError::WrongEdIdentity),
     ] {
         let (listener, address) = listen().await;
         let acceptor = LinkAcceptor::new(side(), 1, PATIENT);

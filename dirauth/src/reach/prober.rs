@@ -1,0 +1,197 @@
+//! The task that tests relays, and its handle.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use onionring_node::link::Dialer;
+use onionring_proto::netdoc::routerdesc::RouterDesc;
+use onionring_proto::netdoc::text::Fingerprint;
+use onionring_proto::time::Unix;
+use rand_core::CryptoRng;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tracing::{info, warn};
+
+use super::counts::Counts;
+use super::results::{Reached, Results};
+use super::schedule::Pace;
+use crate::directory::Directory;
+use crate::files::{self, FileError};
+use crate::limits;
+use crate::stability::Stability;
+
+mod worker;
+
+use worker::Worker;
+
+/// Where the relays are known from. Calls may block.
+pub trait Relays: Send + Sync {
+    /// The newest descriptor of each relay.
+    fn newest(&self) -> BTreeMap<Fingerprint, Arc<RouterDesc>>;
+    /// Those that are to be tested at once, because they are new, have moved or come back; each is given once.
+    fn take_probes(&self) -> BTreeMap<Fingerprint, Arc<RouterDesc>>;
+}
+
+impl Relays for Directory {
+    fn newest(&self) -> BTreeMap<Fingerprint, Arc<RouterDesc>> {
+        self.uploads().store().newest().clone()
+    }
+
+    fn take_probes(&self) -> BTreeMap<Fingerprint, Arc<RouterDesc>> {
+        self.uploads().take_probes()
+    }
+}
+
+/// What is tested.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// `AuthDirTestReachability`: without it nothing is.
+    pub test_reachability: bool,
+    /// `AuthDirHasIPv6Connectivity`: IPv6 addresses are tested, too.
+    pub ipv6: bool,
+    /// `AuthDirTestEd25519LinkKeys`: relays must prove their Ed25519 identity, too, if they can.
+    pub ed25519_link_keys: bool,
+    /// `TestingTorNetwork`.
+    pub testing: bool,
+}
+
+/// How often something is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Paces {
+    /// Links are tested.
+    pub links: Pace,
+    /// Is looked for relays that are to be tested at once.
+    pub look: Duration,
+    /// Is looked which relays there are.
+    pub list: Duration,
+    /// Results are written to disk.
+    pub save: Duration,
+}
+
+impl Paces {
+    /// Those of the public network, or of a testing network, where all goes faster.
+    pub fn new(testing: bool) -> Paces {
+        let seconds = Duration::from_secs;
+        let links = Pace {
+            cycle: if testing { limits::TESTING_LINK_CYCLE } else { limits::LINK_CYCLE },
+            repeat: if testing { limits::TESTING_LINK_REPEAT } else { limits::LINK_CYCLE },
+            gap: limits::LINK_TEST_GAP,
+            at_once: limits::LINK_TESTS,
+        };
+        match testing {
+            false => Paces { links, look: seconds(1), list: seconds(10), save: seconds(300) },
+            true => Paces { links, look: seconds(1) / 4, list: seconds(2), save: seconds(30) },
+        }
+    }
+}
+
+/// What a prober is made of.
+pub struct Setup {
+    /// This authority, which does not test itself.
+    pub us: Fingerprint,
+    /// What is tested.
+    pub options: Options,
+    /// How often.
+    pub paces: Paces,
+    /// The relays.
+    pub relays: Arc<dyn Relays>,
+    /// Links of the plain test are opened with this: it says which relay we are, as stock authorities do.
+    pub relay_dialer: Dialer,
+    /// Hears which relays are up.
+    pub stability: Arc<Mutex<Stability>>,
+    /// The file of the results, `relay-reachability` in the `DataDirectory`.
+    pub state: PathBuf,
+    /// The time.
+    pub clock: Clock,
+    /// Chance.
+    pub rng: Box<dyn CryptoRng + Send>,
+}
+
+/// Tells the time.
+pub type Clock = Arc<dyn Fn() -> Unix + Send + Sync>;
+
+/// What the task shares with its handles.
+struct Shared {
+    results: Mutex<Results>,
+    counts: Counts,
+    relay_dialer: ArcSwap<Dialer>,
+    stop: Notify,
+}
+
+impl Shared {
+    /// A panic elsewhere leaves the results as consistent as every other moment does.
+    fn results(&self) -> MutexGuard<'_, Results> {
+        self.results.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The handle of the task that tests relays. Tests end when it is dropped; better [stop](Self::stop) it, which keeps the
+/// results.
+pub struct Prober {
+    shared: Arc<Shared>,
+    task: JoinHandle<()>,
+}
+
+impl Prober {
+    /// Reads the results of before, and starts testing. To be called on a runtime.
+    pub fn start(setup: Setup) -> Result<Prober, FileError> {
+        let results = read(&setup)?;
+        let shared = Arc::new(Shared {
+            results: Mutex::new(results),
+            counts: Counts::default(),
+            relay_dialer: ArcSwap::from_pointee(setup.relay_dialer.clone()),
+            stop: Notify::new(),
+        });
+        let task = tokio::spawn(Worker::new(setup, shared.clone()).run());
+        Ok(Prober { shared, task })
+    }
+
+    /// When a relay was last reached, for a vote.
+    pub fn reached(&self, relay: &Fingerprint) -> Reached {
+        self.shared.results().reached(relay)
+    }
+
+    /// The tests that were made.
+    pub fn counts(&self) -> &Counts {
+        &self.shared.counts
+    }
+
+    /// Says from now on on links who we are with another certificate.
+    pub fn set_relay_dialer(&self, dialer: Dialer) {
+        self.shared.relay_dialer.store(Arc::new(dialer));
+    }
+
+    /// Ends all tests, and writes the results to disk.
+    pub async fn stop(mut self) {
+        self.shared.stop.notify_one();
+        if let Err(error) = (&mut self.task).await {
+            warn!("the tests of relays have ended before: {error}");
+        }
+    }
+}
+
+impl Drop for Prober {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn read(setup: &Setup) -> Result<Results, FileError> {
+    let Some(state) = files::read(&setup.state)? else { return Ok(Results::default()) };
+    match Results::read(&String::from_utf8_lossy(&state), (setup.clock)()) {
+        Ok((results, found)) => {
+            info!("the reachability of {} relays is known", results.len());
+            if found.damaged > 0 {
+                warn!("{} lines of {} are damaged and left out", found.damaged, setup.state.display());
+            }
+            Ok(results)
+        }
+        Err(error) => {
+            warn!("{error}");
+            Ok(Results::default())
+        }
+    }
+}
