@@ -140,3 +140,36 @@ pub const LINK_TEST_GAP: Duration = Duration::from_millis(20);
 /// Tests of links that are under way, each with a connection for IPv4 and IPv6; further ones wait in order. If all stored
 /// relays take as long as they can, 30 seconds, a cycle takes 25 minutes.
 pub const LINK_TESTS: usize = 1024;
+
+/// Time in which every relay has a round of circuit tests.
+pub const CIRCUIT_CYCLE: Duration = Duration::from_secs(4 * 3600);
+
+/// Time until a round that did not pass is repeated: one that carries nothing is found out within half an hour.
+pub const CIRCUIT_REPEAT: Duration = Duration::from_secs(600);
+
+/// The same two in a testing network.
+pub const TESTING_CIRCUIT_CYCLE: Duration = Duration::from_secs(60);
+/// See [`TESTING_CIRCUIT_CYCLE`].
+pub const TESTING_CIRCUIT_REPEAT: Duration = Duration::from_secs(5);
+
+/// Time between the beginnings of two rounds: enough for [`STORED_RELAYS`] in a [`CIRCUIT_CYCLE`].
+pub const CIRCUIT_ROUND_GAP: Duration = Duration::from_millis(250);
+
+/// Rounds that are under way; further ones wait in order. Each has one link and one circuit at a time, and takes some ten
+/// minutes if all relays in it take as long as they can.
+pub const CIRCUIT_ROUNDS: usize = 64;
+
+/// Relays through which a relay is tested in one round, until it is clear how it does.
+pub const CIRCUIT_HELPERS: usize = 3;
+
+/// Time for the handshake with one hop of a circuit test, and for each half of what a stream does there.
+pub const CIRCUIT_STEP_TIME: Duration = Duration::from_secs(15);
+
+/// Bytes of the answer to a directory request of a circuit test; a longer one is no descriptor.
+pub const CIRCUIT_TEST_ANSWER: u64 = 64 << 10;
+
+/// Connections to the port to which exits are asked to connect; one more is closed at once.
+pub const EXIT_CONNECTIONS: usize = 64;
+
+/// Time for such a connection; a longer one is closed.
+pub const EXIT_CONNECTION_TIME: Duration = Duration::from_secs(60);

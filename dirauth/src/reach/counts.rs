@@ -9,17 +9,48 @@ pub enum Test {
     LinkV4,
     /// A link to the IPv6 address.
     LinkV6,
+    /// A whole round of circuit tests; those that follow are its parts.
+    Round,
+    /// The handshake by which a circuit comes to the relay.
+    Handshake,
+    /// Extending a circuit from there.
+    Extend,
+    /// Carrying a directory request to the relay beyond, and its answer back.
+    Carry,
+    /// Serving the relay's own descriptor.
+    Directory,
+    /// Letting out a stream to our listener, as the exit policy says.
+    Exit,
+    /// Refusing such a stream, as the exit policy says.
+    ExitRefusal,
 }
 
 impl Test {
     /// All kinds.
-    pub const ALL: [Test; 2] = [Test::LinkV4, Test::LinkV6];
+    pub const ALL: [Test; 9] = [
+        Test::LinkV4,
+        Test::LinkV6,
+        Test::Round,
+        Test::Handshake,
+        Test::Extend,
+        Test::Carry,
+        Test::Directory,
+        Test::Exit,
+        Test::ExitRefusal,
+    ];
 
     /// A short stable name for metrics.
     pub const fn label(self) -> &'static str {
         match self {
             Test::LinkV4 => "link_ipv4",
             Test::LinkV6 => "link_ipv6",
+            Test::Round => "round",
+            Test::Handshake => "handshake",
+            Test::Extend => "extend",
+            Test::Carry => "carry",
+            Test::Directory => "directory",
+            Test::Exit => "exit",
+            Test::ExitRefusal => "exit_refusal",
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The task that tests relays, and its handle.
 
 use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -15,6 +16,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
+use super::circuit_test::TestTimes;
 use super::counts::Counts;
 use super::results::{Reached, Results};
 use super::schedule::Pace;
@@ -23,6 +25,7 @@ use crate::files::{self, FileError};
 use crate::limits;
 use crate::stability::Stability;
 
+mod casting;
 mod worker;
 
 use worker::Worker;
@@ -54,8 +57,19 @@ pub struct Options {
     pub ipv6: bool,
     /// `AuthDirTestEd25519LinkKeys`: relays must prove their Ed25519 identity, too, if they can.
     pub ed25519_link_keys: bool,
+    /// Whether relays are tested through circuits, too.
+    pub circuits: bool,
     /// `TestingTorNetwork`.
     pub testing: bool,
+}
+
+/// Where the listener is to which exits are asked to connect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListenAt {
+    /// What it binds to; port 0 lets the system choose.
+    pub bind: SocketAddr,
+    /// The address by which the world reaches it, at the same port.
+    pub public: Ipv4Addr,
 }
 
 /// How often something is done.
@@ -63,6 +77,10 @@ pub struct Options {
 pub struct Paces {
     /// Links are tested.
     pub links: Pace,
+    /// Circuits are.
+    pub circuits: Pace,
+    /// The longest that steps of circuit tests take.
+    pub times: TestTimes,
     /// Is looked for relays that are to be tested at once.
     pub look: Duration,
     /// Is looked which relays there are.
@@ -81,9 +99,20 @@ impl Paces {
             gap: limits::LINK_TEST_GAP,
             at_once: limits::LINK_TESTS,
         };
+        let circuits = Pace {
+            cycle: if testing { limits::TESTING_CIRCUIT_CYCLE } else { limits::CIRCUIT_CYCLE },
+            repeat: if testing { limits::TESTING_CIRCUIT_REPEAT } else { limits::CIRCUIT_REPEAT },
+            gap: limits::CIRCUIT_ROUND_GAP,
+            at_once: limits::CIRCUIT_ROUNDS,
+        };
+        let times = TestTimes { hop: limits::CIRCUIT_STEP_TIME, stream: limits::CIRCUIT_STEP_TIME };
         match testing {
-            false => Paces { links, look: seconds(1), list: seconds(10), save: seconds(300) },
-            true => Paces { links, look: seconds(1) / 4, list: seconds(2), save: seconds(30) },
+            false => {
+                Paces { links, circuits, times, look: seconds(1), list: seconds(10), save: seconds(300) }
+            }
+            true => {
+                Paces { links, circuits, times, look: seconds(1) / 4, list: seconds(2), save: seconds(30) }
+            }
         }
     }
 }
@@ -100,6 +129,10 @@ pub struct Setup {
     pub relays: Arc<dyn Relays>,
     /// Links of the plain test are opened with this: it says which relay we are, as stock authorities do.
     pub relay_dialer: Dialer,
+    /// Links of circuit tests are opened with this, which says nothing of us, as clients do.
+    pub client_dialer: Dialer,
+    /// Where exits are asked to connect to; without it they are not tested.
+    pub listen: Option<ListenAt>,
     /// Hears which relays are up.
     pub stability: Arc<Mutex<Stability>>,
     /// The file of the results, `relay-reachability` in the `DataDirectory`.
@@ -113,11 +146,27 @@ pub struct Setup {
 /// Tells the time.
 pub type Clock = Arc<dyn Fn() -> Unix + Send + Sync>;
 
+/// How many relays stand how.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// Relays that are tested.
+    pub relays: usize,
+    /// Those that links reach.
+    pub up: usize,
+    /// Those that are known to do their work.
+    pub proven: usize,
+    /// Those that links reach, and that count as not reached because they carry no circuits.
+    pub condemned: usize,
+    /// Tests under way.
+    pub under_way: usize,
+}
+
 /// What the task shares with its handles.
 struct Shared {
     results: Mutex<Results>,
     counts: Counts,
     relay_dialer: ArcSwap<Dialer>,
+    standing: Mutex<Standing>,
     stop: Notify,
 }
 
@@ -125,6 +174,10 @@ impl Shared {
     /// A panic elsewhere leaves the results as consistent as every other moment does.
     fn results(&self) -> MutexGuard<'_, Results> {
         self.results.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn standing(&self) -> MutexGuard<'_, Standing> {
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -138,11 +191,15 @@ pub struct Prober {
 impl Prober {
     /// Reads the results of before, and starts testing. To be called on a runtime.
     pub fn start(setup: Setup) -> Result<Prober, FileError> {
-        let results = read(&setup)?;
+        let mut results = read(&setup)?;
+        if !setup.options.circuits {
+            results.forget_rounds();
+        }
         let shared = Arc::new(Shared {
             results: Mutex::new(results),
             counts: Counts::default(),
             relay_dialer: ArcSwap::from_pointee(setup.relay_dialer.clone()),
+            standing: Mutex::default(),
             stop: Notify::new(),
         });
         let task = tokio::spawn(Worker::new(setup, shared.clone()).run());
@@ -157,6 +214,11 @@ impl Prober {
     /// The tests that were made.
     pub fn counts(&self) -> &Counts {
         &self.shared.counts
+    }
+
+    /// How many relays stand how, as of the last look at all of them.
+    pub fn standing(&self) -> Standing {
+        *self.shared.standing()
     }
 
     /// Says from now on on links who we are with another certificate.
@@ -195,3 +257,6 @@ fn read(setup: &Setup) -> Result<Results, FileError> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

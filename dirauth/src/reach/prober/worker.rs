@@ -5,18 +5,23 @@ use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use onionring_node::link::ConnectError;
 use onionring_proto::netdoc::routerdesc::RouterDesc;
 use onionring_proto::netdoc::text::Fingerprint;
 use onionring_proto::policy::Family;
 use onionring_proto::time::{Mono, Unix};
 use tokio::task::{Id, JoinError, JoinSet, spawn_blocking};
 use tokio::time::{Instant, sleep_until};
-use tracing::{debug, error, warn};
+use tracing::{debug, error, info, warn};
 
+use super::super::circuit_test::{self, ExitTest, Report, Tools};
 use super::super::counts::{Outcome, Test};
+use super::super::exit_listener::ExitListener;
 use super::super::link_test::{self, Found};
+use super::super::results::{Change, FAILED_ROUNDS, Round};
 use super::super::schedule::Schedule;
-use super::{Setup, Shared};
+use super::casting::Casting;
+use super::{ListenAt, Setup, Shared, Standing};
 use crate::files;
 
 /// For how long a relay that moved is taken to have been down, as in C tor: until clients know its new address.
@@ -26,13 +31,18 @@ const TESTING_MOVED: Duration = Duration::from_secs(240);
 /// A test that is over.
 enum Done {
     Link(Found<SocketAddrV4>, Option<Found<SocketAddrV6>>),
+    Circuits(Report),
 }
 
 /// A kind of test that has turns.
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     Link,
+    Circuits,
 }
+
+/// For how long the listener counts as reachable after an exit has reached it.
+const LISTENER_PROVEN: Duration = Duration::from_secs(24 * 3600);
 
 pub(super) struct Worker {
     setup: Setup,
@@ -41,6 +51,10 @@ pub(super) struct Worker {
     epoch: Instant,
     relays: BTreeMap<Fingerprint, Arc<RouterDesc>>,
     links: Schedule,
+    circuits: Schedule,
+    listener: Option<Arc<ExitListener>>,
+    /// The last two exits that have reached the listener, the last one first, and when.
+    exits: Vec<(Fingerprint, Mono)>,
     tests: JoinSet<Done>,
     under_way: HashMap<Id, (Kind, Fingerprint)>,
     look_at: Instant,
@@ -53,6 +67,9 @@ impl Worker {
         let now = Instant::now();
         Worker {
             links: Schedule::new(setup.paces.links, setup.rng.next_u64()),
+            circuits: Schedule::new(setup.paces.circuits, setup.rng.next_u64()),
+            listener: None,
+            exits: Vec::new(),
             epoch: now,
             relays: BTreeMap::new(),
             tests: JoinSet::new(),
@@ -70,6 +87,7 @@ impl Worker {
         if !self.setup.options.test_reachability {
             return shared.stop.notified().await;
         }
+        self.listen().await;
         loop {
             self.look().await;
             self.begin();
@@ -88,6 +106,21 @@ impl Worker {
         self.save().await;
     }
 
+    /// Opens the port for exits. Without it, tests go on.
+    async fn listen(&mut self) {
+        let Some(ListenAt { bind, public }) = self.setup.listen.filter(|_| self.setup.options.circuits)
+        else {
+            return;
+        };
+        match ExitListener::open(bind, public).await {
+            Ok(listener) => {
+                debug!("exits are asked to connect to {}", listener.address());
+                self.listener = Some(Arc::new(listener));
+            }
+            Err(error) => warn!("cannot listen at {bind}, so exits are not tested: {error}"),
+        }
+    }
+
     fn mono(&self) -> Mono {
         Mono(u64::try_from(self.epoch.elapsed().as_micros()).unwrap_or(u64::MAX))
     }
@@ -98,8 +131,9 @@ impl Worker {
 
     /// When there is something to do, whether or not a test ends before.
     fn wake(&self) -> Instant {
-        let turn = self.links.poll_timeout().map(|at| self.epoch + Duration::from_micros(at.0));
-        turn.into_iter().fold(self.look_at.min(self.save_at), Instant::min)
+        let turns = [self.links.poll_timeout(), self.circuits.poll_timeout()].into_iter().flatten();
+        let turns = turns.map(|at| self.epoch + Duration::from_micros(at.0));
+        turns.fold(self.look_at.min(self.save_at), Instant::min)
     }
 
     /// Looks for relays, if it is time.
@@ -133,6 +167,23 @@ impl Worker {
         let now = self.mono();
         self.links.set_relays(&known, now);
         self.shared.results().retain(|relay| known.contains(relay));
+        let unix = self.now();
+        let up: BTreeSet<Fingerprint> = {
+            let results = self.shared.results();
+            let is_up = |relay: &&RouterDesc| !relay.hibernating && results.is_up(&relay.identity, unix);
+            self.relays.values().map(|relay| &**relay).filter(is_up).map(|relay| relay.identity).collect()
+        };
+        if self.setup.options.circuits {
+            self.circuits.set_relays(&up, now);
+        }
+        let results = self.shared.results();
+        *self.shared.standing() = Standing {
+            relays: known.len(),
+            up: up.len(),
+            proven: up.iter().filter(|relay| results.is_proven(relay, unix)).count(),
+            condemned: results.condemned().count(),
+            under_way: self.under_way.len(),
+        };
     }
 
     /// Begins the tests whose turn it is.
@@ -142,6 +193,12 @@ impl Worker {
                 Some(descriptor) => self.begin_link(relay, descriptor),
                 // Gone since; the next list takes it from the schedule.
                 None => self.links.finished(relay, false, self.mono()),
+            }
+        }
+        while let Some(relay) = self.circuits.poll(self.mono()) {
+            match self.relays.get(&relay).cloned() {
+                Some(descriptor) => self.begin_circuits(relay, &descriptor),
+                None => self.circuits.finished(relay, false, self.mono()),
             }
         }
     }
@@ -157,6 +214,27 @@ impl Worker {
         self.under_way.insert(test.id(), (Kind::Link, relay));
     }
 
+    fn begin_circuits(&mut self, relay: Fingerprint, descriptor: &Arc<RouterDesc>) {
+        let now = self.mono();
+        let by_another =
+            |(exit, at): &(Fingerprint, Mono)| *exit != relay && now.since(*at) < LISTENER_PROVEN;
+        let counts = self.exits.iter().any(by_another);
+        let exit = self.listener.clone().map(|listener| {
+            let ticket = listener.ask(&mut *self.setup.rng);
+            ExitTest { listener, ticket, counts }
+        });
+        let casting = Casting {
+            relays: &self.relays,
+            results: &self.shared.results(),
+            testing: self.setup.options.testing,
+            now: (self.setup.clock)(),
+        };
+        let cast = casting.cast(descriptor, &mut *self.setup.rng);
+        let tools = Tools { dialer: self.setup.client_dialer.clone(), times: self.setup.paces.times, exit };
+        let test = self.tests.spawn(async move { Done::Circuits(circuit_test::run(&tools, &cast).await) });
+        self.under_way.insert(test.id(), (Kind::Circuits, relay));
+    }
+
     fn ended(&mut self, ended: Result<(Id, Done), JoinError>) {
         let (id, done) = match ended {
             Ok((id, done)) => (id, Some(done)),
@@ -168,12 +246,47 @@ impl Worker {
         let Some((kind, relay)) = self.under_way.remove(&id) else { return };
         let repeat = match done {
             Some(Done::Link(v4, v6)) => self.link_ended(&relay, v4, v6),
+            Some(Done::Circuits(report)) => self.circuits_ended(&relay, &report),
             None => true,
         };
         let now = self.mono();
         match kind {
             Kind::Link => self.links.finished(relay, repeat, now),
+            Kind::Circuits => self.circuits.finished(relay, repeat, now),
         }
+    }
+
+    /// Notes how a round went; returns whether it is to be repeated.
+    fn circuits_ended(&mut self, relay: &Fingerprint, report: &Report) -> bool {
+        for (test, outcome) in &report.tests {
+            self.shared.counts.add(*test, *outcome);
+        }
+        if report.found(Test::Exit, Outcome::Passed) {
+            self.exits.retain(|(exit, _)| exit != relay);
+            self.exits.insert(0, (*relay, self.mono()));
+            self.exits.truncate(2);
+        }
+        let now = self.now();
+        // Who is no longer there gets no record.
+        let Some(descriptor) = self.relays.get(relay).cloned() else { return false };
+        let change = self.shared.results().round(relay, report.round, now);
+        let name = descriptor.nickname;
+        match change {
+            Some(Change::Condemned) => warn!(
+                "the relay {name} {relay} answers links, and has failed {FAILED_ROUNDS} rounds of circuit tests in a \
+                 row: it counts as not running until a round passes"
+            ),
+            Some(Change::Cleared) => {
+                info!(
+                    "the relay {name} {relay} has passed a round of circuit tests: it counts as running again"
+                );
+                if self.shared.results().is_up(relay, now) {
+                    self.tell_stability(relay, link_test::address_v4(&descriptor), now);
+                }
+            }
+            None => {}
+        }
+        report.round != Round::Passed
     }
 
     /// Notes what the plain test found; returns whether it is to be repeated.
@@ -193,6 +306,14 @@ impl Worker {
         if reached_v4 && self.shared.results().link(relay, Family::V4, now) {
             self.tell_stability(relay, v4.address, now);
         }
+        // One that has never been tested by circuits is soon.
+        let is_awake = self.relays.get(relay).is_some_and(|descriptor| !descriptor.hibernating);
+        if self.setup.options.circuits && reached_v4 && is_awake && self.shared.results().is_untested(relay) {
+            let now = self.mono();
+            if !self.circuits.knows(relay) {
+                self.circuits.hurry(*relay, now);
+            }
+        }
         !reached_v4 || reached_v6 == Some(false)
     }
 
@@ -202,7 +323,7 @@ impl Worker {
         relay: &Fingerprint,
         test: Test,
         address: SocketAddr,
-        result: &Result<(), onionring_node::link::ConnectError>,
+        result: &Result<(), ConnectError>,
     ) -> bool {
         let outcome = if result.is_ok() { Outcome::Passed } else { Outcome::Failed };
         self.shared.counts.add(test, outcome);
