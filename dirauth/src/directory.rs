@@ -170,7 +170,7 @@ impl Directory {
     }
 
     fn upload(&self, body: &[u8], asker: Asker) -> Response {
-        let answer = self.uploads().receive(body, asker.now);
+        let answer = self.uploads().receive(body, asker.address, asker.now);
         self.is_stale.store(true, Ordering::Release);
         debug!("an upload is answered with {} {}", answer.status, answer.reason);
         let mut response = short(answer.status, answer.reason, asker.now);

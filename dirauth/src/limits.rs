@@ -39,11 +39,20 @@ pub const PENDING_CONTACT: usize = 200;
 /// Relays of which descriptors are stored; the upload of one more is refused until others have gone.
 pub const STORED_RELAYS: usize = 50_000;
 
+/// Relays that nobody has found to be reachable yet, uploaded from one /24 on the Internet (of IPv6, from one /48); the
+/// upload of one more is refused until some are found, or have gone.
+pub const STRANGERS_PER_NETWORK: usize = 64;
+
+/// Relays at one address on the Internet that count as known when they are found to be reachable; further ones stay
+/// strangers. Authorities vote for less than half as many.
+pub const KNOWN_PER_ADDRESS: usize = 16;
+
 /// Descriptors, and extra-infos, that are stored of one relay; beyond that its oldest goes.
 pub const STORED_PER_RELAY: usize = 16;
 
 /// Bytes of all descriptors that are stored, and of all extra-infos. Beyond that superseded ones go, the oldest first;
-/// when there are none, the upload is refused.
+/// then relays that nobody has found and that arrived after the one that uploads, the last first; when there are none,
+/// the upload is refused.
 pub const STORED_BYTES: usize = 256 << 20;
 
 /// Connections to the DirPort; one more is closed at once.

@@ -4,8 +4,13 @@
 //! All of them are in memory, and on the disk in C tor's files `cached-descriptors` and `cached-extrainfo` with their
 //! journals. A document is in the journal before anyone is told that it is stored. A kill at any moment leaves all that
 //! was stored before, and perhaps a piece of what was being written, which the next start leaves out.
+//!
+//! When there is no room for all, known relays come before strangers ([`Store::vouch`]), and strangers in the order in
+//! which they arrived; after a start, in the order of their first descriptors. A relay that is stored is never refused an
+//! update on account of relays that came after it.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,10 +24,12 @@ use onionring_proto::time::Unix;
 use thiserror::Error;
 use tracing::{info, warn};
 
-use crate::limits::STORED_RELAYS;
+use crate::limits::{STORED_RELAYS, STRANGERS_PER_NETWORK};
 
+mod ranks;
 mod shelf;
 
+use ranks::Ranks;
 use shelf::{Bounds, Kept, Shelf};
 
 /// Until when a descriptor counts as a relay's newest, as in C tor: it is forgotten for votes and for judging the next.
@@ -39,6 +46,12 @@ pub enum AddError {
          see who uploads so many"
     )]
     TooManyRelays,
+    /// There are too many of unknown relays that were uploaded from one network.
+    #[error(
+        "{STRANGERS_PER_NETWORK} relays that were uploaded from the network of {0} have not been found reachable yet, and \
+         no more are taken from there until they are"
+    )]
+    TooManyStrangers(IpAddr),
     /// There are too many bytes.
     #[error("the newest documents alone fill {}: there is no room for {bytes} bytes more", file.file_name())]
     Full {
@@ -66,6 +79,8 @@ pub struct Found {
 pub struct Store {
     disk: DocStore,
     newest: BTreeMap<Fingerprint, Arc<RouterDesc>>,
+    /// Of those that have a newest descriptor.
+    ranks: Ranks,
     descriptors: Shelf,
     extra_infos: Shelf,
 }
@@ -81,6 +96,7 @@ impl Store {
         let mut store = Store {
             disk: DocStore::open(directory)?,
             newest: BTreeMap::new(),
+            ranks: Ranks::default(),
             descriptors: Shelf::new(Cached::Descriptors, bounds),
             extra_infos: Shelf::new(Cached::ExtraInfos, bounds),
         };
@@ -101,6 +117,7 @@ impl Store {
             }
         }
         store.forget(now);
+        store.rank();
         // What was cut off would spoil what is appended to it.
         for shelf in [&mut store.descriptors, &mut store.extra_infos] {
             shelf.rewrite(&store.disk)?;
@@ -118,23 +135,86 @@ impl Store {
         &self.newest
     }
 
-    /// Stores a descriptor that was admitted; `text` is exactly its text. It is on the disk afterwards, or not stored.
-    pub fn add_descriptor(&mut self, descriptor: Arc<RouterDesc>, text: &str) -> Result<(), AddError> {
-        if !self.newest.contains_key(&descriptor.identity) && self.newest.len() >= STORED_RELAYS {
-            return Err(AddError::TooManyRelays);
+    /// Stores a descriptor that was admitted and came from this address; `text` is exactly its text. It is on the disk
+    /// afterwards, or not stored.
+    pub fn add_descriptor(
+        &mut self,
+        descriptor: Arc<RouterDesc>,
+        text: &str,
+        from: Option<IpAddr>,
+    ) -> Result<(), AddError> {
+        if !self.newest.contains_key(&descriptor.identity) {
+            if self.newest.len() >= STORED_RELAYS {
+                return Err(AddError::TooManyRelays);
+            }
+            if let Some(from) = from.filter(|from| !self.ranks.has_room_for(Some(*from))) {
+                return Err(AddError::TooManyStrangers(from));
+            }
         }
-        let newest = &self.newest;
-        self.descriptors
-            .add(&self.disk, Kept::descriptor(&descriptor), text, |kept| is_newest(newest, kept))?;
+        let kept = Kept::descriptor(&descriptor);
+        self.send_strangers_away(Cached::Descriptors, &kept, text.len());
+        let needed = needed_beside(&self.newest, kept.identity);
+        self.descriptors.add(&self.disk, kept, text, needed)?;
+        self.ranks.arrive(kept.identity, from);
         self.note_newest(descriptor);
         Ok(())
     }
 
     /// Stores an extra-info that was admitted, in the same way.
     pub fn add_extra_info(&mut self, extra_info: &ExtraInfo, text: &str) -> Result<(), AddError> {
+        let kept = Kept::extra_info(extra_info);
+        self.send_strangers_away(Cached::ExtraInfos, &kept, text.len());
         let newest = &self.newest;
-        self.extra_infos
-            .add(&self.disk, Kept::extra_info(extra_info), text, |kept| is_newest_extra(newest, kept))
+        self.extra_infos.add(&self.disk, kept, text, |kept| is_newest_extra(newest, kept))
+    }
+
+    /// These relays were found to be reachable, so that they are known from now on. Those that are not stored are passed
+    /// over.
+    pub fn vouch<'a>(&mut self, identities: impl IntoIterator<Item = &'a Fingerprint>) {
+        for identity in identities {
+            if let Some(descriptor) = self.newest.get(identity) {
+                self.ranks.vouch(*identity, descriptor.ipv4);
+            }
+        }
+    }
+
+    /// When superseded documents alone make too little room for one more, relays go that are ranked behind its own.
+    fn send_strangers_away(&mut self, file: Cached, kept: &Kept, bytes: usize) {
+        loop {
+            let newest = &self.newest;
+            let excess = match file {
+                Cached::ExtraInfos => self.extra_infos.excess(bytes, |kept| is_newest_extra(newest, kept)),
+                _ => self.descriptors.excess(bytes, needed_beside(newest, kept.identity)),
+            };
+            let bytes_of = |store: &Store| match file {
+                Cached::ExtraInfos => store.extra_infos.bytes(),
+                _ => store.descriptors.bytes(),
+            };
+            let before = bytes_of(self);
+            while before - bytes_of(self) < excess {
+                let Some(last) = self.ranks.last_after(&kept.identity) else { return };
+                self.remove(&last);
+            }
+            if excess == 0 {
+                return;
+            }
+        }
+    }
+
+    /// Forgets all documents of a relay.
+    fn remove(&mut self, identity: &Fingerprint) {
+        self.newest.remove(identity);
+        self.ranks.forget(identity);
+        self.descriptors.remove_all_of(identity);
+        self.extra_infos.remove_all_of(identity);
+    }
+
+    /// What was found on disk has arrived in the order in which it was made.
+    fn rank(&mut self) {
+        let first = |identity: &Fingerprint| self.descriptors.first_of(identity).map(|kept| kept.published);
+        let mut relays: Vec<_> = self.newest.keys().map(|identity| (first(identity), *identity)).collect();
+        relays.sort_unstable();
+        relays.into_iter().for_each(|(_, identity)| self.ranks.arrive(identity, None));
     }
 
     fn note_newest(&mut self, descriptor: Arc<RouterDesc>) {
@@ -155,6 +235,8 @@ impl Store {
 
     fn forget(&mut self, now: Unix) {
         self.newest.retain(|_, descriptor| now.since(descriptor.published) <= NEWEST_AGE);
+        let newest = &self.newest;
+        self.ranks.retain(|identity| newest.contains_key(identity));
         for shelf in [&mut self.descriptors, &mut self.extra_infos] {
             shelf.forget_before(now - SERVED_AGE);
         }
@@ -176,8 +258,15 @@ impl Store {
     }
 }
 
-fn is_newest(newest: &BTreeMap<Fingerprint, Arc<RouterDesc>>, kept: &Kept) -> bool {
-    newest.get(&kept.identity).is_some_and(|descriptor| descriptor.digest == kept.digest)
+/// Whether a descriptor is the newest of its relay, and stays so when a newer one of this relay is stored.
+fn needed_beside(
+    newest: &BTreeMap<Fingerprint, Arc<RouterDesc>>,
+    updated: Fingerprint,
+) -> impl Fn(&Kept) -> bool {
+    move |kept| {
+        let newest = newest.get(&kept.identity).filter(|_| kept.identity != updated);
+        newest.is_some_and(|descriptor| descriptor.digest == kept.digest)
+    }
 }
 
 fn is_newest_extra(newest: &BTreeMap<Fingerprint, Arc<RouterDesc>>, kept: &Kept) -> bool {

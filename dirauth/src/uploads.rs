@@ -2,6 +2,7 @@
 //! ([`crate::keypin`]), put on the list of those who wait ([`crate::approval`]), and stored ([`crate::store`]).
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -75,9 +76,9 @@ impl Uploads {
         })
     }
 
-    /// Judges the body of an upload and stores what is good: what the relay is told. All that the answer promises is on the
-    /// disk afterwards.
-    pub fn receive(&mut self, body: &[u8], now: Unix) -> Answer {
+    /// Judges the body of an upload from this address and stores what is good: what the relay is told. All that the answer
+    /// promises is on the disk afterwards.
+    pub fn receive(&mut self, body: &[u8], from: Option<IpAddr>, now: Unix) -> Answer {
         let upload = Admission {
             options: &self.options,
             approvals: &self.approvals,
@@ -96,7 +97,7 @@ impl Uploads {
         }
         for judged in &upload.judged {
             log(judged);
-            if let Err(error) = self.keep(judged, now) {
+            if let Err(error) = self.keep(judged, from, now) {
                 error!("an upload is not stored: {error}");
                 failed = true;
             }
@@ -110,11 +111,11 @@ impl Uploads {
     }
 
     /// Keeps what was judged good.
-    fn keep(&mut self, judged: &Judged<'_>, now: Unix) -> Result<(), AddError> {
+    fn keep(&mut self, judged: &Judged<'_>, from: Option<IpAddr>, now: Unix) -> Result<(), AddError> {
         let Verdict::Stored { listed, probe: is_due } = judged.verdict else { return Ok(()) };
         match &judged.document {
             Some(Document::Descriptor(descriptor)) => {
-                self.store.add_descriptor(descriptor.clone(), judged.text)?;
+                self.store.add_descriptor(descriptor.clone(), judged.text, from)?;
                 if !listed {
                     self.pending.note(descriptor, now);
                     self.write_pending();
@@ -150,6 +151,12 @@ impl Uploads {
         }
         let newest = self.store.newest();
         self.probes.retain(|identity, _| newest.contains_key(identity));
+    }
+
+    /// These relays were found to be reachable: from now on strangers take no room from them. To be told of every round of
+    /// probes, and after a start of all relays that the history knows to have been up, as nothing on disk says it.
+    pub fn vouch<'a>(&mut self, identities: impl IntoIterator<Item = &'a Fingerprint>) {
+        self.store.vouch(identities);
     }
 
     /// The documents.

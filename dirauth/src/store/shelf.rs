@@ -84,6 +84,11 @@ impl Shelf {
         self.by_digest.len()
     }
 
+    /// Bytes of all documents.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     pub fn contains(&self, digest: &Fingerprint) -> bool {
         self.by_digest.contains_key(digest)
     }
@@ -92,7 +97,7 @@ impl Shelf {
         self.by_digest.clone()
     }
 
-    /// Makes room for a document, writes it to the journal, and takes it. Those that `is_needed` stay.
+    /// Writes a document to the journal, and takes it in place of the oldest, if need be. Those that `is_needed` stay.
     pub fn add(
         &mut self,
         disk: &DocStore,
@@ -104,8 +109,12 @@ impl Shelf {
             return Ok(());
         }
         let text = &*with_end(text);
-        self.make_room(text.len(), is_needed)?;
+        let (gone, missing) = self.room(text.len(), is_needed);
+        if missing > 0 {
+            return Err(AddError::Full { file: self.file, bytes: text.len() });
+        }
         disk.append(self.file, [text.as_bytes()])?;
+        gone.into_iter().for_each(|kept| self.remove(kept));
         self.on_disk += text.len() as u64;
         self.place(kept, text);
         if let Err(error) = self.compact(disk) {
@@ -115,7 +124,14 @@ impl Shelf {
         Ok(())
     }
 
-    fn make_room(&mut self, bytes: usize, is_needed: impl Fn(&Kept) -> bool) -> Result<(), AddError> {
+    /// Bytes that are missing for a document of this length though all go that are not `is_needed`.
+    pub fn excess(&self, bytes: usize, is_needed: impl Fn(&Kept) -> bool) -> usize {
+        self.room(bytes, is_needed).1
+    }
+
+    /// The oldest documents that have to go for one of this length, of those that are not `is_needed`, and the bytes that
+    /// are missing then.
+    fn room(&self, bytes: usize, is_needed: impl Fn(&Kept) -> bool) -> (Vec<Kept>, usize) {
         let mut excess = (self.bytes + bytes).saturating_sub(self.bounds.bytes);
         let mut gone = Vec::new();
         for &(published, identity, digest) in &self.by_age {
@@ -128,13 +144,7 @@ impl Shelf {
                 gone.push(kept);
             }
         }
-        if excess > 0 {
-            return Err(AddError::Full { file: self.file, bytes });
-        }
-        for kept in gone {
-            self.remove(kept);
-        }
-        Ok(())
+        (gone, excess)
     }
 
     /// Takes a document that is on the disk.
@@ -148,14 +158,30 @@ impl Shelf {
         self.by_relay.insert((identity, published, digest));
         self.by_age.insert((published, identity, digest));
         self.bytes += text.len();
+        if self.all_of(&identity).count() > self.bounds.per_relay
+            && let Some(oldest) = self.first_of(&identity)
+        {
+            self.remove(oldest);
+        }
+    }
+
+    /// The documents of a relay, oldest first.
+    fn all_of(&self, identity: &Fingerprint) -> impl Iterator<Item = Kept> + use<'_> {
         const FIRST: (Unix, Fingerprint) = (Unix(0), Fingerprint([0; 20]));
         const LAST: (Unix, Fingerprint) = (Unix(u64::MAX), Fingerprint([0xff; 20]));
-        let theirs = (identity, FIRST.0, FIRST.1)..=(identity, LAST.0, LAST.1);
-        if self.by_relay.range(theirs.clone()).count() > self.bounds.per_relay
-            && let Some(&(identity, published, digest)) = self.by_relay.range(theirs).next()
-        {
-            self.remove(Kept { identity, digest, published });
-        }
+        let theirs = (*identity, FIRST.0, FIRST.1)..=(*identity, LAST.0, LAST.1);
+        self.by_relay.range(theirs).map(|&(identity, published, digest)| Kept { identity, digest, published })
+    }
+
+    /// The oldest document of a relay.
+    pub fn first_of(&self, identity: &Fingerprint) -> Option<Kept> {
+        self.all_of(identity).next()
+    }
+
+    /// Forgets the documents of a relay.
+    pub fn remove_all_of(&mut self, identity: &Fingerprint) {
+        let theirs: Vec<Kept> = self.all_of(identity).collect();
+        theirs.into_iter().for_each(|kept| self.remove(kept));
     }
 
     fn remove(&mut self, kept: Kept) {

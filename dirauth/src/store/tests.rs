@@ -30,7 +30,7 @@ fn full() -> (tempfile::TempDir, Store) {
     let (mut store, found) = Store::open(directory.path(), NOW).unwrap();
     assert_eq!(found, Found::default());
     for (text, descriptor) in descriptors() {
-        store.add_descriptor(descriptor, text).unwrap();
+        store.add_descriptor(descriptor, text, None).unwrap();
     }
     for (text, extra_info) in extra_infos() {
         store.add_extra_info(&extra_info, text).unwrap();
@@ -84,7 +84,7 @@ fn a_document_without_the_end_of_its_last_line_spoils_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let (mut store, _) = Store::open(directory.path(), NOW).unwrap();
     for (text, descriptor) in descriptors() {
-        store.add_descriptor(descriptor, text.trim_end()).unwrap();
+        store.add_descriptor(descriptor, text.trim_end(), None).unwrap();
     }
     let before = digests(&store);
     drop(store);
@@ -97,7 +97,7 @@ fn a_relay_is_forgotten_for_votes_before_its_documents_are() {
     let directory = tempfile::tempdir().unwrap();
     let (mut store, _) = Store::open(directory.path(), NOW).unwrap();
     let (text, descriptor) = made(NOW);
-    store.add_descriptor(descriptor.clone(), &text).unwrap();
+    store.add_descriptor(descriptor.clone(), &text, None).unwrap();
     let identity = descriptor.identity;
     let served = |store: &Store| {
         let (routers, _) = store.documents();
@@ -122,7 +122,7 @@ fn the_oldest_of_a_relay_go_first() {
     let (mut store, _) = Store::open_bounded(directory.path(), NOW, bounds).unwrap();
     let made: Vec<_> = (0..5).map(|n| made(NOW + HOUR * n)).collect();
     for (text, descriptor) in &made {
-        store.add_descriptor(descriptor.clone(), text).unwrap();
+        store.add_descriptor(descriptor.clone(), text, None).unwrap();
     }
     let expected = made[2..].iter().map(|(_, descriptor)| descriptor.digest).collect();
     assert_eq!(digests(&store).0, expected);
@@ -136,15 +136,78 @@ fn superseded_documents_make_room_and_newest_ones_do_not() {
     let bounds = Bounds { bytes: first.0.len() * 2 + 10, ..Bounds::default() };
     let (mut store, _) = Store::open_bounded(directory.path(), NOW, bounds).unwrap();
     for (text, descriptor) in [&first, &second, &third] {
-        store.add_descriptor(descriptor.clone(), text).unwrap();
+        store.add_descriptor(descriptor.clone(), text, None).unwrap();
     }
     assert_eq!(digests(&store).0, [second.1.digest, third.1.digest].into());
     let (text, other) = descriptors().remove(0);
     // The superseded one goes, the newest stays, and there is no room for a third.
-    store.add_descriptor(other, text).unwrap_err();
+    store.add_descriptor(other, text, None).unwrap_err();
     let (text, extra_info) = extra_infos().remove(0);
     store.add_extra_info(&extra_info, text).unwrap();
     assert_eq!(store.newest()[&third.1.identity].digest, third.1.digest);
+}
+
+#[test]
+fn strangers_make_room_for_those_that_came_before_them() {
+    let directory = tempfile::tempdir().unwrap();
+    // A relay whose descriptors get longer, and three others.
+    let longer = |contact: usize, later: u32| {
+        let text = edited(|new| {
+            new.published = NOW - HOUR * 12 + HOUR * later;
+            new.contact = Some("x".repeat(contact));
+        });
+        (Arc::new(RouterDesc::parse(&text).unwrap()), text)
+    };
+    let (descriptor, text) = longer(1, 0);
+    let us = descriptor.identity;
+    let others: Vec<_> = descriptors().into_iter().filter(|(_, other)| other.identity != us).collect();
+    let [one, two, newcomer] = [0, 1, 2].map(|n| others[n].1.identity);
+    let bytes = text.len() + others[..2].iter().map(|(text, _)| text.len()).sum::<usize>();
+    let bounds = Bounds { bytes: bytes + 100, ..Bounds::default() };
+    let (mut store, _) = Store::open_bounded(directory.path(), NOW, bounds).unwrap();
+    let add_other = |store: &mut Store, n: usize| {
+        let (text, descriptor) = &others[n];
+        store.add_descriptor(descriptor.clone(), text, None)
+    };
+    let stored = |store: &Store| store.newest().keys().copied().collect::<BTreeSet<_>>();
+
+    store.add_descriptor(descriptor, &text, None).unwrap();
+    add_other(&mut store, 0).unwrap();
+    add_other(&mut store, 1).unwrap();
+    assert!(matches!(add_other(&mut store, 2), Err(AddError::Full { .. })));
+    assert_eq!(stored(&store), [us, one, two].into());
+    // The last that came goes, unless it is known by now.
+    store.vouch([&two, &newcomer]);
+    let (descriptor, text) = longer(1000, 1);
+    store.add_descriptor(descriptor, &text, None).unwrap();
+    assert_eq!(stored(&store), [us, two].into());
+    let (descriptor, text) = longer(5000, 2);
+    assert!(matches!(store.add_descriptor(descriptor, &text, None), Err(AddError::Full { .. })));
+    assert_eq!(stored(&store), [us, two].into());
+    drop(store);
+    // After a start nobody is known, and all that the file still has are ranked by their first descriptors.
+    let (mut store, _) = Store::open_bounded(directory.path(), NOW, bounds).unwrap();
+    let lasts = |store: &Store| [&us, &two].map(|relay| store.ranks.last_after(relay));
+    assert!(lasts(&store).contains(&None));
+    store.vouch([&us, &two]);
+    assert_eq!(lasts(&store), [Some(one); 2]);
+}
+
+#[test]
+fn a_network_uploads_only_so_many_strangers() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut store, _) = Store::open(directory.path(), NOW).unwrap();
+    let from = Some(IpAddr::from([198, 51, 100, 1]));
+    for n in 0..crate::limits::STRANGERS_PER_NETWORK as u8 {
+        store.ranks.arrive(Fingerprint([n; 20]), from);
+    }
+    let (text, descriptor) = made(NOW);
+    let refused = store.add_descriptor(descriptor.clone(), &text, from);
+    assert!(matches!(refused, Err(AddError::TooManyStrangers(_))));
+    store.add_descriptor(descriptor, &text, None).unwrap();
+    // Once it is stored, it is not new any more.
+    let (text, later) = made(NOW + HOUR);
+    store.add_descriptor(later, &text, from).unwrap();
 }
 
 #[test]
@@ -155,7 +218,7 @@ fn a_full_disk_is_told_and_changes_nothing() {
     fs::remove_file(&journal).unwrap();
     std::os::unix::fs::symlink("/dev/full", &journal).unwrap();
     let (text, descriptor) = made(NOW);
-    let error = store.add_descriptor(descriptor, &text).unwrap_err();
+    let error = store.add_descriptor(descriptor, &text, None).unwrap_err();
     assert!(matches!(error, AddError::Disk(StoreError::DiskFull(_))), "{error}");
     assert_eq!(digests(&store), before);
 }
@@ -172,7 +235,7 @@ fn what_is_forgotten_leaves_the_disk_in_time() {
             new.published = NOW + HOUR * n;
             new.contact = Some("x".repeat(10_000));
         });
-        store.add_descriptor(Arc::new(RouterDesc::parse(&text).unwrap()), &text).unwrap();
+        store.add_descriptor(Arc::new(RouterDesc::parse(&text).unwrap()), &text, None).unwrap();
         assert!(size("cached-descriptors") + size("cached-descriptors.new") < (1 << 20) + 60_000);
     }
     assert!(size("cached-descriptors") > 0, "the file was written anew");
@@ -207,7 +270,7 @@ fn survives_a_cut_at(directory: &std::path::Path, len: usize) {
     assert!(digests(&store).0.is_superset(&complete), "cut at {len}");
     assert!(found.kept <= complete.len() + 1 && found.damaged <= 1, "cut at {len}: {found:?}");
     let (text, descriptor) = made(NOW);
-    store.add_descriptor(descriptor.clone(), &text).unwrap();
+    store.add_descriptor(descriptor.clone(), &text, None).unwrap();
     drop(store);
     let (store, found) = Store::open(&path, NOW).unwrap();
     assert_eq!(found.damaged, 0, "cut at {len}");
@@ -225,7 +288,7 @@ fn journal() -> tempfile::TempDir {
     });
     let texts = [descriptors()[0].0, &odd, descriptors()[1].0];
     for text in texts {
-        store.add_descriptor(Arc::new(RouterDesc::parse(text).unwrap()), text).unwrap();
+        store.add_descriptor(Arc::new(RouterDesc::parse(text).unwrap()), text, None).unwrap();
     }
     drop(store);
     directory

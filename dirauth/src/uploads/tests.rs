@@ -15,14 +15,14 @@ fn open(directory: &Path, strict: bool) -> Uploads {
 fn what_is_accepted_outlives_a_restart() {
     let directory = tempfile::tempdir().unwrap();
     let mut uploads = open(directory.path(), false);
-    let answer = uploads.receive(format!("{DESCRIPTORS}{EXTRA_INFOS}").as_bytes(), NOW);
+    let answer = uploads.receive(format!("{DESCRIPTORS}{EXTRA_INFOS}").as_bytes(), None, NOW);
     assert_eq!((answer.status, uploads.take_probes().len(), uploads.take_probes().len()), (200, 6, 0));
     drop(uploads);
     let mut uploads = open(directory.path(), false);
     assert_eq!((uploads.store().newest().len(), uploads.pins.len()), (6, 6));
     let (routers, extras) = uploads.store().documents();
     assert_eq!((routers.len(), extras.len()), (6, 6));
-    let again = uploads.receive(DESCRIPTORS.as_bytes(), NOW);
+    let again = uploads.receive(DESCRIPTORS.as_bytes(), None, NOW);
     assert!(again.not_new && uploads.take_probes().is_empty());
     assert!(uploads.pending().list().is_empty());
 }
@@ -31,7 +31,7 @@ fn what_is_accepted_outlives_a_restart() {
 fn in_a_strict_network_relays_are_stored_and_wait() {
     let directory = tempfile::tempdir().unwrap();
     let mut uploads = open(directory.path(), true);
-    let answer = uploads.receive(DESCRIPTORS.as_bytes(), NOW);
+    let answer = uploads.receive(DESCRIPTORS.as_bytes(), None, NOW);
     assert_eq!((answer.status, uploads.pending().list().len()), (200, 6));
     drop(uploads);
     let mut uploads = open(directory.path(), true);
@@ -47,14 +47,14 @@ fn what_cannot_be_stored_is_not_promised() {
     let directory = tempfile::tempdir().unwrap();
     let mut uploads = open(directory.path(), false);
     std::os::unix::fs::symlink("/dev/full", directory.path().join("cached-descriptors.new")).unwrap();
-    let answer = uploads.receive(DESCRIPTORS.as_bytes(), NOW);
+    let answer = uploads.receive(DESCRIPTORS.as_bytes(), None, NOW);
     assert_eq!((answer.status, uploads.take_probes().len()), (503, 0));
     assert!(uploads.store().newest().is_empty());
     // What is refused anyway is told why.
-    let answer = uploads.receive(b"router nonsense\n", NOW);
+    let answer = uploads.receive(b"router nonsense\n", None, NOW);
     assert_eq!(answer.status, 400);
     fs::remove_file(directory.path().join("cached-descriptors.new")).unwrap();
-    assert_eq!(uploads.receive(DESCRIPTORS.as_bytes(), NOW).status, 200);
+    assert_eq!(uploads.receive(DESCRIPTORS.as_bytes(), None, NOW).status, 200);
 }
 
 #[test]
@@ -63,6 +63,6 @@ fn a_bad_document_does_not_keep_a_good_one_out() {
     let mut uploads = open(directory.path(), false);
     let (good, bad) =
         (edited(|_| {}), split_documents(DESCRIPTORS).next().unwrap().replace("uptime", "uptime 1"));
-    let answer = uploads.receive(format!("{good}{bad}").as_bytes(), NOW);
+    let answer = uploads.receive(format!("{good}{bad}").as_bytes(), None, NOW);
     assert_eq!((answer.status, uploads.store().newest().len()), (400, 1));
 }

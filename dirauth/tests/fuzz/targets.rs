@@ -78,7 +78,7 @@ fn upload(data: &[u8]) {
 fn directory() -> Directory {
     let home = tempfile::tempdir().expect("a directory");
     let mut uploads = Uploads::open(home.path(), options(), Approvals::default(), NOW).expect("a new store");
-    let answer = uploads.receive(include_bytes!("corpus/upload/relay"), NOW);
+    let answer = uploads.receive(include_bytes!("corpus/upload/relay"), None, NOW);
     assert_eq!(answer.status, 200, "{}", answer.reason);
     let directory = Directory::new(uploads, None);
     let text = || Blob::from(&b"document\n"[..]);
