@@ -20,7 +20,7 @@ use onionring_node::limits::DIR_REQUEST_HEAD;
 use onionring_proto::time::Unix;
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
@@ -28,10 +28,12 @@ use crate::directory::Directory;
 use crate::limits;
 
 mod guests;
+mod lanes;
 mod sent;
 mod stall;
 
 use guests::{Guest, Guests};
+use lanes::{Lane, Lanes};
 use sent::Sent;
 use stall::Stalling;
 
@@ -55,20 +57,19 @@ enum Unanswered {
 struct Shared {
     directory: Arc<Directory>,
     guests: Arc<Guests>,
-    /// Bytes of bodies for which there is room.
-    room: Arc<Semaphore>,
-    /// Uploads are judged one after the other: those that wait take no threads.
-    turn: Semaphore,
+    lanes: Lanes,
 }
 
 /// Serves requests for ever; drop it to stop listening. Answers under way go on.
-pub async fn serve(listener: TcpListener, directory: Arc<Directory>) -> Infallible {
-    let shared = Arc::new(Shared {
-        directory,
-        guests: Arc::default(),
-        room: Arc::new(Semaphore::new(limits::HTTP_BODY_BYTES)),
-        turn: Semaphore::new(1),
-    });
+///
+/// What is posted from the addresses of the configured `authorities` has room reserved for it.
+pub async fn serve(
+    listener: TcpListener,
+    directory: Arc<Directory>,
+    authorities: Arc<[IpAddr]>,
+) -> Infallible {
+    let lanes = Lanes::new(authorities);
+    let shared = Arc::new(Shared { directory, guests: Arc::default(), lanes });
     loop {
         let (stream, client) = match listener.accept().await {
             Ok((stream, client)) => (stream, client.ip().to_canonical()),
@@ -121,7 +122,7 @@ async fn exchange(
     let (head, body) = request.into_parts();
     let header = |name: &str| head.headers.get(name).map(|value| value.as_bytes());
     let response = match Request::new(head.method.as_str(), &target(&head.uri), header) {
-        Ok(request) => answer(request, body, asker, shared).await?,
+        Ok(request) => answer(request, body, client, asker, shared).await?,
         Err(refusal @ Refusal::BadRequest) => serve::refuse(refusal, now).ok_or(Unanswered::Refused)?,
         Err(Refusal::Unanswered) => return Err(Unanswered::Refused),
     };
@@ -140,6 +141,7 @@ fn target(uri: &hyper::Uri) -> String {
 async fn answer(
     request: Request,
     body: Incoming,
+    client: IpAddr,
     asker: Asker,
     shared: &Shared,
 ) -> Result<Response, Unanswered> {
@@ -147,16 +149,20 @@ async fn answer(
         Method::Get => (Vec::new(), None, None),
         Method::Post => {
             // Without a length nobody knows whether it is whole.
-            if body.size_hint().exact().is_none() {
+            let Some(length) = body.size_hint().exact() else {
                 return Ok(short(400, "Bad request", asker.now));
+            };
+            let lane = shared.lanes.of(&request.path, client);
+            if length > lane.body as u64 {
+                return Ok(short(413, "Too long", asker.now));
             }
-            let receive = receive(body, shared);
+            let receive = receive(body, lane);
             let Some((body, room)) =
                 timeout(limits::HTTP_BODY_TIME, receive).await.map_err(|_| Unanswered::Slow)??
             else {
                 return Ok(serve::busy(asker.now));
             };
-            (body, room, shared.turn.acquire().await.ok())
+            (body, room, lane.turn.acquire().await.ok())
         }
     };
     let directory = shared.directory.clone();
@@ -167,10 +173,10 @@ async fn answer(
     answer.map_err(|error| Unanswered::Answer(error.to_string()))
 }
 
-/// A body, and its room for as long as it is needed; nothing if there is no more room for all bodies.
+/// A body, and its room for as long as it is needed; nothing if there is no more room for it.
 async fn receive(
     mut body: Incoming,
-    shared: &Shared,
+    lane: &Lane,
 ) -> Result<Option<(Vec<u8>, Option<OwnedSemaphorePermit>)>, Unanswered> {
     let mut received = Vec::new();
     let mut room: Option<OwnedSemaphorePermit> = None;
@@ -178,7 +184,7 @@ async fn receive(
         let Ok(piece) = frame?.into_data() else { continue };
         // hyper's pieces are shorter than its buffer.
         let bytes = u32::try_from(piece.len()).unwrap_or(u32::MAX);
-        let Ok(more) = shared.room.clone().try_acquire_many_owned(bytes) else { return Ok(None) };
+        let Ok(more) = lane.room.clone().try_acquire_many_owned(bytes) else { return Ok(None) };
         match &mut room {
             Some(room) => room.merge(more),
             None => room = Some(more),

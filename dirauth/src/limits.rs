@@ -70,8 +70,17 @@ pub const HTTP_ENCODERS: usize = HTTP_CONNECTIONS / 4;
 /// [`onionring_node::limits::DIR_REQUEST_HEAD`]. That bounds the names in a request, too: some 1,200.
 pub const HTTP_HEADERS: usize = 100;
 
-/// Bytes of bodies that are being received; an upload beyond that is answered with 503.
-pub const HTTP_BODY_BYTES: usize = 64 << 20;
+/// Bytes of an upload of a relay; a longer one is answered with 413, unread. A relay sends 70,000 at most.
+pub const HTTP_UPLOAD_BODY: usize = 256 << 10;
+
+/// Bytes of uploads of relays that are being received, or wait to be judged; one beyond that is answered with 503.
+pub const HTTP_UPLOAD_BYTES: usize = 32 << 20;
+
+/// The same of votes and signatures from the addresses of configured authorities.
+pub const HTTP_VOTE_BYTES: usize = 128 << 20;
+
+/// The same of votes and signatures from elsewhere, and of whatever else is posted.
+pub const HTTP_OTHER_BYTES: usize = 32 << 20;
 
 /// Time for the head of a request; a slower connection is closed.
 pub const HTTP_HEAD_TIME: Duration = Duration::from_secs(60);
