@@ -81,7 +81,7 @@ pub async fn serve(
                 continue;
             }
         };
-        match shared.guests.admit(client) {
+        match shared.guests.admit(client, shared.lanes.is_authority(client)) {
             Some(guest) => drop(tokio::spawn(connection(stream, client, guest, shared.clone()))),
             None => debug!("too many connections to the DirPort: one is closed unanswered"),
         }

@@ -62,6 +62,15 @@ pub const HTTP_CONNECTIONS: usize = 1024;
 /// Private addresses, where many relays of a test network may be, have no bound but the total.
 pub const HTTP_CONNECTIONS_PER_ADDRESS: usize = 32;
 
+/// Connections to the DirPort from one /48 of IPv6; one more is closed at once.
+pub const HTTP_CONNECTIONS_PER_NETWORK: usize = 128;
+
+/// Connections to the DirPort over IPv6, as whoever has a /32 has 65,536 such networks; one more is closed at once.
+pub const HTTP_CONNECTIONS_IPV6: usize = HTTP_CONNECTIONS / 2;
+
+/// Connections to the DirPort that only the addresses of configured authorities get.
+pub const HTTP_CONNECTIONS_OF_AUTHORITIES: usize = 64;
+
 /// Connections up to which answers are compressed while they are sent, which takes some 300 KiB each; further ones get
 /// what is not kept compressed as it is.
 pub const HTTP_ENCODERS: usize = HTTP_CONNECTIONS / 4;

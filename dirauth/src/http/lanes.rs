@@ -47,11 +47,16 @@ impl Lanes {
         }
     }
 
+    /// Whether a configured authority is at this address.
+    pub fn is_authority(&self, client: IpAddr) -> bool {
+        self.authorities.contains(&client)
+    }
+
     /// The one for what a client posts to a path.
     pub fn of(&self, path: &str, client: IpAddr) -> &Lane {
         if path == "/tor/" {
             &self.uploads
-        } else if self.authorities.contains(&client) {
+        } else if self.is_authority(client) {
             &self.votes
         } else {
             &self.others

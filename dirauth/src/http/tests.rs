@@ -191,7 +191,7 @@ fn bodies_share_the_room_of_their_lane() {
         let client = ask(body);
         runtime.block_on(async {
             let (stream, client) = listener.accept().await.unwrap();
-            let guest = serving.guests.admit(client.ip()).unwrap();
+            let guest = serving.guests.admit(client.ip(), true).unwrap();
             connection(stream, client.ip(), guest, serving.clone()).await;
         });
         let answer = client.join().unwrap();
