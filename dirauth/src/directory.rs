@@ -5,7 +5,7 @@
 //! belongs to the vote under way, and takes uploads.
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -81,26 +81,62 @@ pub trait Voting: Send + Sync {
 pub struct Directory {
     documents: ArcSwap<Documents>,
     uploads: Mutex<Uploads>,
-    /// Whether there are uploads that `documents` does not have.
-    is_stale: AtomicBool,
     voting: Option<Arc<dyn Voting>>,
+}
+
+/// The uploads, while nobody else has them. What was stored or forgotten meanwhile is served from then on when this is
+/// dropped, which takes a moment.
+pub struct Held<'a> {
+    directory: &'a Directory,
+    uploads: MutexGuard<'a, Uploads>,
+}
+
+impl Deref for Held<'_> {
+    type Target = Uploads;
+
+    fn deref(&self) -> &Uploads {
+        &self.uploads
+    }
+}
+
+impl DerefMut for Held<'_> {
+    fn deref_mut(&mut self) -> &mut Uploads {
+        &mut self.uploads
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        if self.uploads.take_changed() {
+            self.directory.serve_uploads(&self.uploads);
+        }
+    }
 }
 
 impl Directory {
     /// A directory of what was uploaded. Without `voting`, votes of others are answered with 404.
     pub fn new(uploads: Uploads, voting: Option<Arc<dyn Voting>>) -> Directory {
-        Directory {
-            documents: ArcSwap::default(),
-            uploads: Mutex::new(uploads),
-            is_stale: AtomicBool::new(true),
-            voting,
-        }
+        let directory = Directory { documents: ArcSwap::default(), uploads: Mutex::new(uploads), voting };
+        directory.serve_uploads(&directory.uploads());
+        directory
     }
 
-    /// The uploads. While they are held, none is taken.
-    pub fn uploads(&self) -> MutexGuard<'_, Uploads> {
+    /// The uploads. While they are held, none is taken; what is there is served all the same.
+    pub fn uploads(&self) -> Held<'_> {
         // A panic while they were changed leaves them usable: a document is there or not.
-        self.uploads.lock().unwrap_or_else(PoisonError::into_inner)
+        let uploads = self.uploads.lock().unwrap_or_else(PoisonError::into_inner);
+        Held { directory: self, uploads }
+    }
+
+    /// Serves what is uploaded. Whoever calls this holds the uploads, so that nothing older takes the place of newer.
+    fn serve_uploads(&self, uploads: &Uploads) {
+        let (descriptors, extra_infos) = uploads.store().documents();
+        let (descriptors, extra_infos) = (Arc::new(descriptors), Arc::new(extra_infos));
+        self.documents.rcu(|old| {
+            let (descriptors, extra_infos) = (descriptors.clone(), extra_infos.clone());
+            let served = DirSnapshot { descriptors, extra_infos, ..old.served.clone() };
+            Documents { served, ..Documents::clone(old) }
+        });
     }
 
     /// Serves these documents from now on, with the descriptors and extra-infos that were uploaded.
@@ -126,28 +162,14 @@ impl Directory {
     /// Forgets documents that are too old. To be called every few minutes.
     pub fn expire(&self, now: Unix) {
         self.uploads().expire(now);
-        self.is_stale.store(true, Ordering::Release);
     }
 
-    /// The documents to serve, everything included that was accepted before. Waits while an upload is written.
+    /// The documents to serve, everything included that was accepted before. Waits for nobody.
     pub fn documents(&self) -> Arc<Documents> {
-        if self.is_stale.load(Ordering::Acquire) {
-            let uploads = self.uploads();
-            // Others have waited for the same.
-            if self.is_stale.swap(false, Ordering::AcqRel) {
-                let (descriptors, extra_infos) = uploads.store().documents();
-                let (descriptors, extra_infos) = (Arc::new(descriptors), Arc::new(extra_infos));
-                self.documents.rcu(|old| {
-                    let (descriptors, extra_infos) = (descriptors.clone(), extra_infos.clone());
-                    let served = DirSnapshot { descriptors, extra_infos, ..old.served.clone() };
-                    Documents { served, ..Documents::clone(old) }
-                });
-            }
-        }
         self.documents.load_full()
     }
 
-    /// Answers a request; `body` is what came with it. Blocks while an upload is judged and written.
+    /// Answers a request; `body` is what came with it. What is posted blocks while an upload is judged and written.
     pub fn answer(&self, request: &Request, body: &[u8], asker: Asker) -> Response {
         let answer = match request.method {
             Method::Get => get(&self.documents(), request, asker),
@@ -171,7 +193,6 @@ impl Directory {
 
     fn upload(&self, body: &[u8], asker: Asker) -> Response {
         let answer = self.uploads().receive(body, asker.address, asker.now);
-        self.is_stale.store(true, Ordering::Release);
         debug!("an upload is answered with {} {}", answer.status, answer.reason);
         let mut response = short(answer.status, answer.reason, asker.now);
         if answer.not_new {

@@ -83,6 +83,8 @@ pub struct Store {
     ranks: Ranks,
     descriptors: Shelf,
     extra_infos: Shelf,
+    /// Whether there is something else than when that was asked last.
+    changed: bool,
 }
 
 impl Store {
@@ -99,6 +101,7 @@ impl Store {
             ranks: Ranks::default(),
             descriptors: Shelf::new(Cached::Descriptors, bounds),
             extra_infos: Shelf::new(Cached::ExtraInfos, bounds),
+            changed: false,
         };
         let mut found = Found::default();
         for text in split_documents(&store.disk.load(Cached::Descriptors)?) {
@@ -153,6 +156,7 @@ impl Store {
         }
         let kept = Kept::descriptor(&descriptor);
         self.send_strangers_away(Cached::Descriptors, &kept, text.len());
+        self.changed = true;
         let needed = needed_beside(&self.newest, kept.identity);
         self.descriptors.add(&self.disk, kept, text, needed)?;
         self.ranks.arrive(kept.identity, from);
@@ -164,6 +168,7 @@ impl Store {
     pub fn add_extra_info(&mut self, extra_info: &ExtraInfo, text: &str) -> Result<(), AddError> {
         let kept = Kept::extra_info(extra_info);
         self.send_strangers_away(Cached::ExtraInfos, &kept, text.len());
+        self.changed |= !self.extra_infos.contains(&kept.digest);
         let newest = &self.newest;
         self.extra_infos.add(&self.disk, kept, text, |kept| is_newest_extra(newest, kept))
     }
@@ -203,6 +208,7 @@ impl Store {
 
     /// Forgets all documents of a relay.
     fn remove(&mut self, identity: &Fingerprint) {
+        self.changed = true;
         self.newest.remove(identity);
         self.ranks.forget(identity);
         self.descriptors.remove_all_of(identity);
@@ -234,12 +240,18 @@ impl Store {
     }
 
     fn forget(&mut self, now: Unix) {
+        self.changed = true;
         self.newest.retain(|_, descriptor| now.since(descriptor.published) <= NEWEST_AGE);
         let newest = &self.newest;
         self.ranks.retain(|identity| newest.contains_key(identity));
         for shelf in [&mut self.descriptors, &mut self.extra_infos] {
             shelf.forget_before(now - SERVED_AGE);
         }
+    }
+
+    /// Whether what is served has changed since this was called last.
+    pub fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.changed)
     }
 
     /// What is served: descriptors and extra-infos. Copies no document.

@@ -164,6 +164,11 @@ impl Uploads {
         &self.store
     }
 
+    /// Whether the documents have changed since this was called last.
+    pub fn take_changed(&mut self) -> bool {
+        self.store.take_changed()
+    }
+
     /// The relays that are to be probed at once, because they are new, have moved or come back; each is given once.
     pub fn take_probes(&mut self) -> BTreeMap<Fingerprint, Arc<RouterDesc>> {
         std::mem::take(&mut self.probes)

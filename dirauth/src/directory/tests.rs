@@ -108,6 +108,27 @@ fn what_is_uploaded_is_served_at_once() {
 }
 
 #[test]
+fn what_was_stored_is_served_while_the_uploads_are_held() {
+    let authority = authority(None);
+    let directory = &authority.directory;
+    post(directory, "/tor/", DESCRIPTORS);
+    let before = directory.documents();
+    let mut held = directory.uploads();
+    held.receive(EXTRA_INFOS.as_bytes(), None, NOW);
+    // Would wait for ever if it needed them.
+    assert_eq!(split_documents(&get(directory, "/tor/server/all").1).count(), 6);
+    assert_eq!(get(directory, "/tor/extra/all").0, "404 Servers unavailable");
+    drop(held);
+    assert_eq!(split_documents(&get(directory, "/tor/extra/all").1).count(), 6);
+    // What is refused, or known, leaves everything as it is.
+    let with_extras = directory.documents();
+    assert!(!Arc::ptr_eq(&before, &with_extras));
+    post(directory, "/tor/", "router nonsense\n");
+    post(directory, "/tor/", DESCRIPTORS);
+    assert!(Arc::ptr_eq(&with_extras, &directory.documents()));
+}
+
+#[test]
 fn the_vote_under_way() {
     let authority = authority(None);
     let directory = &authority.directory;
