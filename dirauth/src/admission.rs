@@ -78,6 +78,9 @@ pub enum Refusal {
         /// What is wrong, and where.
         fault: DocError,
     },
+    /// A document has annotations, which are a cache's own.
+    #[error("Annotations (lines that begin with @) are not taken: send the document without them.")]
+    Annotated,
     /// There is no TAP key.
     #[error(
         "Missing TAP key in descriptor: this authority wants a dummy one (onion-key and onion-key-crosscert)."
@@ -144,6 +147,7 @@ impl Refusal {
             Refusal::Empty => "empty",
             Refusal::TooMany => "too_many",
             Refusal::Unreadable { .. } => "unreadable",
+            Refusal::Annotated => "annotated",
             Refusal::NoTapKey => "no_tap_key",
             Refusal::TapKey => "tap_key",
             Refusal::KeysChanged => "keys_changed",
@@ -301,9 +305,14 @@ impl Admission<'_> {
             upload.judged.push(refuse(Refusal::Empty));
         }
 
+        let (annotated, documents): (Vec<_>, Vec<_>) =
+            with_gaps(text, &documents).partition(|(gap, text)| is_annotated(gap) || is_annotated(text));
+        for (_, text) in annotated {
+            upload.judged.push(Judged { text, ..refuse(Refusal::Annotated) });
+        }
         // Descriptors first: an extra-info may stand before the descriptor that it goes with.
-        let (descriptors, extra_infos): (Vec<&str>, Vec<&str>) =
-            documents.into_iter().partition(|text| text.starts_with("router "));
+        let (descriptors, extra_infos): (Vec<_>, Vec<_>) =
+            documents.into_iter().map(|(_, text)| text).partition(|text| text.starts_with("router "));
         let mut accepted = BTreeMap::new();
         for text in descriptors {
             let judged = self.judge_descriptor(text, &accepted, &mut upload.pinned);
@@ -447,6 +456,27 @@ impl Admission<'_> {
         };
         Judged { text, document: Some(Document::ExtraInfo(extra_info)), verdict }
     }
+}
+
+/// The documents of an upload, each after what stands between it and the one before.
+fn with_gaps<'a>(upload: &'a str, documents: &[&'a str]) -> impl Iterator<Item = (&'a str, &'a str)> {
+    let mut rest = upload;
+    documents.iter().map(move |document| {
+        let at = document.as_ptr() as usize - rest.as_ptr() as usize;
+        // Documents are parts of the upload, in their order.
+        let (gap, from_there) = rest.split_at(at);
+        rest = &from_there[document.len()..];
+        (gap, *document)
+    })
+}
+
+/// Whether a line is an annotation, to C tor as well: it takes no document with one before or in it. In the files on disk
+/// they stand between documents, and are left out when those are read.
+fn is_annotated(text: &str) -> bool {
+    text.lines().map(str::trim_start).any(|line| {
+        let keyword = line.strip_prefix("opt").filter(|rest| rest.starts_with([' ', '\t'])).unwrap_or(line);
+        keyword.trim_start().starts_with('@')
+    })
 }
 
 /// Whether a descriptor says nothing new over an older one of the same relay, as C tor sees it: not the ntor key, the

@@ -163,10 +163,36 @@ pub(crate) fn edited(edit: impl FnOnce(&mut NewDescriptor)) -> String {
 }
 
 #[test]
+fn documents_with_annotations_are_refused() {
+    let mut authority = Authority::new();
+    let text = edited(|_| {});
+    let signed = |line: &str| {
+        // It does not matter whether the rest is right.
+        text.replacen("\nplatform ", &format!("\n{line}\nplatform "), 1)
+    };
+    for line in ["@source \"somewhere\"", "  @x", "opt @x", "opt\t @x"] {
+        assert_eq!(authority.verdict(&signed(line)), refused(Refusal::Annotated), "{line}");
+        let before = format!("junk\n{line}\nmore\n{text}");
+        assert_eq!(authority.verdict(&before), refused(Refusal::Annotated), "{line}");
+    }
+    for line in ["optional @x", "a@b", "#@x"] {
+        assert_ne!(authority.verdict(&signed(line)), refused(Refusal::Annotated), "{line}");
+    }
+    // After all documents they are nobody's.
+    let answer = authority.judge_at(NOW, &format!("{text}@last words\n")).answer();
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let two = format!("{text}@of the next\n{}", split_documents(DESCRIPTORS).next().unwrap());
+    authority.options.allow_private_addresses = true;
+    let upload = authority.judge_at(NOW, &two);
+    assert_eq!((upload.judged.len(), upload.answer().status), (2, 400));
+    assert!(upload.judged.iter().any(|judged| judged.verdict == refused(Refusal::Annotated)));
+}
+
+#[test]
 fn what_c_tor_publishes_is_stored_once() {
     let mut authority = Authority::new();
     authority.options.allow_private_addresses = true;
-    let body = format!("{EXTRA_INFOS}\n@downloaded\n{DESCRIPTORS}");
+    let body = format!("{EXTRA_INFOS}\ndownloaded\n{DESCRIPTORS}");
     let upload = authority.judge_at(NOW, &body);
     let stored =
         upload.judged.iter().filter(|judged| matches!(judged.verdict, Verdict::Stored { .. })).count();
