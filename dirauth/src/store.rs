@@ -206,6 +206,23 @@ impl Store {
         }
     }
 
+    /// Forgets all documents of the relays of which this holds, by their newest descriptors, even if those are too old for
+    /// votes; says which.
+    pub fn remove_if(&mut self, is_unwanted: impl Fn(&RouterDesc) -> bool) -> Vec<Fingerprint> {
+        let is_unwanted = |identity: &Fingerprint| match self.newest.get(identity) {
+            Some(descriptor) => is_unwanted(descriptor),
+            // What is stored was read before.
+            None => self
+                .descriptors
+                .last_of(identity)
+                .and_then(|text| RouterDesc::parse(std::str::from_utf8(text).ok()?).ok())
+                .is_some_and(|descriptor| is_unwanted(&descriptor)),
+        };
+        let unwanted: Vec<_> = self.descriptors.relays().into_iter().filter(is_unwanted).collect();
+        unwanted.iter().for_each(|identity| self.remove(identity));
+        unwanted
+    }
+
     /// Forgets all documents of a relay.
     fn remove(&mut self, identity: &Fingerprint) {
         self.changed = true;

@@ -1,7 +1,7 @@
 //! Uploads of relays, from their bytes to what is stored and answered: judged ([`crate::admission`]), their keys pinned
 //! ([`crate::keypin`]), put on the list of those who wait ([`crate::approval`]), and stored ([`crate::store`]).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -44,8 +44,8 @@ pub struct Uploads {
     pending: Pending,
     pending_file: PathBuf,
     store: Store,
-    /// Relays that are to be probed; all of them have a newest descriptor, which bounds them.
-    probes: BTreeMap<Fingerprint, Arc<RouterDesc>>,
+    /// Relays that are to be probed; all of them had a newest descriptor.
+    probes: BTreeSet<Fingerprint>,
 }
 
 impl Uploads {
@@ -64,7 +64,7 @@ impl Uploads {
             warn!("{} lines of {} are damaged and left out", found.damaged, pins_file.display());
         }
         let pending = files::read(&pending_file)?.unwrap_or_default();
-        Ok(Uploads {
+        let mut uploads = Uploads {
             options,
             approvals,
             pins,
@@ -72,8 +72,11 @@ impl Uploads {
             pending: Pending::read(&String::from_utf8_lossy(&pending)),
             pending_file,
             store,
-            probes: BTreeMap::new(),
-        })
+            probes: BTreeSet::new(),
+        };
+        // Decisions may have been made while this did not run.
+        uploads.settle();
+        Ok(uploads)
     }
 
     /// Judges the body of an upload from this address and stores what is good: what the relay is told. All that the answer
@@ -121,7 +124,7 @@ impl Uploads {
                     self.write_pending();
                 }
                 if is_due {
-                    self.probes.insert(descriptor.identity, descriptor.clone());
+                    self.probes.insert(descriptor.identity);
                 }
             }
             Some(Document::ExtraInfo(extra_info)) => self.store.add_extra_info(extra_info, judged.text)?,
@@ -130,9 +133,22 @@ impl Uploads {
         Ok(())
     }
 
-    /// Follows other decisions of the administrator from now on.
+    /// Follows other decisions of the administrator from now on. What is stored of relays that are rejected is dropped.
     pub fn set_approvals(&mut self, approvals: Approvals) {
         self.approvals = approvals;
+        self.settle();
+    }
+
+    /// Drops the documents of relays that are rejected, and those who wait no longer from the list.
+    fn settle(&mut self) {
+        let approvals = &self.approvals;
+        let is_rejected = |descriptor: &RouterDesc| {
+            let RouterDesc { identity, ed_identity, ipv4, .. } = descriptor;
+            approvals.standing(identity, ed_identity, *ipv4).marks.reject
+        };
+        for identity in self.store.remove_if(is_rejected) {
+            info!("the relay {identity} is rejected, and what is stored of it is dropped");
+        }
         self.pending.settle(&self.approvals);
         self.write_pending();
     }
@@ -150,7 +166,7 @@ impl Uploads {
             warn!("what is forgotten stays on disk for now: {error}");
         }
         let newest = self.store.newest();
-        self.probes.retain(|identity, _| newest.contains_key(identity));
+        self.probes.retain(|identity| newest.contains_key(identity));
     }
 
     /// These relays were found to be reachable: from now on strangers take no room from them. To be told of every round of
@@ -169,9 +185,12 @@ impl Uploads {
         self.store.take_changed()
     }
 
-    /// The relays that are to be probed at once, because they are new, have moved or come back; each is given once.
+    /// The relays that are to be probed at once, because they are new, have moved or come back; each is given once, with
+    /// its newest descriptor. They are not remembered over a restart: after a start all that are stored are to be probed.
     pub fn take_probes(&mut self) -> BTreeMap<Fingerprint, Arc<RouterDesc>> {
-        std::mem::take(&mut self.probes)
+        let newest = self.store.newest();
+        let with_newest = |identity| Some((identity, newest.get(&identity)?.clone()));
+        std::mem::take(&mut self.probes).into_iter().filter_map(with_newest).collect()
     }
 
     /// The relays that wait for approval.

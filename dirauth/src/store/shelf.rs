@@ -178,6 +178,17 @@ impl Shelf {
         self.all_of(identity).next()
     }
 
+    /// The newest document of a relay.
+    pub fn last_of(&self, identity: &Fingerprint) -> Option<&[u8]> {
+        let last = self.all_of(identity).last()?;
+        self.by_digest.get(&last.digest).map(|doc| &doc.text[..])
+    }
+
+    /// The relays of which there are documents.
+    pub fn relays(&self) -> BTreeSet<Fingerprint> {
+        self.by_relay.iter().map(|(identity, ..)| *identity).collect()
+    }
+
     /// Forgets the documents of a relay.
     pub fn remove_all_of(&mut self, identity: &Fingerprint) {
         let theirs: Vec<Kept> = self.all_of(identity).collect();

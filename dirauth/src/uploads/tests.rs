@@ -66,3 +66,54 @@ fn a_bad_document_does_not_keep_a_good_one_out() {
     let answer = uploads.receive(format!("{good}{bad}").as_bytes(), None, NOW);
     assert_eq!((answer.status, uploads.store().newest().len()), (400, 1));
 }
+
+#[test]
+fn what_is_stored_of_rejected_relays_is_dropped() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut uploads = open(directory.path(), true);
+    uploads.receive(format!("{DESCRIPTORS}{EXTRA_INFOS}").as_bytes(), None, NOW);
+    let all: Vec<_> = uploads.store().newest().values().cloned().collect();
+    let rejecting = |rejected: &[&RouterDesc]| {
+        let lines: String = rejected.iter().map(|relay| format!("!reject {}\n", relay.identity)).collect();
+        let (routers, damaged) = crate::approval::ApprovedRouters::read(&lines);
+        assert!(damaged.is_empty());
+        Approvals { routers, strict: true, ..Approvals::default() }
+    };
+    let stored = |uploads: &Uploads| {
+        let (routers, extras) = uploads.store().documents();
+        (routers.len(), extras.len(), uploads.store().newest().len(), uploads.pending().list().len())
+    };
+    assert_eq!(stored(&uploads), (6, 6, 6, 6));
+    uploads.set_approvals(rejecting(&[&all[0]]));
+    assert_eq!(stored(&uploads), (5, 5, 5, 5));
+    assert!(!uploads.store().newest().contains_key(&all[0].identity));
+    drop(uploads);
+    // While it did not run, another was rejected, which by now is too old for votes.
+    let options = AdmissionOptions { allow_private_addresses: true, ..options() };
+    let later = NOW + std::time::Duration::from_secs(3 * 24 * 3600);
+    let uploads = Uploads::open(directory.path(), options, rejecting(&[&all[0], &all[1]]), later).unwrap();
+    assert_eq!(stored(&uploads), (4, 4, 0, 4));
+    assert!(uploads.store().documents().0.by_digest(&all[1].digest).is_none());
+    // By its address, too.
+    let mut uploads = open(directory.path(), false);
+    let reject = crate::approval::AddressPolicies::parse(["127.0.0.0/8"]).unwrap();
+    let addresses = crate::approval::AddressPolicies { reject, ..Default::default() };
+    uploads.set_approvals(Approvals { addresses, ..Approvals::default() });
+    assert_eq!(stored(&uploads), (0, 0, 0, 0));
+}
+
+#[test]
+fn a_probe_goes_by_the_newest_descriptor() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut uploads = open(directory.path(), false);
+    for contact in ["before", "after"] {
+        let text = edited(|new| {
+            new.contact = Some(contact.into());
+            new.published = NOW - std::time::Duration::from_secs(if contact == "before" { 60 } else { 0 });
+        });
+        assert_eq!(uploads.receive(text.as_bytes(), None, NOW).status, 200);
+    }
+    let probes = uploads.take_probes();
+    assert_eq!(probes.values().map(|relay| relay.published).collect::<Vec<_>>(), [NOW]);
+    assert!(uploads.take_probes().is_empty());
+}
