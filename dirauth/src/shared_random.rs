@@ -300,8 +300,10 @@ impl SharedRandom {
         // The second is for an authority that was stopped for so long.
         let has_missed_a_run =
             valid_after.since(self.valid_after) >= interval.saturating_mul(2 * ROUNDS as u32);
-        if (self.phase, phase) == (Phase::Reveal, Phase::Commit) || has_missed_a_run {
-            if self.phase == Phase::Reveal {
+        let ends_a_run = (self.phase, phase) == (Phase::Reveal, Phase::Commit);
+        if ends_a_run || has_missed_a_run {
+            // Later in a run the value that the others made at its beginning is in force, and a consensus says which.
+            if ends_a_run {
                 self.previous = self.current.take();
                 self.current = Some(self.compute(authorities));
                 self.fresh = true;

@@ -176,6 +176,23 @@ fn an_authority_that_was_stopped_for_a_day_begins_anew() {
 }
 
 #[test]
+fn an_authority_that_was_stopped_until_a_later_reveal_phase_makes_no_value() {
+    let [us, ..] = authorities();
+    let reveal = |run: u64| Unix(FIRST_ROUND.0 + (24 * run + 12) * 12);
+    let mut state = SharedRandom::new(FIRST_ROUND, INTERVAL);
+    state.prepare(FIRST_ROUND, INTERVAL, us, &[us], &mut rng());
+    state.prepare(reveal(0), INTERVAL, us, &[us], &mut rng());
+    let in_force = Srv { reveals: 3, value: [7; 32] };
+    state.adopt(None, Some(in_force));
+    assert!(state.prepare(reveal(1), INTERVAL, us, &[us], &mut rng()));
+    assert_eq!((state.values(), state.is_fresh()), ((None, Some(in_force)), false));
+    assert!(state.commits.is_empty(), "what was committed to in another run is not revealed in this");
+    // At the end of a run there is one to make.
+    assert!(state.prepare(Unix(reveal(2).0 + 12 * 12), INTERVAL, us, &[us], &mut rng()));
+    assert!(state.is_fresh());
+}
+
+#[test]
 fn a_run_goes_on_when_the_network_begins_to_vote_less_often() {
     let [us, ..] = authorities();
     let (short, long) = (Duration::from_secs(150), Duration::from_secs(300));
