@@ -104,10 +104,13 @@ impl Round {
         self.step == Step::Over
     }
 
-    /// Whether a round of `next`, which the schedule finds now, is to take its place: because it is over, or because
-    /// it has not begun and the clock, or a consensus from elsewhere, has moved the slots meanwhile.
+    /// Whether a round of `next`, which the schedule finds now, is to take its place: because it is over; because it has
+    /// not begun and the clock, or a consensus from elsewhere, has moved the slots meanwhile; or because it has begun in
+    /// what is the future now, as the clock was set back by more than a slot. If only the slots move, a round that has
+    /// begun goes on: what is found then still ends after this one began.
     pub fn gives_way_to(&self, next: &Period) -> bool {
-        self.is_over() || self.step == Step::Vote && self.period != *next
+        let is_of_the_future = next.valid_after <= self.period.voting_starts;
+        self.is_over() || self.period != *next && (self.step == Step::Vote || is_of_the_future)
     }
 
     /// The next thing to do.

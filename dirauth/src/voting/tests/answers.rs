@@ -10,8 +10,8 @@ use rand_chacha::rand_core::SeedableRng;
 use super::maker::{PERIOD, VALID_AFTER, identities, maker};
 use crate::limits::{OTHER_VOTES, QUEUED_CONSENSUSES};
 use crate::voting::{
-    Action, Alarm, Answer, DoublePolicy, Evidence, NoConsensus, OwnVoteError, Round, Rules, SnapshotError,
-    Whence,
+    Action, Alarm, Answer, DoublePolicy, Evidence, NoConsensus, OwnVoteError, Period, Round, Rules,
+    SnapshotError, Whence,
 };
 
 const AUTHORITIES: usize = 3;
@@ -207,15 +207,48 @@ fn rounds_that_begin_late_do_what_still_makes_sense() {
     assert!(asleep.is_over());
 }
 
+/// The period that many seconds later.
+fn moved(by: i64) -> Period {
+    let at = |then: Unix| Unix(then.0.checked_add_signed(by).unwrap());
+    Period {
+        voting_starts: at(PERIOD.voting_starts),
+        fetch_votes: at(PERIOD.fetch_votes),
+        voting_ends: at(PERIOD.voting_ends),
+        fetch_signatures: at(PERIOD.fetch_signatures),
+        valid_after: at(PERIOD.valid_after),
+    }
+}
+
 #[test]
 fn slots_may_move_until_the_round_begins() {
-    let moved = crate::voting::Period { valid_after: Unix(VALID_AFTER - 3600), ..PERIOD };
-    let mut round = round();
-    assert!(!round.gives_way_to(&PERIOD) && round.gives_way_to(&moved));
-    timeout(&mut round, PERIOD.voting_starts);
-    assert!(!round.gives_way_to(&moved));
-    timeout(&mut round, PERIOD.valid_after);
-    assert!(round.gives_way_to(&moved));
+    for by in [-3600, -15, 15, 3600] {
+        let mut round = round();
+        assert!(!round.gives_way_to(&PERIOD) && round.gives_way_to(&moved(by)));
+        timeout(&mut round, PERIOD.voting_starts);
+        // What begins after now begins after that; unless now is before.
+        assert_eq!(round.gives_way_to(&moved(by)), by == -3600, "{by}");
+        assert!(!round.gives_way_to(&PERIOD));
+        timeout(&mut round, PERIOD.valid_after);
+        assert!(round.gives_way_to(&moved(by)));
+    }
+}
+
+#[test]
+fn a_round_gives_way_when_the_clock_is_set_back_by_more_than_a_slot() {
+    let timing = crate::options::Timing {
+        interval: std::time::Duration::from_secs(3600),
+        vote_delay: std::time::Duration::from_secs(300),
+        dist_delay: std::time::Duration::from_secs(300),
+    };
+    let find = |now| Period::after(Unix(now), timing, std::time::Duration::ZERO);
+    let period = find(VALID_AFTER - 1);
+    for end in [period.voting_starts, period.fetch_votes, period.voting_ends, period.fetch_signatures] {
+        let mut round = Round::new(rules(), period);
+        timeout(&mut round, end);
+        for (back, gives_way) in [(0, false), (1800, false), (3600, true), (24 * 3600, true)] {
+            assert_eq!(round.gives_way_to(&find(end.0 - back)), gives_way, "{back}");
+        }
+    }
 }
 
 #[test]
