@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use onionring_proto::netdoc::detached::DetachedSignatures;
-use onionring_proto::netdoc::tally::{Tally, Terms};
+use onionring_proto::netdoc::tally::{SharedRandomTerms, Tally, Terms};
 use onionring_proto::netdoc::text::Fingerprint;
 use onionring_proto::netdoc::vote::{SignedVote, split};
 use onionring_proto::time::Unix;
@@ -59,6 +59,16 @@ enum Step {
     Over,
 }
 
+/// What the consensus was computed by besides the votes. After a restart it is computed by the same, whatever has come to
+/// light meanwhile: an authority signs no two consensuses of a period.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Settled {
+    /// The authorities that were left out, as they had voted twice.
+    pub excluded: BTreeSet<Fingerprint>,
+    /// Our part in the shared random protocol.
+    pub shared_random: Option<SharedRandomTerms>,
+}
+
 /// Voting for one consensus.
 ///
 /// Actions are to be done in their order, and each [`Action::Save`] before the ones that follow it: a vote or signature
@@ -71,8 +81,8 @@ pub struct Round {
     pub(super) ballots: Ballots,
     pub(super) queue: Queue,
     pub(super) pair: Option<Pair>,
-    /// Whether the votes that count are settled, because we computed a consensus of them.
-    pub(super) settled: bool,
+    /// What the consensus was computed by, once it was: no other votes count from then on.
+    pub(super) settled: Option<Settled>,
     /// Who has signed another consensus than ours.
     dissenters: BTreeSet<Fingerprint>,
     actions: VecDeque<Action>,
@@ -88,7 +98,7 @@ impl Round {
             ballots: Ballots::default(),
             queue: Queue::default(),
             pair: None,
-            settled: false,
+            settled: None,
             dissenters: BTreeSet::new(),
             actions: VecDeque::new(),
         }
@@ -226,7 +236,7 @@ impl Round {
         };
         let late = !matches!(whence, Whence::Fetched(_)) && now > self.period.fetch_votes;
         let standing = match whence {
-            _ if self.settled || late => Standing::None,
+            _ if self.settled.is_some() || late => Standing::None,
             Whence::Fetched(_) => Standing::IfMissing,
             Whence::Own | Whence::Posted(_) => Standing::Full,
         };
@@ -367,23 +377,28 @@ impl Round {
         if now >= self.period.valid_after {
             return self.give_up(NoConsensus::Missed);
         }
-        self.settled = true;
+        let settled = self.settled.take().unwrap_or_else(|| self.settle());
+        self.settled = Some(settled.clone());
         if let Some(authority) = self.stopped_by() {
             return self.give_up(NoConsensus::Stopped(authority));
         }
-        match self.tally() {
+        match self.tally(&settled) {
             Ok(tally) => self.sign(now, tally, signer, rng),
             Err(error) => self.give_up(error),
         }
     }
 
-    fn tally(&self) -> Result<Tally, NoConsensus> {
-        let excluded: BTreeSet<&Fingerprint> = match self.rules.doubles {
-            DoublePolicy::Exclude => self.ballots.doubles().collect(),
+    fn settle(&self) -> Settled {
+        let excluded = match self.rules.doubles {
+            DoublePolicy::Exclude => self.ballots.doubles().copied().collect(),
             DoublePolicy::Alert | DoublePolicy::Stop => BTreeSet::new(),
         };
-        let counted = self.ballots.iter().filter(|(id, _)| !excluded.contains(id));
-        let terms = Terms { authorities: self.rules.authorities.len(), ..self.rules.terms };
+        Settled { excluded, shared_random: self.rules.terms.shared_random }
+    }
+
+    fn tally(&self, settled: &Settled) -> Result<Tally, NoConsensus> {
+        let counted = self.ballots.iter().filter(|(id, _)| !settled.excluded.contains(id));
+        let terms = Terms { authorities: self.rules.authorities.len(), shared_random: settled.shared_random };
         Ok(Tally::of(counted.map(|(_, ballot)| &ballot.vote), &terms)?)
     }
 

@@ -3,7 +3,7 @@
 //! ```text
 //! voting 1
 //! valid-after TIME
-//! settled yes|no
+//! settled no|(yes SHARED [AUTHORITY ...])
 //! vote own|posted|fetched FROM TIME LENGTH
 //! <LENGTH bytes>
 //! signatures LENGTH
@@ -11,17 +11,21 @@
 //! ```
 //!
 //! `FROM` is an address, the identity of an authority, or `-`. The vote of an authority that counts comes before its
-//! others. `settled` says that the consensus was computed: no vote counts then that is not there.
+//! others. `settled` says that the consensus was computed: no vote counts then that is not there. `SHARED` is `none` for
+//! who takes no part in shared randomness, `fresh` if its value was a new one, and otherwise `known`; the `AUTHORITY`s
+//! did not count.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
 use onionring_proto::netdoc::detached::DetachedSignatures;
+use onionring_proto::netdoc::tally::SharedRandomTerms;
 use onionring_proto::netdoc::text::{self, Fingerprint, format_time};
 use onionring_proto::netdoc::vote::SignedVote;
 use onionring_proto::time::Unix;
 use thiserror::Error;
 
 use super::double::Seen;
+use super::round::Settled;
 use super::{Period, Round, Rules, Whence};
 use crate::limits::{OTHER_VOTES, QUEUED_CONSENSUSES};
 
@@ -44,7 +48,7 @@ pub enum SnapshotError {
 impl Round {
     /// The state, for [`Round::from_snapshot`].
     pub fn snapshot(&self) -> String {
-        let settled = if self.settled { "yes" } else { "no" };
+        let settled = self.settled.as_ref().map_or_else(|| "no".to_owned(), Settled::to_string);
         let mut out = format!("{VERSION}\nvalid-after {}\n", format_time(self.period.valid_after));
         // Writing to a String does not fail.
         let _ = writeln!(out, "settled {settled}");
@@ -72,9 +76,11 @@ impl Round {
             return Err(SnapshotError::OtherPeriod);
         }
         let settled = match reader.value("settled") {
-            Some("yes") => true,
-            Some("no") => false,
-            _ => return Err(SnapshotError::Damaged(reader.at)),
+            Some("no") => None,
+            settled => match settled.and_then(Settled::parse) {
+                Some(settled) if settled.excluded.len() <= rules.authorities.len() => Some(settled),
+                _ => return Err(SnapshotError::Damaged(reader.at)),
+            },
         };
         let max = rules.authorities.len() * (OTHER_VOTES + 1) + QUEUED_CONSENSUSES + 1;
         let mut round = Round::new(rules, period);
@@ -87,6 +93,32 @@ impl Round {
         }
         round.settled = settled;
         Ok(round)
+    }
+}
+
+/// What stands after `settled`.
+impl fmt::Display for Settled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shared = match self.shared_random {
+            None => "none",
+            Some(SharedRandomTerms { fresh: true }) => "fresh",
+            Some(SharedRandomTerms { fresh: false }) => "known",
+        };
+        write!(f, "yes {shared}")?;
+        self.excluded.iter().try_for_each(|authority| write!(f, " {authority}"))
+    }
+}
+
+impl Settled {
+    fn parse(text: &str) -> Option<Settled> {
+        let mut words = text.strip_prefix("yes ")?.split(' ');
+        let shared_random = match words.next()? {
+            "none" => None,
+            "fresh" => Some(SharedRandomTerms { fresh: true }),
+            "known" => Some(SharedRandomTerms { fresh: false }),
+            _ => return None,
+        };
+        Some(Settled { excluded: words.map(Fingerprint::from_hex).collect::<Option<_>>()?, shared_random })
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a round answers, document by document.
 
 use onionring_proto::netdoc::detached::DetachedSignatures;
-use onionring_proto::netdoc::tally::{TallyError, Terms};
+use onionring_proto::netdoc::tally::{SharedRandomTerms, TallyError, Terms};
 use onionring_proto::time::Unix;
 use proptest::prelude::*;
 use rand_chacha::ChaCha8Rng;
@@ -426,6 +426,49 @@ fn votes_that_are_fetched_after_the_consensus_was_computed_do_not_count_after_a_
     timeout(&mut restored, PERIOD.voting_ends);
     assert!(round.signatures().is_some());
     assert_eq!(restored.signatures(), round.signatures());
+}
+
+#[test]
+fn what_a_consensus_was_computed_by_outlives_a_restart() {
+    let exclude = Rules { doubles: DoublePolicy::Exclude, ..rules() };
+    let shared = |fresh| Rules {
+        terms: Terms { shared_random: Some(SharedRandomTerms { fresh }), ..rules().terms },
+        ..exclude.clone()
+    };
+    for (before, after) in
+        [(exclude.clone(), shared(false)), (shared(true), shared(false)), (shared(false), exclude)]
+    {
+        let mut round = Round::new(before, PERIOD);
+        for n in 0..AUTHORITIES {
+            post(&mut round, EARLY, &maker(n).vote(EARLY.0, "someone"));
+        }
+        timeout(&mut round, PERIOD.voting_ends);
+        // One of those that counted turns out to have voted twice.
+        let double = maker(2).vote(EARLY.0, "another");
+        round.handle_vote(PERIOD.voting_ends, double.as_bytes(), Whence::Fetched(maker(1).identity()));
+        assert_eq!(round.ballots.doubles().count(), 1);
+        let mut restored = Round::from_snapshot(after, PERIOD, &round.snapshot()).unwrap();
+        assert_eq!(restored.settled, round.settled);
+        timeout(&mut restored, PERIOD.voting_ends);
+        assert!(round.signatures().is_some());
+        assert_eq!(restored.signatures(), round.signatures());
+    }
+    // And one that was excluded stays so.
+    let before = Rules { doubles: DoublePolicy::Exclude, ..rules() };
+    let mut round = Round::new(before.clone(), PERIOD);
+    for (n, contact) in [(0, "x"), (1, "x"), (2, "x"), (2, "y")] {
+        post(&mut round, EARLY, &maker(n).vote(EARLY.0, contact));
+    }
+    timeout(&mut round, PERIOD.voting_ends);
+    assert!(round.snapshot().contains(&format!("settled yes none {}\n", maker(2).identity())));
+    for rules in [before, rules()] {
+        let mut restored = Round::from_snapshot(rules, PERIOD, &round.snapshot()).unwrap();
+        timeout(&mut restored, PERIOD.voting_ends);
+        assert_eq!(restored.signatures(), round.signatures());
+    }
+    let damaged = round.snapshot().replace("settled yes none", "settled yes nun");
+    let damaged = Round::from_snapshot(rules(), PERIOD, &damaged).err();
+    assert!(matches!(damaged, Some(SnapshotError::Damaged(_))));
 }
 
 proptest! {
