@@ -1,7 +1,7 @@
 use std::sync::LazyLock;
 
 use onionring_node::directory::http::RequestReader;
-use onionring_node::directory::snapshot::{Encoded, StoredCert, StoredConsensus};
+use onionring_node::directory::snapshot::{Encoded, OwnDocs, RouterDoc, StoredCert, StoredConsensus};
 use onionring_node::directory::spool::Spool;
 use onionring_proto::netdoc::authcert::AuthCert;
 use onionring_proto::netdoc::consdiff;
@@ -126,6 +126,47 @@ fn what_was_stored_is_served_while_the_uploads_are_held() {
     post(directory, "/tor/", "router nonsense\n");
     post(directory, "/tor/", DESCRIPTORS);
     assert!(Arc::ptr_eq(&with_extras, &directory.documents()));
+}
+
+#[test]
+fn descriptors_of_yesterday_are_given_to_those_who_name_their_digests() {
+    let authority = authority(None);
+    let directory = &authority.directory;
+    post(directory, "/tor/", &format!("{DESCRIPTORS}{EXTRA_INFOS}"));
+    let mut all: Vec<RouterDesc> =
+        split_documents(DESCRIPTORS).map(|text| RouterDesc::parse(text).unwrap()).collect();
+    all.sort_by_key(|descriptor| descriptor.published);
+    let (first, last) = (all[0].published, all[5].published);
+    let day = Duration::from_secs(24 * 3600);
+    let count = |now: Unix, path: &str| {
+        let request = format!("GET /tor/{path} HTTP/1.0\r\n\r\n");
+        let (status, _, body) = ask_at(directory, now, request.as_bytes()).unwrap();
+        if status == "200 OK" { Ok(split_documents(&body).count()) } else { Err(status) }
+    };
+    let newer = all.iter().filter(|descriptor| descriptor.published > first).count();
+    for kind in ["server", "extra"] {
+        let list = format!("{kind}/all");
+        assert_eq!(count(first + day, &list), Ok(6));
+        assert_eq!(count(Unix((first + day).0 + 1), &list), Ok(newer));
+        assert_eq!(count(Unix((last + day).0 + 1), &list), Err("404 Not found".into()));
+    }
+    let digest = format!("server/d/{}", all[0].digest);
+    assert_eq!(count(Unix((last + day).0 + 1), &digest), Ok(1));
+    // Its own, in the same way.
+    let doc = |published| RouterDoc {
+        text: blob("router us\nrouter-signature\n-----END SIGNATURE-----\n"),
+        published,
+    };
+    let own = OwnDocs { identity: Fingerprint([1; 20]), descriptor: doc(first), extra_info: doc(first) };
+    let served = DirSnapshot { own: Some(own), ..DirSnapshot::default() };
+    directory.set_documents(Documents { served, ..Documents::default() });
+    for kind in ["server", "extra"] {
+        assert_eq!(count(first + day, &format!("{kind}/authority")), Ok(1));
+        assert_eq!(
+            count(Unix((first + day).0 + 1), &format!("{kind}/authority")),
+            Err("404 Not found".into())
+        );
+    }
 }
 
 #[test]

@@ -35,7 +35,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 const BY_DIGEST: Duration = Duration::from_secs(48 * 3600);
 const ROBOTS: Duration = Duration::from_secs(24 * 3600);
 const FRONT_PAGE: Duration = Duration::from_secs(20 * 60);
-/// A descriptor older than this is not given out to those who ask for a relay's current one.
+/// A descriptor older than this is not given out to those who do not ask for it by its digest.
 const CURRENT_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// The statuses of most answers.
@@ -46,6 +46,7 @@ pub type Refused = (u16, &'static str);
 
 /// There is no such document, or no such URL.
 pub const NOT_FOUND: Refused = (404, "Not found");
+const UNAVAILABLE: Refused = (404, "Servers unavailable");
 const NOT_MODIFIED: Refused = (304, "Not modified");
 
 /// Answers a request as a cache does.
@@ -190,13 +191,15 @@ fn router_docs(
     key: &str,
     now: Unix,
 ) -> Result<(Arc<[Blob]>, Option<Duration>), Refused> {
-    const UNAVAILABLE: Refused = (404, "Servers unavailable");
     let body: Arc<[Blob]> = match key.split_once('/').unwrap_or((key, "")) {
         ("all", "") => {
-            let all = docs.all().clone();
-            return if all.is_empty() { Err(UNAVAILABLE) } else { Ok((all, Some(HOUR))) };
+            if docs.all().is_empty() {
+                return Err(UNAVAILABLE);
+            }
+            let recent = docs.all_since(now - CURRENT_MAX);
+            return if recent.is_empty() { Err(NOT_FOUND) } else { Ok((recent, Some(HOUR))) };
         }
-        ("authority", "") => own.iter().map(|(_, doc)| doc.text.clone()).collect(),
+        ("authority", "") => recent(own.iter().map(|(_, doc)| *doc).collect(), now)?,
         ("d", digests) => {
             let digests = names(digests, '+', Fingerprint::from_hex);
             // C tor sends a list from its end.
@@ -207,17 +210,8 @@ fn router_docs(
                 Some((own, doc)) if own == *identity => Some(doc),
                 _ => docs.current(identity),
             };
-            let found: Vec<&RouterDoc> =
-                names(identities, '+', Fingerprint::from_hex).iter().rev().filter_map(current).collect();
-            if found.is_empty() {
-                return Err(UNAVAILABLE);
-            }
-            let recent = found.iter().filter(|doc| now.since(doc.published) <= CURRENT_MAX);
-            let body: Arc<[Blob]> = recent.map(|doc| doc.text.clone()).collect();
-            if body.is_empty() {
-                return Err(NOT_FOUND);
-            }
-            body
+            let identities = names(identities, '+', Fingerprint::from_hex);
+            recent(identities.iter().rev().filter_map(current).collect(), now)?
         }
         _ => return Err(NOT_FOUND),
     };
@@ -226,6 +220,16 @@ fn router_docs(
         1 => Ok((body, Some(BY_DIGEST))),
         _ => Ok((body, None)),
     }
+}
+
+/// Those that are not too old for who asks for current ones.
+fn recent(found: Vec<&RouterDoc>, now: Unix) -> Result<Arc<[Blob]>, Refused> {
+    if found.is_empty() {
+        return Err(UNAVAILABLE);
+    }
+    let recent = found.iter().filter(|doc| doc.published >= now - CURRENT_MAX);
+    let body: Arc<[Blob]> = recent.map(|doc| doc.text.clone()).collect();
+    if body.is_empty() { Err(NOT_FOUND) } else { Ok(body) }
 }
 
 fn keys(dir: &DirSnapshot, key: &str, request: &Request, asker: Asker) -> Result<Response, Refused> {

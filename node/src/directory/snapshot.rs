@@ -169,6 +169,8 @@ pub struct RouterDocs {
     by_digest: BTreeMap<Fingerprint, RouterDoc>,
     current: BTreeMap<Fingerprint, Fingerprint>,
     all: Arc<[Blob]>,
+    /// When the oldest current one was made.
+    oldest: Unix,
 }
 
 impl RouterDocs {
@@ -177,9 +179,10 @@ impl RouterDocs {
         by_digest: BTreeMap<Fingerprint, RouterDoc>,
         current: BTreeMap<Fingerprint, Fingerprint>,
     ) -> Self {
-        let all =
-            current.values().filter_map(|digest| by_digest.get(digest)).map(|d| d.text.clone()).collect();
-        RouterDocs { by_digest, current, all }
+        let docs = || current.values().filter_map(|digest| by_digest.get(digest));
+        let all = docs().map(|doc| doc.text.clone()).collect();
+        let oldest = docs().map(|doc| doc.published).min().unwrap_or_default();
+        RouterDocs { by_digest, current, all, oldest }
     }
 
     /// The one with this digest.
@@ -195,6 +198,15 @@ impl RouterDocs {
     /// The current ones of all relays.
     pub fn all(&self) -> &Arc<[Blob]> {
         &self.all
+    }
+
+    /// The current ones of all relays that were made then or later.
+    pub fn all_since(&self, then: Unix) -> Arc<[Blob]> {
+        if self.oldest >= then {
+            return self.all.clone();
+        }
+        let docs = self.current.values().filter_map(|digest| self.by_digest.get(digest));
+        docs.filter(|doc| doc.published >= then).map(|doc| doc.text.clone()).collect()
     }
 
     /// How many there are.
