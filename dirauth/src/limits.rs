@@ -107,6 +107,9 @@ pub const HTTP_CONNECTION_TIME: Duration = Duration::from_secs(3600);
 /// Bytes of an answer that are made at a time.
 pub const HTTP_PIECE: usize = 16 * 1024;
 
+/// Bytes of documents that are compressed for a piece, before others have a turn.
+pub const HTTP_PIECE_SOURCE: usize = 256 * 1024;
+
 /// Bytes of a vote; a longer one is refused as if it did not parse. Those of the public network have 4 million.
 pub const VOTE: usize = 16 << 20;
 

@@ -10,10 +10,16 @@ use hyper::header::{HeaderName, HeaderValue};
 use onionring_node::compress::EncodeError;
 use onionring_node::directory::spool::{Response, Spool};
 
-use crate::limits::HTTP_PIECE;
+use crate::limits::{HTTP_PIECE, HTTP_PIECE_SOURCE};
 
 /// The body of an answer, made as it is sent.
-pub(super) struct Sent(Option<Spool>);
+pub(super) struct Sent(Option<Making>);
+
+struct Making {
+    spool: Spool,
+    /// What of the next piece there is.
+    piece: Vec<u8>,
+}
 
 /// The answer with its head. An error says what cannot be sent.
 pub(super) fn response(answer: Response) -> Result<hyper::Response<Sent>, String> {
@@ -29,7 +35,8 @@ pub(super) fn response(answer: Response) -> Result<hyper::Response<Sent>, String
         response.headers_mut().insert(name, value);
     }
     if !answer.body.is_empty() {
-        *response.body_mut() = Sent(Some(Spool::of_body(answer).map_err(|error| error.to_string())?));
+        let spool = Spool::of_body(answer).map_err(|error| error.to_string())?;
+        *response.body_mut() = Sent(Some(Making { spool, piece: Vec::new() }));
     }
     Ok(response)
 }
@@ -40,18 +47,23 @@ impl Body for Sent {
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
-        _context: &mut Context<'_>,
+        context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, EncodeError>>> {
-        let Some(spool) = &mut self.0 else { return Poll::Ready(None) };
-        let mut piece = vec![0; HTTP_PIECE];
-        let filled = spool.fill(&mut piece);
+        let Some(Making { spool, piece }) = &mut self.0 else { return Poll::Ready(None) };
+        let begin = piece.len();
+        piece.resize(HTTP_PIECE, 0);
+        let filled = spool.fill_from(HTTP_PIECE_SOURCE, &mut piece[begin..]);
+        piece.truncate(begin + filled.as_ref().map_or(0, |filled| *filled));
+        if filled.is_ok() && piece.len() < HTTP_PIECE && !spool.is_finished() {
+            // It goes on after others.
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let piece = std::mem::take(piece);
         if spool.is_finished() || filled.is_err() {
             self.0 = None;
         }
-        Poll::Ready(Some(filled.map(|filled| {
-            piece.truncate(filled);
-            Frame::data(piece.into())
-        })))
+        Poll::Ready(Some(filled.map(|_| Frame::data(piece.into()))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -60,5 +72,38 @@ impl Body for Sent {
 
     fn size_hint(&self) -> SizeHint {
         if self.0.is_none() { SizeHint::with_exact(0) } else { SizeHint::default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use onionring_node::compress::{Encoding, decompress};
+    use onionring_node::directory::spool::Blob;
+
+    use super::*;
+
+    #[test]
+    fn what_compresses_to_nothing_lets_others_go_first() {
+        let document: Blob = vec![b'x'; 2 << 20].into();
+        let answer = Response {
+            status: 200,
+            reason: "OK".into(),
+            headers: Vec::new(),
+            body: [document.clone()].into(),
+            encoding: Encoding::Zstd,
+        };
+        let mut sent = response(answer).unwrap().into_body();
+        let (mut all, mut waits) = (Vec::new(), 0);
+        loop {
+            match Pin::new(&mut sent).poll_frame(&mut Context::from_waker(Waker::noop())) {
+                Poll::Pending => waits += 1,
+                Poll::Ready(Some(frame)) => all.extend(frame.unwrap().into_data().unwrap()),
+                Poll::Ready(None) => break,
+            }
+        }
+        assert!(waits > 4, "{waits}");
+        assert_eq!(decompress(Encoding::Zstd, &all, 4 << 20).unwrap(), document[..]);
     }
 }

@@ -88,14 +88,24 @@ impl Spool {
 
     /// Puts the next bytes into `out`, as many as fit; fewer only when the answer is finished.
     pub fn fill(&mut self, out: &mut [u8]) -> Result<usize, EncodeError> {
-        let mut filled = 0;
-        while filled < out.len() && !self.finished {
-            filled += self.step(&mut out[filled..])?;
+        self.fill_from(usize::MAX, out)
+    }
+
+    /// The same with fewer bytes, perhaps none, when it takes more than `most` bytes of documents to fill `out`: what
+    /// repeats itself comes out of an encoder a thousand times shorter, and would keep the caller for as long.
+    pub fn fill_from(&mut self, most: usize, out: &mut [u8]) -> Result<usize, EncodeError> {
+        let (mut filled, mut left) = (0, most);
+        while filled < out.len() && left > 0 && !self.finished {
+            let (read, written) = self.step(left, &mut out[filled..])?;
+            filled += written;
+            // So that it ends whatever an encoder does.
+            left = left.saturating_sub(read.max(1));
         }
         Ok(filled)
     }
 
-    fn step(&mut self, out: &mut [u8]) -> Result<usize, EncodeError> {
+    /// How much of at most `most` bytes was read, and how much was written.
+    fn step(&mut self, most: usize, out: &mut [u8]) -> Result<(usize, usize), EncodeError> {
         let part = match self.part {
             0 => self.head.as_bytes(),
             n => self.body.get(n - 1).map_or(&[][..], |blob| blob),
@@ -105,7 +115,8 @@ impl Spool {
         let (read, written) = match &mut self.encoder {
             // The head is never compressed.
             Some(encoder) if self.part > 0 => {
-                let step = encoder.step(rest, out, is_last)?;
+                let now = &rest[..rest.len().min(most)];
+                let step = encoder.step(now, out, is_last && now.len() == rest.len())?;
                 self.finished = step.finished;
                 (step.read, step.written)
             }
@@ -121,7 +132,7 @@ impl Spool {
             self.part += 1;
             self.offset = 0;
         }
-        Ok(written)
+        Ok((read, written))
     }
 }
 
@@ -160,6 +171,22 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_compresses_well_is_taken_a_part_at_a_time() {
+        let documents = vec![vec![b'x'; 1 << 20]; 4];
+        for encoding in [Encoding::Deflate, Encoding::Zstd] {
+            let mut spool = Spool::of_body(response(&documents, encoding)).unwrap();
+            let (mut all, mut out, mut calls) = (Vec::new(), [0; 16 << 10], 0);
+            while !spool.is_finished() {
+                let n = spool.fill_from(1 << 18, &mut out).unwrap();
+                all.extend_from_slice(&out[..n]);
+                calls += 1;
+            }
+            assert!((16..64).contains(&calls), "{encoding}: {calls}");
+            assert_eq!(decompress(encoding, &all, 1 << 23).unwrap(), documents.concat());
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
@@ -176,6 +203,13 @@ mod tests {
             let n = alone.fill(&mut out).unwrap();
             prop_assert!(alone.is_finished());
             prop_assert_eq!(&out[..n], body);
+            let mut bounded = Spool::of_body(response(&documents, encoding)).unwrap();
+            let mut pieces = Vec::new();
+            while !bounded.is_finished() {
+                let n = bounded.fill_from(room, &mut out).unwrap();
+                pieces.extend_from_slice(&out[..n]);
+            }
+            prop_assert_eq!(decompress(encoding, &pieces, 1 << 20).unwrap(), documents.concat());
         }
     }
 }
