@@ -60,6 +60,9 @@ pub enum AddError {
         /// Bytes of the document.
         bytes: usize,
     },
+    /// The file is as long as it may be, and could not be written anew without what is forgotten.
+    #[error("{} is full of what is forgotten, and cannot be written anew: see to its directory and the space on its disk", .0.file_name())]
+    NotCompacted(Cached),
     /// The disk.
     #[error(transparent)]
     Disk(#[from] StoreError),
@@ -251,7 +254,7 @@ impl Store {
     pub fn expire(&mut self, now: Unix) -> Result<(), StoreError> {
         self.forget(now);
         for shelf in [&mut self.descriptors, &mut self.extra_infos] {
-            shelf.compact(&self.disk)?;
+            shelf.compact_again(&self.disk)?;
         }
         Ok(())
     }

@@ -17,9 +17,14 @@ use crate::limits::{STORED_BYTES, STORED_PER_RELAY};
 /// Bytes of forgotten documents that a file may have besides half of what it is for.
 const SLACK: u64 = 1 << 20;
 
+/// By how much a file that could not be written anew grows until that is tried again, unless time has passed.
+const PATIENCE: u64 = 32 << 20;
+
 /// How much is kept.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
+    /// Bytes of a file and its journal: what it may have to be read at the next start.
+    pub on_disk: u64,
     /// Bytes of all documents.
     pub bytes: usize,
     /// Documents of one relay.
@@ -28,7 +33,9 @@ pub(super) struct Bounds {
 
 impl Default for Bounds {
     fn default() -> Self {
-        Bounds { bytes: STORED_BYTES, per_relay: STORED_PER_RELAY }
+        // That of extra-infos is the same.
+        let on_disk = Cached::Descriptors.bytes_max();
+        Bounds { on_disk, bytes: STORED_BYTES, per_relay: STORED_PER_RELAY }
     }
 }
 
@@ -65,6 +72,8 @@ pub(super) struct Shelf {
     bytes: usize,
     /// Bytes of the file and its journal, forgotten documents included.
     on_disk: u64,
+    /// How many it had when it could not be written anew.
+    failed_at: Option<u64>,
 }
 
 impl Shelf {
@@ -77,6 +86,7 @@ impl Shelf {
             by_age: BTreeSet::new(),
             bytes: 0,
             on_disk: 0,
+            failed_at: None,
         }
     }
 
@@ -112,6 +122,9 @@ impl Shelf {
         let (gone, missing) = self.room(text.len(), is_needed);
         if missing > 0 {
             return Err(AddError::Full { file: self.file, bytes: text.len() });
+        }
+        if self.on_disk + text.len() as u64 > self.bounds.on_disk {
+            return Err(AddError::NotCompacted(self.file));
         }
         disk.append(self.file, [text.as_bytes()])?;
         gone.into_iter().for_each(|kept| self.remove(kept));
@@ -213,16 +226,33 @@ impl Shelf {
         }
     }
 
-    /// Writes the file anew if it has too much that is forgotten.
-    pub fn compact(&mut self, disk: &DocStore) -> Result<(), StoreError> {
+    /// Bytes of the file when it could not be written anew.
+    #[cfg(test)]
+    pub fn failed_at(&self) -> Option<u64> {
+        self.failed_at
+    }
+
+    /// Writes the file anew if it has too much that is forgotten, even if that has failed before.
+    pub fn compact_again(&mut self, disk: &DocStore) -> Result<(), StoreError> {
+        self.failed_at = None;
+        self.compact(disk)
+    }
+
+    /// Writes the file anew if it has too much that is forgotten, and not soon after that has failed: it takes its time,
+    /// and whoever uploads waits.
+    fn compact(&mut self, disk: &DocStore) -> Result<(), StoreError> {
         let bytes = self.bytes as u64;
-        if self.on_disk > bytes + bytes / 2 + SLACK { self.rewrite(disk) } else { Ok(()) }
+        let is_due = self.on_disk > bytes + bytes / 2 + SLACK;
+        let may_try = self.failed_at.is_none_or(|failed_at| self.on_disk >= failed_at + PATIENCE);
+        if is_due && may_try { self.rewrite(disk) } else { Ok(()) }
     }
 
     /// Writes the file anew, oldest documents first.
     pub fn rewrite(&mut self, disk: &DocStore) -> Result<(), StoreError> {
         let docs = self.by_age.iter().filter_map(|(_, _, digest)| self.by_digest.get(digest));
+        self.failed_at = Some(self.on_disk);
         disk.replace(self.file, docs.map(|doc| &doc.text[..]))?;
+        self.failed_at = None;
         self.on_disk = self.bytes as u64;
         Ok(())
     }

@@ -242,6 +242,39 @@ fn what_is_forgotten_leaves_the_disk_in_time() {
     assert_eq!(store.descriptors.len(), 2);
 }
 
+#[test]
+fn a_file_that_cannot_be_written_anew_stays_short_enough_to_be_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let bounds = Bounds { per_relay: 2, on_disk: 1_200_000, ..Bounds::default() };
+    let (mut store, _) = Store::open_bounded(directory.path(), NOW, bounds).unwrap();
+    let in_the_way = directory.path().join("cached-descriptors.tmp");
+    fs::create_dir(&in_the_way).unwrap();
+    let longer = |n: u32| {
+        let text = edited(|new| {
+            new.published = NOW + Duration::from_secs(n.into());
+            new.contact = Some("x".repeat(10_000));
+        });
+        (Arc::new(RouterDesc::parse(&text).unwrap()), text)
+    };
+    let mut failures = BTreeSet::new();
+    let refused = (0..150).find_map(|n| {
+        let (descriptor, text) = longer(n);
+        let added = store.add_descriptor(descriptor, &text, None);
+        failures.extend(store.descriptors.failed_at());
+        added.err()
+    });
+    assert!(matches!(refused, Some(AddError::NotCompacted(_))), "{refused:?}");
+    assert_eq!(failures.len(), 1, "it is not tried at each upload");
+    let journal = directory.path().join("cached-descriptors.new");
+    assert!(fs::metadata(&journal).unwrap().len() <= bounds.on_disk);
+    store.expire(NOW).unwrap_err();
+    fs::remove_dir(&in_the_way).unwrap();
+    store.expire(NOW).unwrap();
+    assert!(!journal.exists());
+    let (descriptor, text) = longer(150);
+    store.add_descriptor(descriptor, &text, None).unwrap();
+}
+
 /// Puts the files of a store somewhere else, each cut after so many bytes.
 fn cut(directory: &std::path::Path, lens: &[(&str, usize)]) -> (tempfile::TempDir, PathBuf) {
     let copy = tempfile::tempdir().unwrap();
