@@ -6,7 +6,7 @@
 
 use std::net::IpAddr;
 use std::ops::{Deref, DerefMut};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -19,6 +19,7 @@ use onionring_proto::netdoc::text::Fingerprint;
 use onionring_proto::time::Unix;
 use tracing::debug;
 
+use crate::admission::Answer;
 use crate::uploads::Uploads;
 
 /// How long votes and what comes of them may be kept, as in C tor.
@@ -81,7 +82,7 @@ pub trait Voting: Send + Sync {
 pub struct Directory {
     documents: ArcSwap<Documents>,
     uploads: Mutex<Uploads>,
-    voting: Option<Arc<dyn Voting>>,
+    voting: OnceLock<Arc<dyn Voting>>,
 }
 
 /// The uploads, while nobody else has them. What was stored or forgotten meanwhile is served from then on when this is
@@ -114,11 +115,17 @@ impl Drop for Held<'_> {
 }
 
 impl Directory {
-    /// A directory of what was uploaded. Without `voting`, votes of others are answered with 404.
-    pub fn new(uploads: Uploads, voting: Option<Arc<dyn Voting>>) -> Directory {
-        let directory = Directory { documents: ArcSwap::default(), uploads: Mutex::new(uploads), voting };
+    /// A directory of what was uploaded. Until it knows who takes votes, those of others are answered with 404.
+    pub fn new(uploads: Uploads) -> Directory {
+        let (documents, voting) = (ArcSwap::default(), OnceLock::new());
+        let directory = Directory { documents, uploads: Mutex::new(uploads), voting };
         directory.serve_uploads(&directory.uploads());
         directory
+    }
+
+    /// Hands votes and signatures of others to `voting` from now on; the first time counts.
+    pub fn set_voting(&self, voting: Arc<dyn Voting>) {
+        let _ = self.voting.set(voting);
     }
 
     /// The uploads. While they are held, none is taken; what is there is served all the same.
@@ -182,13 +189,18 @@ impl Directory {
         let Asker { address, now, .. } = asker;
         let outcome = match path {
             "/tor/" => return Ok(self.upload(body, asker)),
-            "/tor/post/vote" => self.voting.as_ref().ok_or(NOT_FOUND)?.take_vote(body, address, now),
+            "/tor/post/vote" => self.voting.get().ok_or(NOT_FOUND)?.take_vote(body, address, now),
             "/tor/post/consensus-signature" => {
-                self.voting.as_ref().ok_or(NOT_FOUND)?.take_signatures(body, address, now)
+                self.voting.get().ok_or(NOT_FOUND)?.take_signatures(body, address, now)
             }
             _ => return Err(NOT_FOUND),
         };
         Ok(short(outcome.status, outcome.reason, now))
+    }
+
+    /// Takes documents of relays that nobody uploaded here: our own, or those that other authorities have.
+    pub fn receive(&self, documents: &[u8], now: Unix) -> Answer {
+        self.uploads().receive(documents, None, now)
     }
 
     fn upload(&self, body: &[u8], asker: Asker) -> Response {

@@ -1,10 +1,11 @@
-//! The DirPort: the directory over HTTP/1.0 on TCP, one request per connection, as C tor has it.
+//! The directory over HTTP/1.0, one request per connection, as C tor has it: on the DirPort, and on streams that come
+//! through circuits.
 //!
 //! hyper reads heads and frames bodies; what is answered is [`crate::directory`]'s. Everything a client can take is
 //! bounded in [`crate::limits`].
 
 use std::convert::Infallible;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -19,7 +20,8 @@ use onionring_node::directory::spool::Response;
 use onionring_node::limits::DIR_REQUEST_HEAD;
 use onionring_proto::time::Unix;
 use thiserror::Error;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
@@ -54,22 +56,22 @@ enum Unanswered {
 }
 
 /// What all connections share.
-struct Shared {
+pub struct Desk {
     directory: Arc<Directory>,
     guests: Arc<Guests>,
     lanes: Lanes,
 }
 
+impl Desk {
+    /// Where requests to `directory` are answered. What is posted from the addresses of the configured `authorities` has
+    /// room reserved for it.
+    pub fn new(directory: Arc<Directory>, authorities: Arc<[IpAddr]>) -> Desk {
+        Desk { directory, guests: Arc::default(), lanes: Lanes::new(authorities) }
+    }
+}
+
 /// Serves requests for ever; drop it to stop listening. Answers under way go on.
-///
-/// What is posted from the addresses of the configured `authorities` has room reserved for it.
-pub async fn serve(
-    listener: TcpListener,
-    directory: Arc<Directory>,
-    authorities: Arc<[IpAddr]>,
-) -> Infallible {
-    let lanes = Lanes::new(authorities);
-    let shared = Arc::new(Shared { directory, guests: Arc::default(), lanes });
+pub async fn serve(listener: TcpListener, desk: Arc<Desk>) -> Infallible {
     loop {
         let (stream, client) = match listener.accept().await {
             Ok((stream, client)) => (stream, client.ip().to_canonical()),
@@ -81,16 +83,32 @@ pub async fn serve(
                 continue;
             }
         };
-        match shared.guests.admit(client, shared.lanes.is_authority(client)) {
-            Some(guest) => drop(tokio::spawn(connection(stream, client, guest, shared.clone()))),
+        match desk.guests.admit(client, desk.lanes.is_authority(client)) {
+            Some(guest) => drop(tokio::spawn(connection(stream, Some(client), guest, desk.clone()))),
             None => debug!("too many connections to the DirPort: one is closed unanswered"),
         }
     }
 }
 
-async fn connection(stream: TcpStream, client: IpAddr, guest: Guest, shared: Arc<Shared>) {
+/// Serves the request on a stream of a circuit; `client` is known only if the circuit has no hop before us. Links bound how
+/// many there are of one client.
+pub async fn serve_stream<S>(stream: S, client: Option<IpAddr>, desk: Arc<Desk>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    // As whoever is next door, who counts for the total alone.
+    match desk.guests.admit(Ipv4Addr::LOCALHOST.into(), false) {
+        Some(guest) => connection(stream, client, guest, desk).await,
+        None => debug!("too many requests: one that came through a circuit is not answered"),
+    }
+}
+
+async fn connection<S>(stream: S, client: Option<IpAddr>, guest: Guest, desk: Arc<Desk>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let may_encode = guest.number() <= limits::HTTP_ENCODERS;
-    let service = service_fn(|request| exchange(request, client, may_encode, &shared));
+    let service = service_fn(|request| exchange(request, client, may_encode, &desk));
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits::HTTP_HEAD_TIME)
@@ -104,8 +122,8 @@ async fn connection(stream: TcpStream, client: IpAddr, guest: Guest, shared: Arc
         .serve_connection(TokioIo::new(Stalling::new(stream, limits::HTTP_STALL)), service);
     match timeout(limits::HTTP_CONNECTION_TIME, serving).await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => debug!("a connection to the DirPort failed: {error}"),
-        Err(_) => debug!("a connection to the DirPort took too long"),
+        Ok(Err(error)) => debug!("a request failed: {error}"),
+        Err(_) => debug!("a request took too long"),
     }
     drop(guest);
 }
@@ -113,16 +131,16 @@ async fn connection(stream: TcpStream, client: IpAddr, guest: Guest, shared: Arc
 /// One request and its answer.
 async fn exchange(
     request: hyper::Request<Incoming>,
-    client: IpAddr,
+    client: Option<IpAddr>,
     may_encode: bool,
-    shared: &Shared,
+    desk: &Desk,
 ) -> Result<hyper::Response<Sent>, Unanswered> {
     let now = clock();
-    let asker = Asker { address: Some(client), now, may_encode };
+    let asker = Asker { address: client, now, may_encode };
     let (head, body) = request.into_parts();
     let header = |name: &str| head.headers.get(name).map(|value| value.as_bytes());
     let response = match Request::new(head.method.as_str(), &target(&head.uri), header) {
-        Ok(request) => answer(request, body, client, asker, shared).await?,
+        Ok(request) => answer(request, body, asker, desk).await?,
         Err(refusal @ Refusal::BadRequest) => serve::refuse(refusal, now).ok_or(Unanswered::Refused)?,
         Err(Refusal::Unanswered) => return Err(Unanswered::Refused),
     };
@@ -138,13 +156,7 @@ fn target(uri: &hyper::Uri) -> String {
     uri.path_and_query().map_or_else(|| "/".to_owned(), |path| path.as_str().to_owned())
 }
 
-async fn answer(
-    request: Request,
-    body: Incoming,
-    client: IpAddr,
-    asker: Asker,
-    shared: &Shared,
-) -> Result<Response, Unanswered> {
+async fn answer(request: Request, body: Incoming, asker: Asker, desk: &Desk) -> Result<Response, Unanswered> {
     let (body, _room, turn) = match request.method {
         Method::Get => (Vec::new(), None, None),
         Method::Post => {
@@ -152,7 +164,7 @@ async fn answer(
             let Some(length) = body.size_hint().exact() else {
                 return Ok(short(400, "Bad request", asker.now));
             };
-            let lane = shared.lanes.of(&request.path, client);
+            let lane = desk.lanes.of(&request.path, asker.address);
             if length > lane.body as u64 {
                 return Ok(short(413, "Too long", asker.now));
             }
@@ -165,7 +177,7 @@ async fn answer(
             (body, room, lane.turn.acquire().await.ok())
         }
     };
-    let directory = shared.directory.clone();
+    let directory = desk.directory.clone();
     // Now that all of it is there and has its turn: a vote that takes its time is late.
     let judge = move || directory.answer(&request, &body, Asker { now: clock(), ..asker });
     let answer = tokio::task::spawn_blocking(judge).await;

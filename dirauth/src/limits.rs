@@ -144,6 +144,9 @@ pub const DIFF_BYTES: usize = 32 << 20;
 /// Descriptors that are asked for at a time.
 pub const DESCRIPTORS_PER_REQUEST: usize = 96;
 
+/// Bytes of the answer.
+pub const DESCRIPTORS: usize = DESCRIPTORS_PER_REQUEST * onionring_proto::limits::ROUTER_DESCRIPTOR;
+
 /// Such requests to one authority in a row; the rest waits for the next period. There are fewer new relays than that, but
 /// for a network that is new to us.
 pub const DESCRIPTOR_REQUESTS: usize = 128;
@@ -203,3 +206,21 @@ pub const EXIT_CONNECTIONS: usize = 64;
 
 /// Time for such a connection; a longer one is closed.
 pub const EXIT_CONNECTION_TIME: Duration = Duration::from_secs(60);
+
+/// Links on the ORPort; one more is closed at once.
+pub const LINKS: usize = 8192;
+
+/// Handshakes of links under way; one more is closed at once.
+pub const LINK_HANDSHAKES: usize = 256;
+
+/// How long a link stays open without a circuit, at least.
+pub const LINK_IDLE: Duration = Duration::from_secs(180);
+
+/// Directory requests on circuits that wait to be answered; one more is refused.
+pub const CIRCUIT_REQUESTS: usize = 256;
+
+/// Bytes of the page for people who look at the DirPort; a longer one is not shown.
+pub const FRONT_PAGE: u64 = 1 << 20;
+
+/// How long the end of the program waits for work under way.
+pub const SHUTDOWN: Duration = Duration::from_secs(5);

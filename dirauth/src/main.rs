@@ -2,15 +2,20 @@
 
 use std::process::ExitCode;
 
-use onionring_dirauth::cli::{self, FAILED, Outcome};
+use onionring_dirauth::cli::{self, Outcome, Start};
+use onionring_dirauth::daemon;
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into()).collect();
     match cli::run(&words) {
         Outcome::Done(code) => code,
-        Outcome::Run(_) => {
-            eprintln!("[err] this build of the program does not run yet; it has its other commands");
-            ExitCode::from(FAILED)
-        }
+        Outcome::Run(start) => run(*start),
+    }
+}
+
+fn run(start: Start) -> ExitCode {
+    match daemon::run(start) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => cli::failed(&error, error.exit_code()),
     }
 }

@@ -23,6 +23,7 @@ use crate::approval::Approvals;
 use crate::bandwidth_file::Measurements;
 use crate::flags::{self, Assessed, Assessment, Flag, Relay};
 use crate::options::AuthorityOptions;
+use crate::reach::Reached;
 use crate::shared_random::VoteLines;
 use crate::stability::Stability;
 use crate::version;
@@ -32,15 +33,6 @@ use crate::version;
 const RELAY: &str = "Cons=2 Desc=2 DirCache=2 FlowCtrl=1 Link=4-5 LinkAuth=3 Microdesc=2 Relay=2-4";
 const RECOMMENDED_CLIENT: &str = "Cons=2 Desc=2 DirCache=2 FlowCtrl=1 Link=4-5 Microdesc=2 Relay=2-4";
 const REQUIRED_CLIENT: &str = "Cons=2 Desc=2 FlowCtrl=1 Link=4 Microdesc=2 Relay=2";
-
-/// When a relay was last found reachable.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Reached {
-    /// At its IPv4 address.
-    pub v4: Option<Unix>,
-    /// At its IPv6 address.
-    pub v6: Option<Unix>,
-}
 
 /// The bandwidth file that a vote goes by.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -30,7 +30,11 @@ fn authority(voting: Option<Arc<dyn Voting>>) -> Authority {
     let home = tempfile::tempdir().unwrap();
     let options = AdmissionOptions { allow_private_addresses: true, ..options() };
     let uploads = Uploads::open(home.path(), options, Approvals::default(), NOW).unwrap();
-    Authority { directory: Directory::new(uploads, voting), _home: home }
+    let directory = Directory::new(uploads);
+    if let Some(voting) = voting {
+        directory.set_voting(voting);
+    }
+    Authority { directory, _home: home }
 }
 
 /// Status line, headers and body.

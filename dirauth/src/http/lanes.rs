@@ -53,10 +53,10 @@ impl Lanes {
     }
 
     /// The one for what a client posts to a path.
-    pub fn of(&self, path: &str, client: IpAddr) -> &Lane {
+    pub fn of(&self, path: &str, client: Option<IpAddr>) -> &Lane {
         if path == "/tor/" {
             &self.uploads
-        } else if self.is_authority(client) {
+        } else if client.is_some_and(|client| self.is_authority(client)) {
             &self.votes
         } else {
             &self.others
@@ -73,7 +73,7 @@ mod tests {
         let [authority, stranger] = [1, 2].map(|n| IpAddr::from([198, 51, 100, n]));
         let mapped: IpAddr = "::ffff:198.51.100.1".parse().unwrap();
         let lanes = Lanes::new([mapped].into());
-        let is = |path, client, lane: &Lane| std::ptr::eq(lanes.of(path, client), lane);
+        let is = |path, client, lane: &Lane| std::ptr::eq(lanes.of(path, Some(client)), lane);
         for client in [authority, stranger] {
             assert!(is("/tor/", client, &lanes.uploads));
         }

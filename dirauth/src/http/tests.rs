@@ -32,12 +32,12 @@ impl Port {
         let home = tempfile::tempdir().unwrap();
         let options = AdmissionOptions { allow_private_addresses: true, ..options() };
         let uploads = Uploads::open(home.path(), options, Approvals::default(), now()).unwrap();
-        let directory = Arc::new(Directory::new(uploads, None));
+        let directory = Arc::new(Directory::new(uploads));
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).unwrap();
         let address = listener.local_addr().unwrap();
-        runtime.spawn(serve(listener, directory, Arc::default()));
+        runtime.spawn(serve(listener, Arc::new(Desk::new(directory, Arc::default()))));
         Port { address, runtime: Some(runtime), _home: home }
     }
 
@@ -160,8 +160,8 @@ fn a_long_body_is_taken_whole() {
 fn bodies_share_the_room_of_their_lane() {
     let home = tempfile::tempdir().unwrap();
     let uploads = Uploads::open(home.path(), options(), Approvals::default(), now()).unwrap();
-    let shared = Shared {
-        directory: Arc::new(Directory::new(uploads, None)),
+    let shared = Desk {
+        directory: Arc::new(Directory::new(uploads)),
         guests: Arc::default(),
         lanes: Lanes {
             votes: Lane::new(10, 100),
@@ -192,7 +192,7 @@ fn bodies_share_the_room_of_their_lane() {
         runtime.block_on(async {
             let (stream, client) = listener.accept().await.unwrap();
             let guest = serving.guests.admit(client.ip(), true).unwrap();
-            connection(stream, client.ip(), guest, serving.clone()).await;
+            connection(stream, Some(client.ip()), guest, serving.clone()).await;
         });
         let answer = client.join().unwrap();
         assert!(answer.starts_with(&format!("HTTP/1.0 {status}")), "{body}: {answer}");
@@ -215,7 +215,7 @@ fn a_client_that_takes_nothing_is_given_up() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let stream = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (_peer, _) = listener.accept().await.unwrap();
         let mut stream = Stalling::new(stream, Duration::from_millis(50));
         let piece = [0; 64 * 1024];

@@ -80,7 +80,7 @@ fn directory() -> Directory {
     let mut uploads = Uploads::open(home.path(), options(), Approvals::default(), NOW).expect("a new store");
     let answer = uploads.receive(include_bytes!("corpus/upload/relay"), None, NOW);
     assert_eq!(answer.status, 200, "{}", answer.reason);
-    let directory = Directory::new(uploads, None);
+    let directory = Directory::new(uploads);
     let text = || Blob::from(&b"document\n"[..]);
     let vote = StoredVote { identity: Fingerprint([1; 20]), digest: Fingerprint([2; 20]), text: text() };
     let next = Next {

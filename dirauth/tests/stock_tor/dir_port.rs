@@ -29,7 +29,7 @@ fn open(home: &std::path::Path) -> Directory {
         pin_keys: true,
         us: None,
     };
-    Directory::new(Uploads::open(home, options, Approvals::default(), now()).unwrap(), None)
+    Directory::new(Uploads::open(home, options, Approvals::default(), now()).unwrap())
 }
 
 /// The body of the answer to a GET; `None` unless it is 200.
@@ -60,7 +60,7 @@ fn a_stock_relay_publishes_itself() {
     let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).unwrap();
     let port = listener.local_addr().unwrap();
     let directory = Arc::new(open(home.path()));
-    runtime.spawn(http::serve(listener, directory.clone(), Arc::default()));
+    runtime.spawn(http::serve(listener, Arc::new(http::Desk::new(directory.clone(), Arc::default()))));
 
     let torrc = format!(
         "DataDirectory {}\nTestingTorNetwork 1\nAddress 127.0.0.1\nORPort 127.0.0.1:auto\nSocksPort 0\n\

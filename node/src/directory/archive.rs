@@ -77,21 +77,14 @@ impl Past {
 
     /// Its name on disk, which says all of it but the text.
     fn name(&self) -> String {
-        let flavor = match self.flavor {
-            Flavor::Ns => "ns",
-            Flavor::Microdesc => "microdesc",
-        };
-        format!("{flavor}-{}-{}", self.valid_after.0, text::hex_upper(&self.signed_sha3))
+        format!("{}-{}-{}", self.flavor.name(), self.valid_after.0, text::hex_upper(&self.signed_sha3))
     }
 
     /// What a name on disk says, without the text.
     fn named(name: &str) -> Option<Self> {
         let mut parts = name.split('-');
-        let flavor = match parts.next()? {
-            "ns" => Flavor::Ns,
-            "microdesc" => Flavor::Microdesc,
-            _ => return None,
-        };
+        let name = parts.next()?;
+        let flavor = Flavor::ALL.into_iter().find(|flavor| flavor.name() == name)?;
         let valid_after = Unix(parts.next()?.parse().ok()?);
         let signed_sha3 = text::hex_array(parts.next()?)?;
         let past = Past { flavor, valid_after, signed_sha3, packed: Blob::default() };

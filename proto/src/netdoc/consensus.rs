@@ -36,6 +36,14 @@ pub enum Flavor {
 impl Flavor {
     /// Both.
     pub const ALL: [Flavor; 2] = [Flavor::Ns, Flavor::Microdesc];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Flavor::Ns => "ns",
+            Flavor::Microdesc => "microdesc",
+        }
+    }
 }
 
 /// When a consensus holds.

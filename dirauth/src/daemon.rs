@@ -1,0 +1,497 @@
+//! The running authority: from a configuration to voting, and to its end.
+//!
+//! One task, the clerk ([`Daemon::run`]), looks every second what is due. Voting is [`session`]'s; what it wants of the
+//! other authorities are [`errands`]. Consensuses go through the [`press`] into what is served, on the DirPort and on the
+//! [`orport`]. [`vote`] makes our vote, [`descriptor`] what we say of ourselves as a relay. All of them share the
+//! [`Authority`](authority::Authority).
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use onionring_node::cli::make_keys;
+use onionring_node::docstore::StoreError;
+use onionring_node::identity::{Identity, IdentityFailure};
+use onionring_node::keys::{KeyError, KeyStore};
+use onionring_node::log::{Log, LogError};
+use onionring_node::process::{self, Notice, PidFile};
+use onionring_node::tls::{TlsError, TlsVersions};
+use onionring_proto::netdoc::DocError;
+use onionring_proto::netdoc::tally::Terms;
+use onionring_proto::netdoc::text::Fingerprint;
+use onionring_proto::netdoc::vote::Certificate;
+use rand::SeedableRng as _;
+use rand::rngs::SysRng;
+use rand_core::UnwrapErr;
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
+use tokio::time::sleep;
+use tracing::{error, info, warn};
+
+use crate::approval::{Approvals, ApprovedRouters};
+use crate::cli::{self, PrepareError, Start};
+use crate::config::Config;
+use crate::directory::Directory;
+use crate::files::{self, FileError};
+use crate::http::{self, Desk};
+use crate::keys::{AuthorityKeyError, AuthorityKeys};
+use crate::limits;
+use crate::opinion::Us;
+use crate::peers::Peer;
+use crate::reach::{self, ListenAt, Paces, Prober};
+use crate::uploads::{OpenError, Uploads};
+use crate::voting::{Rules, Schedule};
+
+mod authority;
+mod descriptor;
+mod errands;
+mod orport;
+mod press;
+mod session;
+mod tallies;
+mod upkeep;
+mod vote;
+
+use authority::{Authority, Bandwidths, lock};
+use descriptor::Place;
+use orport::Links;
+use press::Press;
+use session::{Session, Settings, clock};
+use tallies::Tallies;
+
+/// The file of decisions about relays, C tor's.
+const APPROVED: &str = "approved-routers";
+
+/// Why the authority does not run, or stopped running.
+#[derive(Debug, Error)]
+pub enum DaemonError {
+    /// User, directories, pid file.
+    #[error(transparent)]
+    Prepare(#[from] PrepareError),
+    /// The log.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// Keys of the relay that an authority is.
+    #[error(transparent)]
+    Keys(#[from] KeyError),
+    /// What is proved with them.
+    #[error(transparent)]
+    Identity(#[from] IdentityFailure),
+    /// Keys of the authority.
+    #[error(transparent)]
+    AuthorityKeys(#[from] AuthorityKeyError),
+    /// The certificate cannot be put into votes.
+    #[error("the authority's certificate cannot be read: {0}")]
+    Certificate(#[from] DocError),
+    /// Documents on disk.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// State on disk.
+    #[error(transparent)]
+    State(#[from] FileError),
+    /// Uploads on disk.
+    #[error(transparent)]
+    Uploads(#[from] OpenError),
+    /// TLS.
+    #[error("TLS cannot be configured: {0}")]
+    Tls(#[from] TlsError),
+    /// A listening address.
+    #[error("cannot listen on {address} for {option}: {source}; is another program using the port?")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// The option.
+        option: &'static str,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The runtime.
+    #[error("the program's threads do not start: {0}")]
+    Runtime(std::io::Error),
+    /// Signals.
+    #[error("signals cannot be received: {0}")]
+    Signals(std::io::Error),
+}
+
+impl DaemonError {
+    /// The exit code, as the help of the command line has it.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            DaemonError::Prepare(_)
+            | DaemonError::Log(_)
+            | DaemonError::Keys(_)
+            | DaemonError::Identity(_)
+            | DaemonError::AuthorityKeys(_)
+            | DaemonError::Certificate(_)
+            | DaemonError::Store(_)
+            | DaemonError::State(_)
+            | DaemonError::Uploads(_) => cli::BAD_STATE,
+            DaemonError::Tls(_)
+            | DaemonError::Bind { .. }
+            | DaemonError::Runtime(_)
+            | DaemonError::Signals(_) => cli::FAILED,
+        }
+    }
+}
+
+/// Runs the authority until it is told to end.
+pub fn run(start: Start) -> Result<(), DaemonError> {
+    let sockets = Sockets::bind(&start.config)?;
+    cli::become_user(&start.config)?;
+    let _lock = cli::take_directories(&start.config)?;
+    let log = onionring_node::log::install(start.config.log.options(start.quiet))?;
+    info!("onionring-dirauth {} starts", env!("CARGO_PKG_VERSION"));
+    let _pid_file = start.config.pid_file.as_deref().map(PidFile::create).transpose();
+    let _pid_file = _pid_file.map_err(PrepareError::from)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(DaemonError::Runtime)?;
+    let outcome = runtime.block_on(async { Daemon::start(start, log, sockets).await?.run().await });
+    // Work under way writes whole files or none.
+    runtime.shutdown_timeout(limits::SHUTDOWN);
+    outcome
+}
+
+/// Listening sockets, by what they are for.
+struct Sockets {
+    or: Vec<std::net::TcpListener>,
+    dir: Vec<std::net::TcpListener>,
+    metrics: Vec<std::net::TcpListener>,
+}
+
+impl Sockets {
+    /// Before the user is changed, for ports below 1024.
+    fn bind(config: &Config) -> Result<Sockets, DaemonError> {
+        let bind = |option, address: SocketAddr| {
+            let listener = std::net::TcpListener::bind(address).and_then(|listener| {
+                listener.set_nonblocking(true)?;
+                Ok(listener)
+            });
+            listener.map_err(|source| DaemonError::Bind { address, option, source })
+        };
+        let or = config.or_ports.iter().filter(|port| port.listen).map(|port| bind("ORPort", port.to_bind()));
+        let dir = config.dir_ports.iter().filter(|port| port.listen);
+        let dir = dir.map(|port| bind("DirPort", port.to_bind()));
+        let metrics = config.metrics.listen.iter().map(|address| bind("MetricsPort", *address));
+        Ok(Sockets {
+            or: or.collect::<Result<_, _>>()?,
+            dir: dir.collect::<Result<_, _>>()?,
+            metrics: metrics.collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+/// The program.
+struct Daemon {
+    authority: Arc<Authority>,
+    identity: Arc<Mutex<Identity>>,
+    links: Arc<Links>,
+    prober: Arc<Prober>,
+    start: Start,
+    log: Log,
+    data: PathBuf,
+    signals: Signals,
+}
+
+/// What people and supervisors ask for.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    reload: Signal,
+    report: Signal,
+    log_all: Signal,
+}
+
+impl Signals {
+    fn install() -> std::io::Result<Signals> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            reload: signal(SignalKind::hangup())?,
+            report: signal(SignalKind::user_defined1())?,
+            log_all: signal(SignalKind::user_defined2())?,
+        })
+    }
+}
+
+impl Daemon {
+    /// Reads all state, and starts all that runs beside the clerk.
+    async fn start(start: Start, log: Log, sockets: Sockets) -> Result<Daemon, DaemonError> {
+        let signals = Signals::install().map_err(DaemonError::Signals)?;
+        let now = clock();
+        let mut config = start.config.clone();
+        let (data, key_directory) = (config.directories.data.clone(), config.directories.keys.clone());
+
+        let store = KeyStore::open(&key_directory, config.keys)?.guarded_by(&data);
+        make_keys(&config.nickname, &config.directories, &store)?;
+        let identity = Identity::load(store, TlsVersions::Both, now, &mut UnwrapErr(SysRng))?;
+        let relay = Fingerprint(identity.server().rsa_id);
+        config.authority.admission.us = Some(relay);
+        let keys = AuthorityKeys::load(&key_directory, now)?;
+        let line = keys.find_us(&config.authorities, &relay)?;
+        let us = Us {
+            nickname: line.nickname.unwrap_or(config.nickname).to_string().into(),
+            relay,
+            address: config.address,
+            or_port: port(config.advertised_or_port(), &sockets.or),
+            dir_port: port(config.advertised_dir_port(), &sockets.dir),
+            certificate: Certificate::parse(&keys.certificate)?,
+        };
+        let v3_ident = keys.signer.cert.identity;
+        info!("this authority is {v3_ident}, and as a relay {relay}");
+
+        let approvals = approvals(&config, &data)?;
+        let uploads = Uploads::open(&data, config.authority.admission.clone(), approvals.clone(), now)?;
+        let directory = Arc::new_cyclic(|_| Directory::new(uploads));
+        let (front_page, authority_id) = (upkeep::front_page(&config), Some(v3_ident));
+        directory.change(|documents| {
+            documents.served.front_page.clone_from(&front_page);
+            documents.served.authority = authority_id;
+        });
+        let peers: Vec<Peer> = config.authorities.iter().filter_map(Peer::new).collect();
+        let v3_idents: Vec<Fingerprint> = peers.iter().map(|peer| peer.v3_ident).collect();
+        let press = Press::open(&data, v3_idents.clone(), directory.clone(), now)?;
+        press.add_certs(&keys.certificate, now);
+
+        let tallies = Arc::new(Tallies::default());
+        let (errands, to_do) = mpsc::unbounded_channel();
+        let settings = settings(&config, &keys, v3_idents);
+        let session = Session::open(
+            &data,
+            settings,
+            press.consensus().as_deref(),
+            directory.clone(),
+            tallies.clone(),
+            errands,
+            now,
+        )?;
+        let session = Arc::new(session);
+        directory.set_voting(session.clone());
+
+        let stability = Arc::new(Mutex::new(upkeep::read_stability(&data, now)?));
+        let (requests, circuits) = mpsc::channel(limits::CIRCUIT_REQUESTS);
+        let own_addresses = own_addresses(&config);
+        let links = Arc::new(Links::new(&identity, own_addresses.clone(), requests)?);
+        let prober = Arc::new(Prober::start(reach::Setup {
+            us: relay,
+            options: reach::Options {
+                test_reachability: config.authority.flags.test_reachability,
+                ipv6: config.authority.flags.has_ipv6,
+                ed25519_link_keys: config.authority.test_ed25519_link_keys,
+                circuits: config.test_circuits,
+                testing: config.authority.testing,
+            },
+            paces: Paces::new(config.authority.testing),
+            relays: directory.clone(),
+            relay_dialer: links.relay_dialer(&identity),
+            client_dialer: links.client_dialer(),
+            listen: Some(ListenAt { bind: (config.address, 0).into(), public: config.address }),
+            stability: stability.clone(),
+            state: data.join("relay-reachability"),
+            clock: Arc::new(clock),
+            rng: Box::new(
+                rand_chacha::ChaCha20Rng::try_from_rng(&mut SysRng)
+                    .map_err(std::io::Error::other)
+                    .map_err(DaemonError::Runtime)?,
+            ),
+        })?);
+        let found = prober.clone();
+        let place = Place {
+            nickname: config.nickname,
+            ipv4: (us.address, us.or_port, us.dir_port),
+            ipv6: config
+                .advertised_ipv6()
+                .map(|(address, number)| (address, port(Some(number), &sockets.or))),
+        };
+        let authority = Arc::new(Authority {
+            us: ArcSwap::from_pointee(us),
+            signer: ArcSwap::from_pointee(keys.signer.clone()),
+            approvals: ArcSwap::from_pointee(approvals),
+            peers: peers.into_iter().filter(|peer| peer.v3_ident != v3_ident).collect(),
+            directory: directory.clone(),
+            press,
+            session,
+            stability,
+            bandwidths: Mutex::new(Bandwidths::default()),
+            reached: Arc::new(move |relay| found.reached(relay)),
+            refused: Mutex::default(),
+            behind: tokio::sync::Notify::new(),
+            tallies,
+            started: now,
+            config: ArcSwap::from_pointee(config),
+        });
+
+        let identity = Arc::new(Mutex::new(identity));
+        let peer_addresses = authority.peers.iter().map(|peer| peer.dir.ip()).collect();
+        let desk = Arc::new(Desk::new(directory, peer_addresses));
+        for listener in sockets.dir {
+            let listener = adopt(listener)?;
+            tokio::spawn(http::serve(listener, desk.clone()));
+        }
+        for listener in sockets.or {
+            tokio::spawn(links.clone().listen(adopt(listener)?));
+        }
+        tokio::spawn(orport::answer(circuits, desk));
+        tokio::spawn(errands::run(authority.clone(), to_do));
+        tokio::spawn(errands::keep_up(authority.clone()));
+        tokio::spawn(descriptor::publish(authority.clone(), identity.clone(), place));
+        drop(sockets.metrics);
+        Ok(Daemon { authority, identity, links, prober, start, log, data, signals })
+    }
+
+    /// The clerk: what is due, every second, until a signal ends it.
+    async fn run(mut self) -> Result<(), DaemonError> {
+        process::notify(Notice::Ready);
+        let mut housekeeping = Instant::now();
+        loop {
+            tokio::select! {
+                () = sleep(until_next_second()) => {
+                    let session = self.authority.session.clone();
+                    // Computing a consensus takes its time; what panics in there was logged.
+                    let _ = spawn_blocking(move || session.tick(clock())).await;
+                    if housekeeping <= Instant::now() {
+                        housekeeping = Instant::now() + upkeep::EVERY;
+                        self.keep_house().await;
+                    }
+                }
+                _ = self.signals.terminate.recv() => break,
+                _ = self.signals.interrupt.recv() => break,
+                _ = self.signals.reload.recv() => {
+                    process::notify(Notice::Reloading);
+                    self.reload();
+                    process::notify(Notice::Ready);
+                }
+                _ = self.signals.report.recv() => self.report(),
+                _ = self.signals.log_all.recv() => self.log_all(),
+            }
+        }
+        process::notify(Notice::Stopping);
+        info!("ending");
+        let authority = self.authority.clone();
+        let data = self.data.clone();
+        let _ = spawn_blocking(move || upkeep::write_stability(&authority, &data, clock())).await;
+        Ok(())
+    }
+
+    async fn keep_house(&self) {
+        let (authority, data) = (self.authority.clone(), self.data.clone());
+        let _ = spawn_blocking(move || upkeep::keep(&authority, &data, clock())).await;
+        let mut identity = lock(&self.identity);
+        if descriptor::rotate(&mut identity, clock()) {
+            self.links.renew(&identity);
+            self.prober.set_relay_dialer(self.links.relay_dialer(&identity));
+        }
+    }
+
+    /// Reads the configuration, the keys and the decisions about relays again, and puts in force what can change. An error
+    /// changes nothing.
+    fn reload(&mut self) {
+        let mut loaded = self.start.sources.load::<Config>(&self.start.environment);
+        loaded.findings.warnings.iter().for_each(|warning| warn!("{warning}"));
+        loaded.findings.notes.iter().for_each(|note| info!("{note}"));
+        let Some(new) = loaded.config.take().filter(|_| loaded.findings.problems.is_empty()) else {
+            loaded.findings.problems.iter().for_each(|problem| error!("{problem}"));
+            return error!("the configuration has errors; the one before stays in force");
+        };
+        let config = self.authority.config.load().reloaded(new);
+        if let Err(failure) = self.put_in_force(&config) {
+            return error!("the configuration cannot be put in force, the one before stays: {failure}");
+        }
+        info!("the configuration has been read again");
+        for option in loaded.needs_restart(&self.start.loaded.settings) {
+            warn!("{option} has changed; the change takes effect when the authority is restarted");
+        }
+        self.start.config = config;
+    }
+
+    fn put_in_force(&self, config: &Config) -> Result<(), DaemonError> {
+        let keys = AuthorityKeys::load(&config.directories.keys, clock())?;
+        let relay = self.authority.us.load().relay;
+        keys.find_us(&config.authorities, &relay)?;
+        let certificate = Certificate::parse(&keys.certificate)?;
+        let approvals = approvals(config, &self.data)?;
+        self.log.reconfigure(config.log.options(self.start.quiet))?;
+
+        self.authority.us.store(Arc::new(Us { certificate, ..Us::clone(&self.authority.us.load()) }));
+        self.authority.signer.store(Arc::new(keys.signer.clone()));
+        self.authority.approvals.store(Arc::new(approvals.clone()));
+        self.authority.directory.uploads().set_approvals(approvals);
+        self.authority.press.add_certs(&keys.certificate, clock());
+        let v3_idents = config.authorities.iter().filter_map(|authority| authority.v3_ident).collect();
+        self.authority.session.set_settings(settings(config, &keys, v3_idents));
+        let front_page = upkeep::front_page(config);
+        self.authority.directory.change(|documents| documents.served.front_page.clone_from(&front_page));
+        self.authority.config.store(Arc::new(config.clone()));
+        Ok(())
+    }
+
+    fn report(&self) {
+        upkeep::report(&self.authority, &self.prober.standing());
+    }
+
+    /// Logs everything wherever anything is logged, until the configuration is read again.
+    fn log_all(&self) {
+        match self.log.reconfigure(self.authority.config.load().log.everything(self.start.quiet)) {
+            Ok(()) => info!("everything is logged until the configuration is read again (SIGHUP)"),
+            Err(failure) => warn!("the log cannot be changed: {failure}"),
+        }
+    }
+}
+
+fn settings(config: &Config, keys: &AuthorityKeys, authorities: Vec<Fingerprint>) -> Settings {
+    Settings {
+        rules: Rules {
+            us: keys.signer.cert.identity,
+            terms: Terms { authorities: authorities.len(), shared_random: None },
+            authorities,
+            doubles: config.doubles,
+            compare: config.compare_votes,
+        },
+        shared_randomness: config.authority.shared_randomness,
+        schedule: Schedule {
+            initial: config.authority.initial_timing,
+            start_offset: config.authority.start_offset,
+        },
+        signer: keys.signer.clone(),
+    }
+}
+
+/// What the administrator decided: in the torrc, and in the file beside the state.
+fn approvals(config: &Config, data: &std::path::Path) -> Result<Approvals, FileError> {
+    let path = data.join(APPROVED);
+    let file = files::read(&path)?.unwrap_or_default();
+    let (routers, damaged) = ApprovedRouters::read(&String::from_utf8_lossy(&file));
+    for line in damaged {
+        warn!("line {} of {} is left out, it names no relay: {}", line.line, path.display(), line.text);
+    }
+    let (addresses, strict) = (config.authority.addresses.clone(), config.authority.approved_only);
+    Ok(Approvals { routers, addresses, strict })
+}
+
+fn own_addresses(config: &Config) -> Vec<IpAddr> {
+    let v6 = config.address_v6.map(IpAddr::from);
+    std::iter::once(config.address.into()).chain(v6).collect()
+}
+
+/// The number of a port, which the system may have chosen.
+fn port(
+    configured: Option<onionring_proto::torrc::port::PortNumber>,
+    sockets: &[std::net::TcpListener],
+) -> u16 {
+    let chosen = || sockets.iter().find_map(|socket| socket.local_addr().ok()).map_or(0, |a| a.port());
+    configured.map(|port| port.to_bind()).filter(|port| *port != 0).unwrap_or_else(chosen)
+}
+
+fn adopt(listener: std::net::TcpListener) -> Result<TcpListener, DaemonError> {
+    TcpListener::from_std(listener).map_err(DaemonError::Runtime)
+}
+
+/// Until shortly after the next full second, which is when all that is due begins.
+fn until_next_second() -> Duration {
+    let since = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    Duration::from_millis(1005).saturating_sub(Duration::from_nanos(since.subsec_nanos().into()))
+}
