@@ -6,6 +6,7 @@
 //!
 //! Nothing leaves the machine: nodes have addresses on loopback, and names are resolved by the network's own [`dns`].
 
+pub mod agreement;
 pub(crate) mod block;
 mod boot;
 pub mod control;
@@ -23,7 +24,7 @@ mod torrc;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use std::{io, thread};
+use std::{fmt, io, thread};
 
 use serde::{Deserialize, Serialize};
 
@@ -158,12 +159,11 @@ impl Network {
         patience: Duration,
         mut condition: impl FnMut(&Consensus) -> bool,
     ) -> Result<Consensus, BootError> {
-        let mut found = None;
-        self.wait(what, patience, || {
-            found = self.consensus().ok().filter(&mut condition);
-            found.is_some()
-        })?;
-        Ok(found.expect("the wait ended with a consensus"))
+        self.wait_ok(what, patience, || match self.consensus() {
+            Ok(consensus) if condition(&consensus) => Ok(consensus),
+            Ok(consensus) => Err(format!("the consensus is that of {}", consensus.valid_after)),
+            Err(error) => Err(error.to_string()),
+        })
     }
 
     /// Waits until `condition` holds.
@@ -173,20 +173,33 @@ impl Network {
         patience: Duration,
         mut condition: impl FnMut() -> bool,
     ) -> Result<(), BootError> {
+        self.wait_ok(what, patience, || if condition() { Ok(()) } else { Err("it did not come") })
+    }
+
+    /// Waits until `look` finds what it looks for, and returns that. The last reason why not is in the error.
+    pub fn wait_ok<T, E: fmt::Display>(
+        &self,
+        what: &str,
+        patience: Duration,
+        mut look: impl FnMut() -> Result<T, E>,
+    ) -> Result<T, BootError> {
         let deadline = Instant::now() + patience;
-        while !condition() {
+        loop {
+            let reason = match look() {
+                Ok(found) => return Ok(found),
+                Err(reason) => reason,
+            };
             if Instant::now() >= deadline {
                 let all: Vec<String> = self.nodes.iter().map(|n| n.nickname().to_owned()).collect();
                 return Err(BootError::NotUsable {
                     after: patience,
-                    missing: format!("waited in vain for {what}"),
+                    missing: format!("waited in vain for {what}: {reason}"),
                     logs: self.log_tails(&all),
                     directory: self.keep().map(Path::to_owned).unwrap_or_default(),
                 });
             }
             thread::sleep(POLL);
         }
-        Ok(())
     }
 
     /// Downloads `bytes` from the network's server through the client with this nickname, and checks every byte.

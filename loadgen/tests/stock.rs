@@ -3,9 +3,12 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use onionring_loadgen::net::agreement::Disagreement;
+use onionring_loadgen::net::directory::Document;
 use onionring_loadgen::net::dns::Answer;
 use onionring_loadgen::net::{Kind, Network, NetworkSpec, NodeSpec, Paths, Role, list};
 use onionring_loadgen::traffic::{Order, SocksError, parallel};
+use onionring_proto::time::Unix;
 
 const MIB: u64 = 1 << 20;
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -24,6 +27,7 @@ fn a_stock_network() {
     let net = boot();
     println!("booted in {:?}", net.boot_time());
     listed_by_authorities(&net);
+    authorities_agree(&net);
     moves_bytes(&net);
     resolves(&net);
     takes_explicit_paths(&net);
@@ -46,6 +50,35 @@ fn listed_by_authorities(net: &Network) {
     }
     let descriptors = String::from_utf8(net.document("/tor/server/all").unwrap()).unwrap();
     assert_eq!(descriptors.matches("\nrouter-signature\n").count(), 7);
+}
+
+/// In two periods, one after the other as a rule; and their documents are there.
+fn authorities_agree(net: &Network) {
+    let first = net.wait_agreement(Unix(0), PATIENCE).unwrap_or_else(|e| panic!("{e}"));
+    let second = net.wait_agreement(first.lifetime.valid_after, PATIENCE).unwrap_or_else(|e| panic!("{e}"));
+    assert_ne!(first.texts, second.texts);
+    let authorities = net.authorities();
+    assert_eq!(second.voters, authorities.iter().filter_map(|node| node.v3_identity()).collect());
+    // What is not so is told.
+    let error = second.check_signed_by(&authorities[1..]).unwrap_err();
+    assert!(matches!(error, Disagreement::Signers { .. }), "{error}");
+    let error = second.check_lists(&[net.node("client1")]).unwrap_err();
+    assert!(error.to_string().contains("does not list client1 as Running"), "{error}");
+
+    for authority in &authorities {
+        let from = authority.dir_addr().unwrap();
+        let holds = |document: Document, words: &str| {
+            let text = net.wait_ok(&document.to_string(), PATIENCE, || document.fetch(from)).unwrap();
+            assert!(text.contains(words), "{document}: {text}");
+        };
+        holds(Document::Keys, "\nfingerprint ");
+        for voter in &second.voters {
+            holds(Document::Vote(*voter), &format!("\nfingerprint {voter}\n"));
+            holds(Document::NextVote(*voter), &format!("\nfingerprint {voter}\n"));
+        }
+        holds(Document::NextConsensus, "\nvote-status consensus\n");
+        holds(Document::NextSignatures, "\ndirectory-signature ");
+    }
 }
 
 fn moves_bytes(net: &Network) {

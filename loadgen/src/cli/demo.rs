@@ -8,16 +8,19 @@ use super::net::Common;
 use super::ui::{self, Interrupt, byte_bar, cpu_seconds_per_gib, mib};
 use super::{CliError, enter_netns};
 use crate::net::process::Usage;
-use crate::net::{Kind, Network, NetworkSpec, NodeSpec, Paths, Role};
+use crate::net::{Groups, Kind, Network, NetworkSpec, NodeSpec, Paths, Role};
 use crate::traffic::Order;
 
 /// The three positions of the path, in order.
 const HOPS: [&str; 3] = ["guard", "middle", "exit"];
 
-/// Boots stock authorities, a relay for each position and a stock client; downloads through all three, checks the
-/// bytes, and prints throughput, CPU time per GiB of each node and where its metrics are.
+/// Boots authorities, a relay for each position and a stock client; downloads through all three, checks the bytes, and
+/// prints throughput, CPU time per GiB of each node and where its metrics are.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
+    /// Directory authorities: `kind:count` with commas between; a kind is `onionring`, `tor` or what --kind defines
+    #[arg(long, value_name = "GROUPS", default_value = "tor:3")]
+    authorities: Groups,
     /// What the relays run
     #[arg(long, value_name = "KIND", default_value = "onionring")]
     relays: String,
@@ -41,12 +44,13 @@ impl Arguments {
         let kind = Kind::new(self.relays.clone());
         let relay = |role, name| NodeSpec::new(role, kind.clone()).named(name);
         let spec = NetworkSpec::new()
-            .add(Role::Authority, Kind::TOR, 3)
+            .add_groups(Role::Authority, &self.authorities)
             .node(relay(Role::Relay, HOPS[0]))
             .node(relay(Role::Relay, HOPS[1]))
             .node(relay(Role::Exit, HOPS[2]))
             .node(NodeSpec::new(Role::Client, Kind::TOR).named("client"));
-        println!("booting: 3 tor authorities, {kind} as guard, middle and exit, a tor client");
+        let authorities = &self.authorities;
+        println!("booting: {authorities} as authorities, {kind} as guard, middle and exit, a tor client");
         let network = ui::boot(self.common.apply(spec)?, &interrupt)?;
         println!("network {} is up after {:.1} s", network.name(), network.boot_time().as_secs_f64());
 

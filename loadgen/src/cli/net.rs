@@ -84,10 +84,11 @@ pub(super) struct Up {
 /// What `net up`, `demo` and `bench` share.
 #[derive(Debug, Args)]
 pub(super) struct Common {
-    /// Define a kind, or another program for `tor` or `onionring`; may be repeated
+    /// Define a kind, or another program for `tor` or `onionring`; may be repeated. ONIONRING_DIRAUTH, ONIONRING_RELAY
+    /// and ONIONRING_PROXY in the environment name other programs for `onionring`, one role each
     #[arg(long = "kind", value_name = "NAME=PATH")]
     kinds: Vec<String>,
-    /// Shards (NumCPUs) of each onionring node [default: its own]
+    /// Shards (NumCPUs) of each onionring relay [default: its own]
     #[arg(long, value_name = "N")]
     shards: Option<u16>,
     /// A torrc line for every node, in place of the network's own; may be repeated

@@ -79,22 +79,27 @@ impl Network {
             extra: spec.torrc.clone(),
             resolv_conf: resolv_conf.display().to_string(),
         };
-        let (authorities, others): (Vec<&mut Node>, Vec<&mut Node>) =
-            self.nodes.iter_mut().partition(|node| node.role() == Role::Authority);
-        let authorities = at_once(authorities, |node| {
-            let (or, dir) = node.or_addr().zip(node.dir_addr()).expect("authorities have both ports");
-            let v3_ident = directory::make_authority_keys(&node.dir().join("keys"), dir)?;
-            fs::write(node.torrc_path(), torrc::for_keys(node, &shared.empty_file))?;
-            node.fingerprint = list_fingerprint(node)?;
-            let (name, fingerprint) = (node.nickname(), node.fingerprint());
-            Ok(format!("{name} orport={} no-v2 v3ident={v3_ident} {dir} {fingerprint}", or.port()))
-        })?;
-        shared.authorities = authorities;
-        let relays: Vec<&mut Node> = others.into_iter().filter(|node| node.role() != Role::Client).collect();
         let node_spec = |node: &Node| {
             let found = spec.nodes.iter().find(|s| s.nickname() == node.nickname());
             found.expect("every node was laid out from its specification")
         };
+        let (authorities, others): (Vec<&mut Node>, Vec<&mut Node>) =
+            self.nodes.iter_mut().partition(|node| node.role() == Role::Authority);
+        let authorities = at_once(authorities, |node| {
+            let (or, dir) = node.or_addr().zip(node.dir_addr()).expect("authorities have both ports");
+            let v3_identity = directory::make_authority_keys(&node.dir().join("keys"), dir)?;
+            let torrc = match node.kind().is_onionring() {
+                true => torrc::for_node(node, node_spec(node), &shared, &|_| String::new()),
+                false => torrc::for_keys(node, &shared.empty_file),
+            };
+            fs::write(node.torrc_path(), torrc)?;
+            node.fingerprint = list_fingerprint(node)?;
+            node.v3_identity = Some(v3_identity);
+            let (name, fingerprint) = (node.nickname(), node.fingerprint());
+            Ok(format!("{name} orport={} no-v2 v3ident={v3_identity} {dir} {fingerprint}", or.port()))
+        })?;
+        shared.authorities = authorities;
+        let relays: Vec<&mut Node> = others.into_iter().filter(|node| node.role() != Role::Client).collect();
         let guards = at_once(relays, |node| {
             let torrc = torrc::for_node(node, node_spec(node), &shared, &|_| String::new());
             fs::write(node.torrc_path(), torrc)?;

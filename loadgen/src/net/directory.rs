@@ -1,11 +1,14 @@
-//! The directory as the network's owner sees it: authority keys, and the consensus over plain HTTP.
+//! The directory as the network's owner sees it: authority keys, and documents over plain HTTP.
 
+use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use base64ct::{Base64Unpadded, Encoding};
+use onionring_proto::netdoc::consensus::Flavor;
+use onionring_proto::netdoc::text::Fingerprint;
 
 use super::node::Node;
 use super::process;
@@ -19,8 +22,8 @@ const RELAY_BANDWIDTH_KILOBYTES: u32 = 10_000;
 const DOCUMENT_LEN_MAX: u64 = 64 << 20;
 
 /// Makes an authority's identity key, signing key and certificate in `keys` and returns the fingerprint of the
-/// identity key (`v3ident`), upper-case hex. `address` is what the certificate says.
-pub(super) fn make_authority_keys(keys: &Path, address: SocketAddr) -> io::Result<String> {
+/// identity key (`v3ident`). `address` is what the certificate says.
+pub(super) fn make_authority_keys(keys: &Path, address: SocketAddr) -> io::Result<Fingerprint> {
     let file = |name: &str| keys.join(name).display().to_string();
     let (identity, signing) = (file("authority_identity_key"), file("authority_signing_key"));
     let certificate = file("authority_certificate");
@@ -34,7 +37,7 @@ pub(super) fn make_authority_keys(keys: &Path, address: SocketAddr) -> io::Resul
     let text = std::fs::read_to_string(&certificate)?;
     let fingerprint = text.lines().find_map(|line| line.strip_prefix("fingerprint "));
     fingerprint
-        .map(|f| f.trim().to_owned())
+        .and_then(|f| Fingerprint::from_hex(f.trim()))
         .ok_or_else(|| io::Error::other(format!("{certificate} holds no fingerprint")))
 }
 
@@ -69,6 +72,47 @@ pub fn get(from: SocketAddr, path: &str) -> io::Result<Vec<u8>> {
     Ok(answer.split_off(end + 4))
 }
 
+/// What an authority serves at its directory port, besides descriptors (dir-spec 3.4 to 3.11 and appendix B).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Document {
+    /// The consensus in force.
+    Consensus(Flavor),
+    /// The vote of an authority, by its v3 identity, that went into the consensus in force.
+    Vote(Fingerprint),
+    /// The vote of an authority, by its v3 identity, for the consensus to come.
+    NextVote(Fingerprint),
+    /// The consensus to come, of the flavour `ns`, once it is computed.
+    NextConsensus,
+    /// The signatures that the consensus to come has so far, of both flavours.
+    NextSignatures,
+    /// The certificates of all authorities.
+    Keys,
+}
+
+/// The path of its URL.
+impl fmt::Display for Document {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Document::Consensus(Flavor::Ns) => f.write_str("/tor/status-vote/current/consensus"),
+            Document::Consensus(Flavor::Microdesc) => {
+                f.write_str("/tor/status-vote/current/consensus-microdesc")
+            }
+            Document::Vote(authority) => write!(f, "/tor/status-vote/current/{authority}"),
+            Document::NextVote(authority) => write!(f, "/tor/status-vote/next/{authority}"),
+            Document::NextConsensus => f.write_str("/tor/status-vote/next/consensus"),
+            Document::NextSignatures => f.write_str("/tor/status-vote/next/consensus-signatures"),
+            Document::Keys => f.write_str("/tor/keys/all"),
+        }
+    }
+}
+
+impl Document {
+    /// Fetches it from a directory port.
+    pub fn fetch(self, from: SocketAddr) -> io::Result<String> {
+        String::from_utf8(get(from, &self.to_string())?).map_err(io::Error::other)
+    }
+}
+
 /// What a consensus says about one relay.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listed {
@@ -101,8 +145,7 @@ pub struct Consensus {
 impl Consensus {
     /// The current consensus of the authority with this directory port.
     pub fn fetch(from: SocketAddr) -> io::Result<Consensus> {
-        let body = get(from, "/tor/status-vote/current/consensus")?;
-        let text = String::from_utf8_lossy(&body).into_owned();
+        let text = Document::Consensus(Flavor::Ns).fetch(from)?;
         Consensus::parse(text).ok_or_else(|| io::Error::other(format!("{from} sent no consensus")))
     }
 

@@ -8,6 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use std::{fs, io};
 
+use onionring_proto::netdoc::text::Fingerprint;
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +35,7 @@ pub struct Node {
     socks_port: Option<u16>,
     metrics_port: Option<u16>,
     pub(super) fingerprint: String,
+    pub(super) v3_identity: Option<Fingerprint>,
     environment: Vec<(String, String)>,
     process: Mutex<Option<Process>>,
 }
@@ -97,6 +99,7 @@ impl Node {
             socks_port: port(client, 9050)?,
             metrics_port: port(!client, 9035)?,
             fingerprint: String::new(),
+            v3_identity: None,
             environment: spec.environment.clone(),
             process: Mutex::new(None),
         })
@@ -135,6 +138,11 @@ impl Node {
     /// RSA identity fingerprint, 40 upper-case hex digits; empty for clients.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
+    }
+
+    /// Fingerprint of the key that its votes are signed under in the end; authorities only.
+    pub fn v3_identity(&self) -> Option<Fingerprint> {
+        self.v3_identity
     }
 
     /// Where it takes links; `None` for clients.

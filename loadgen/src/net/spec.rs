@@ -86,7 +86,11 @@ pub enum SpecError {
         kind: Kind,
     },
     /// The program of a kind is not there.
-    #[error("{path} does not exist; build it first (`cargo build --release -p {package}`), or use another kind", path = path.display())]
+    #[error(
+        "{path} does not exist; build it first (`cargo build --release -p {package}`), name it in the environment \
+         ({variable}=PATH), or use another kind",
+        path = path.display(), variable = variable(package)
+    )]
     NotBuilt {
         /// Where the program was looked for.
         path: PathBuf,
@@ -135,6 +139,17 @@ pub struct Group {
 /// Groups as given on the command line, `onionring:2,tor:2`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Groups(pub Vec<Group>);
+
+/// As they are given: `onionring:2,tor:2`.
+impl fmt::Display for Groups {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, Group { kind, count }) in self.0.iter().enumerate() {
+            let comma = if n > 0 { "," } else { "" };
+            write!(f, "{comma}{kind}:{count}")?;
+        }
+        Ok(())
+    }
+}
 
 impl FromStr for Groups {
     type Err = SpecError;
@@ -212,7 +227,7 @@ impl NodeSpec {
         self
     }
 
-    /// The number of shards (`NumCPUs`) if it is an onionring; no effect on others.
+    /// The number of shards (`NumCPUs`) if it is a relay of onionring's; no effect on others.
     pub fn shards(mut self, count: u16) -> NodeSpec {
         self.shards = Some(count);
         self
@@ -281,7 +296,8 @@ impl NetworkSpec {
         self
     }
 
-    /// Says which program a kind is. Also replaces what `tor` and `onionring` mean, for all roles.
+    /// Says which program a kind is. Also replaces what `tor` and `onionring` mean, for all roles; another program of
+    /// onionring's for one role is named by `ONIONRING_DIRAUTH`, `ONIONRING_RELAY` or `ONIONRING_PROXY` in the environment.
     pub fn program(mut self, kind: &str, path: impl Into<PathBuf>) -> NetworkSpec {
         self.programs.insert(kind.to_owned(), path.into());
         self
@@ -307,7 +323,7 @@ impl NetworkSpec {
         self
     }
 
-    /// Sets the number of shards of every onionring that has none set.
+    /// Sets the number of shards of every relay of onionring's that has none set.
     pub fn shards(mut self, count: u16) -> NetworkSpec {
         for node in &mut self.nodes {
             node.shards.get_or_insert(count);
@@ -406,7 +422,10 @@ impl NetworkSpec {
             Role::Relay | Role::Exit => "onionring-relay",
             Role::Client => "onionring-proxy",
         };
-        beside_us(package)
+        match std::env::var_os(variable(package)) {
+            Some(path) => Ok(PathBuf::from(path)),
+            None => beside_us(package),
+        }
     }
 }
 
@@ -415,6 +434,11 @@ impl NodeSpec {
     pub(super) fn nickname(&self) -> &str {
         self.nickname.as_deref().unwrap_or_default()
     }
+}
+
+/// The variable of the environment that names another program: `ONIONRING_DIRAUTH` for `onionring-dirauth`.
+fn variable(package: &str) -> String {
+    package.to_ascii_uppercase().replace('-', "_")
 }
 
 /// A program of this build: beside our own executable, or one folder up when that is a test's (`target/debug/deps`).
@@ -435,6 +459,7 @@ mod tests {
         let groups: Groups = "onionring:2,tor".parse().unwrap();
         assert_eq!(groups.0[0], Group { kind: Kind::ONIONRING, count: 2 });
         assert_eq!(groups.0[1], Group { kind: Kind::TOR, count: 1 });
+        assert_eq!(groups.to_string(), "onionring:2,tor:1");
         assert_eq!("".parse::<Groups>().unwrap().0, []);
         for bad in ["tor:", "tor:x", ":3", "tor:-1"] {
             assert_eq!(bad.parse::<Groups>(), Err(SpecError::Group(bad.into())));

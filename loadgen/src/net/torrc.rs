@@ -29,7 +29,7 @@ const INITIAL_VOTING_INTERVAL_SECONDS: u32 = 5;
 /// The least delay C tor takes for sending votes, and for sending signatures.
 const VOTE_DELAY_SECONDS: u32 = 2;
 
-/// The few lines under which an authority makes its identity key, before the network's `DirAuthority` lines exist.
+/// The few lines under which a stock authority makes its identity key, before the network's `DirAuthority` lines exist.
 pub(super) fn for_keys(node: &Node, empty_file: &str) -> String {
     let (directory, nickname) = (node.dir().display(), node.nickname());
     let geoip = format!("GeoIPFile {empty_file}\nGeoIPv6File {empty_file}\n");
@@ -52,16 +52,20 @@ pub(super) fn for_node(
     torrc.put("Log", "notice stdout");
     // Nobody to protect here, and the addresses are what one looks for when something fails.
     torrc.put("SafeLogging", 0);
-    // So that peers see who connects. C tor does it in a namespace only: towards loopback it binds to nothing.
-    torrc.put("OutboundBindAddress", node.address());
-    // Everybody asks the authorities, and early. A client that asks a cache that has not caught up yet waits 10 s
-    // before it asks again.
-    torrc.put("FetchDirInfoEarly", 1);
-    torrc.put("FetchDirInfoExtraEarly", 1);
-    // Parsing the real ones is half of the CPU time that starting a tor takes.
-    torrc.put("GeoIPFile", &shared.empty_file);
-    torrc.put("GeoIPv6File", &shared.empty_file);
-    torrc.put("ShutdownWaitLength", 0);
+    // Our authority fetches no directory, is no client and no exit, and refuses to choose where it connects from.
+    let is_our_authority = node.role() == Role::Authority && node.kind().is_onionring();
+    if !is_our_authority {
+        // So that peers see who connects. C tor does it in a namespace only: towards loopback it binds to nothing.
+        torrc.put("OutboundBindAddress", node.address());
+        // Everybody asks the authorities, and early. A client that asks a cache that has not caught up yet waits 10 s
+        // before it asks again.
+        torrc.put("FetchDirInfoEarly", 1);
+        torrc.put("FetchDirInfoExtraEarly", 1);
+        // Parsing the real ones is half of the CPU time that starting a tor takes.
+        torrc.put("GeoIPFile", &shared.empty_file);
+        torrc.put("GeoIPv6File", &shared.empty_file);
+        torrc.put("ShutdownWaitLength", 0);
+    }
     if let Some(port) = node.control_addr() {
         torrc.put("ControlPort", port);
         torrc.put("CookieAuthentication", 1);
@@ -72,7 +76,10 @@ pub(super) fn for_node(
     }
     match node.role() {
         Role::Client => client(&mut torrc, node, spec, fingerprint),
-        _ => relay(&mut torrc, node, spec, shared),
+        _ => server(&mut torrc, node),
+    }
+    if node.role() != Role::Client && !is_our_authority {
+        relay(&mut torrc, node, spec, shared);
     }
     if node.role() == Role::Authority {
         authority(&mut torrc, shared);
@@ -106,7 +113,8 @@ fn client(torrc: &mut Lines, node: &Node, spec: &NodeSpec, fingerprint: &dyn Fn(
     }
 }
 
-fn relay(torrc: &mut Lines, node: &Node, spec: &NodeSpec, shared: &Shared) {
+/// What all have that are listed in a consensus.
+fn server(torrc: &mut Lines, node: &Node) {
     torrc.put("Nickname", node.nickname());
     torrc.put("ContactInfo", "onionring-loadgen private network");
     torrc.put("Address", node.address());
@@ -116,6 +124,9 @@ fn relay(torrc: &mut Lines, node: &Node, spec: &NodeSpec, shared: &Shared) {
     if let Some(port) = node.dir_addr() {
         torrc.put("DirPort", port);
     }
+}
+
+fn relay(torrc: &mut Lines, node: &Node, spec: &NodeSpec, shared: &Shared) {
     torrc.put("SocksPort", 0);
     // Publish at once: the self-test needs a consensus, and the consensus needs what is published.
     torrc.put("AssumeReachable", 1);
@@ -190,7 +201,34 @@ impl Lines {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+    use std::path::PathBuf;
+
     use super::*;
+    use crate::net::spec::Kind;
+
+    #[test]
+    fn all_authorities_vote_by_the_same() {
+        let torrc = |kind| {
+            let home = tempfile::tempdir().unwrap();
+            let spec = NodeSpec::new(Role::Authority, kind).named("a");
+            let node = Node::lay_out(&spec, PathBuf::new(), Ipv4Addr::LOCALHOST, home.path()).unwrap();
+            let shared = Shared { voting_interval_seconds: 20, ..Shared::default() };
+            for_node(&node, &spec, &shared, &|_| String::new())
+        };
+        let [ours, stock] = [Kind::ONIONRING, Kind::TOR].map(torrc);
+        let of_votes = |torrc: &str| -> Vec<String> {
+            let counts =
+                |line: &&str| ["Testing", "V3", "AuthDir"].iter().any(|begin| line.starts_with(begin));
+            torrc.lines().filter(counts).map(str::to_owned).collect()
+        };
+        assert_eq!(of_votes(&ours), of_votes(&stock));
+        assert!(ours.contains("\nV3AuthVotingInterval 20\n"), "{ours}");
+        for option in ["ControlPort", "SocksPort", "ExitPolicy", "FetchDirInfoEarly", "OutboundBindAddress"] {
+            assert!(!ours.contains(option), "{option}: {ours}");
+            assert!(stock.contains(option), "{option}: {stock}");
+        }
+    }
 
     #[test]
     fn lines_replace_or_join() {
