@@ -298,11 +298,10 @@ enum Decode {
     Lzma(Stream),
 }
 
-impl Decoder {
-    /// A decoder for a document of at most `max` bytes.
-    pub fn new(encoding: Encoding, max: usize) -> Result<Self, DecodeError> {
+impl Decode {
+    fn new(encoding: Encoding) -> Result<Self, DecodeError> {
         let failed = |reason: String| DecodeError::Corrupt { encoding, reason };
-        let state = match encoding {
+        Ok(match encoding {
             Encoding::Identity => Decode::Identity,
             Encoding::Deflate => Decode::Zlib(Decompress::new(true)),
             Encoding::Gzip => Decode::Zlib(Decompress::new_gzip(GZIP_WINDOW_BITS)),
@@ -316,7 +315,14 @@ impl Decoder {
             Encoding::Lzma => {
                 Decode::Lzma(Stream::new_lzma_decoder(LZMA_MEMORY).map_err(|e| failed(e.to_string()))?)
             }
-        };
+        })
+    }
+}
+
+impl Decoder {
+    /// A decoder for a document of at most `max` bytes.
+    pub fn new(encoding: Encoding, max: usize) -> Result<Self, DecodeError> {
+        let state = Decode::new(encoding)?;
         Ok(Decoder {
             encoding,
             state,
@@ -338,14 +344,15 @@ impl Decoder {
         // A full piece may leave output waiting inside the decoder after the input is used up.
         let mut more = !input.is_empty();
         while more {
+            if self.finished {
+                // Authorities compress votes once, and send them one after the other.
+                self.state = Decode::new(self.encoding)?;
+            }
             let step = self.step(input, &mut piece)?;
             input = &input[step.read..];
             self.account(step.read, step.written)?;
             out.extend_from_slice(&piece[..step.written]);
             self.finished = step.finished;
-            if step.finished && !input.is_empty() && self.encoding != Encoding::Zstd {
-                return Err(self.corrupt("bytes follow its end"));
-            }
             more = !step.finished && step.written == PIECE || !input.is_empty();
             if more && step.read == 0 && step.written == 0 {
                 return Err(self.corrupt("it makes no progress"));

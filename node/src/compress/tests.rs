@@ -105,11 +105,21 @@ fn windows_that_would_take_much_memory_are_refused() {
     assert!(matches!(decompress(Encoding::Lzma, &lzma, LIMIT), Err(DecodeError::Corrupt { .. })));
 }
 
+/// As stock authorities send several votes.
 #[test]
-fn several_zstd_frames_are_one_document() {
-    let packed =
-        [compress(Encoding::Zstd, b"one ").unwrap(), compress(Encoding::Zstd, b"two").unwrap()].concat();
-    assert_eq!(decompress(Encoding::Zstd, &packed, LIMIT).unwrap(), b"one two");
+fn several_documents_one_after_the_other_are_one() {
+    for encoding in Encoding::ALL {
+        let packed = [compress(encoding, b"one ").unwrap(), compress(encoding, b"two").unwrap()].concat();
+        assert_eq!(decompress(encoding, &packed, LIMIT).unwrap(), b"one two", "{encoding}");
+        let mut decoder = Decoder::new(encoding, LIMIT).unwrap();
+        let mut out = Vec::new();
+        packed.iter().for_each(|byte| decoder.push(&[*byte], &mut out).unwrap());
+        decoder.finish().unwrap();
+        assert_eq!(out, b"one two", "{encoding}");
+        if encoding != Encoding::Identity {
+            assert!(decompress(encoding, &[&packed[..], b"junk"].concat(), LIMIT).is_err(), "{encoding}");
+        }
+    }
 }
 
 fn encodings() -> impl Strategy<Value = Encoding> {
