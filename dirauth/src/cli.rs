@@ -5,6 +5,9 @@ use onionring_node::lock::DataLock;
 
 use crate::config::Config;
 
+mod gencert;
+mod relays;
+
 pub use onionring_node::cli::{BAD_STATE, FAILED, Outcome, PrepareError, failed};
 
 /// All that the authority needs to start.
@@ -21,6 +24,9 @@ const HELP: &str = "\
 A directory authority of an onion-routing network.
 
 usage: onionring-dirauth [-f TORRC] [FLAGS] [--Option value]...
+       onionring-dirauth gencert [FLAGS]
+       onionring-dirauth approve|reject RELAY... [-f TORRC]
+       onionring-dirauth pending|list [-f TORRC]
 
 Configuration is read from the file of defaults, then the torrc, then the command line; what comes later counts more.
 Any torrc option can stand on the command line: --ORPort 9001. With a plus, --+ORPort 9002, it adds to the lines of the
@@ -44,6 +50,16 @@ instead of running the authority:
   --hush                   until the log is set up, and without a Log line, print warnings and errors only
   --quiet                  the same, print errors only
 
+commands:
+  gencert                  make the keys and the certificate to vote with, as tor-gencert does; see gencert --help
+  approve RELAY...         list these relays, if AuthDirListApprovedOnly is 1; takes back that they were rejected
+  reject RELAY...          refuse these relays; takes back that they were approved
+  pending                  print the relays that wait for approval: fingerprint, nickname, address, since, contact
+  list                     print what is decided: decision, identity, nickname
+A RELAY is a fingerprint of 40 hex digits, an Ed25519 identity of 43 characters, or the nickname of a relay that waits; one
+that waits is decided about under both its identities. Decisions are in approved-routers in the DataDirectory, which a
+running authority is told to read again. Where standard output is no terminal, fields are separated by tabs.
+
 signals: TERM and INT end the authority; HUP reads the configuration and approved-routers again; USR1 writes a heartbeat to
 the log; USR2 logs everything until the next HUP.
 
@@ -53,6 +69,13 @@ exit codes: 0 when all went well or the authority was told to stop, 1 when the c
 
 /// Reads the command line and the configuration, and does all but running the authority.
 pub fn run(words: &[String]) -> Outcome<Box<Start>> {
+    match words.split_first() {
+        Some((command, words)) if command == "gencert" => return Outcome::Done(gencert::run(words)),
+        Some((command, words)) if relays::COMMANDS.contains(&command.as_str()) => {
+            return Outcome::Done(relays::run(command, words));
+        }
+        _ => {}
+    }
     let (line, start) = match cli::read(&PROGRAM, words) {
         Outcome::Run(read) => read,
         Outcome::Done(code) => return Outcome::Done(code),

@@ -18,10 +18,8 @@ use onionring_node::keys::{KeyError, KeyStore};
 use onionring_node::log::{Log, LogError};
 use onionring_node::process::{self, Notice, PidFile};
 use onionring_node::tls::{TlsError, TlsVersions};
-use onionring_proto::netdoc::DocError;
 use onionring_proto::netdoc::tally::Terms;
 use onionring_proto::netdoc::text::Fingerprint;
-use onionring_proto::netdoc::vote::Certificate;
 use rand::SeedableRng as _;
 use rand::rngs::SysRng;
 use rand_core::UnwrapErr;
@@ -85,9 +83,6 @@ pub enum DaemonError {
     /// Keys of the authority.
     #[error(transparent)]
     AuthorityKeys(#[from] AuthorityKeyError),
-    /// The certificate cannot be put into votes.
-    #[error("the authority's certificate cannot be read: {0}")]
-    Certificate(#[from] DocError),
     /// Documents on disk.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -127,7 +122,6 @@ impl DaemonError {
             | DaemonError::Keys(_)
             | DaemonError::Identity(_)
             | DaemonError::AuthorityKeys(_)
-            | DaemonError::Certificate(_)
             | DaemonError::Store(_)
             | DaemonError::State(_)
             | DaemonError::Uploads(_) => cli::BAD_STATE,
@@ -239,7 +233,7 @@ impl Daemon {
             address: config.address,
             or_port: port(config.advertised_or_port(), &sockets.or),
             dir_port: port(config.advertised_dir_port(), &sockets.dir),
-            certificate: Certificate::parse(&keys.certificate)?,
+            certificate: keys.certificate.clone(),
         };
         let v3_ident = keys.signer.cert.identity;
         info!("this authority is {v3_ident}, and as a relay {relay}");
@@ -255,7 +249,7 @@ impl Daemon {
         let peers: Vec<Peer> = config.authorities.iter().filter_map(Peer::new).collect();
         let v3_idents: Vec<Fingerprint> = peers.iter().map(|peer| peer.v3_ident).collect();
         let press = Press::open(&data, v3_idents.clone(), directory.clone(), now)?;
-        press.add_certs(&keys.certificate, now);
+        press.add_certs(keys.certificate.text(), now);
 
         let tallies = Arc::new(Tallies::default());
         let (errands, to_do) = mpsc::unbounded_channel();
@@ -412,7 +406,7 @@ impl Daemon {
         let keys = AuthorityKeys::load(&config.directories.keys, clock())?;
         let relay = self.authority.us.load().relay;
         keys.find_us(&config.authorities, &relay)?;
-        let certificate = Certificate::parse(&keys.certificate)?;
+        let certificate = keys.certificate.clone();
         let approvals = approvals(config, &self.data)?;
         self.log.reconfigure(config.log.options(self.start.quiet))?;
 
@@ -420,7 +414,7 @@ impl Daemon {
         self.authority.signer.store(Arc::new(keys.signer.clone()));
         self.authority.approvals.store(Arc::new(approvals.clone()));
         self.authority.directory.uploads().set_approvals(approvals);
-        self.authority.press.add_certs(&keys.certificate, clock());
+        self.authority.press.add_certs(keys.certificate.text(), clock());
         let v3_idents = config.authorities.iter().filter_map(|authority| authority.v3_ident).collect();
         self.authority.session.set_settings(settings(config, &keys, v3_idents));
         let front_page = upkeep::front_page(config);

@@ -9,6 +9,7 @@ use onionring_proto::crypto::rsa::{RsaError, RsaPrivate};
 use onionring_proto::netdoc::DocError;
 use onionring_proto::netdoc::authcert::AuthCert;
 use onionring_proto::netdoc::text::{Fingerprint, format_time};
+use onionring_proto::netdoc::vote::Certificate;
 use onionring_proto::time::Unix;
 use onionring_proto::torrc::authority::Authority;
 use thiserror::Error;
@@ -17,6 +18,8 @@ use zeroize::Zeroizing;
 use crate::files::{self, FileError};
 use crate::limits;
 use crate::voting::Signer;
+
+pub mod encrypted;
 
 #[cfg(test)]
 mod tests;
@@ -109,8 +112,8 @@ pub enum AuthorityKeyError {
 pub struct AuthorityKeys {
     /// The signing key and its certificate.
     pub signer: Signer,
-    /// The text of the certificate, as it is served and stands in votes.
-    pub certificate: String,
+    /// The certificate with its text, as it is served and stands in votes.
+    pub certificate: Certificate,
     /// Where it was read.
     path: PathBuf,
 }
@@ -122,19 +125,20 @@ impl AuthorityKeys {
         let key = read_signing_key(&key_path)?;
         let text = read(&path)?;
         let text = String::from_utf8_lossy(&text);
-        let first = AuthCert::parse_all(&text).next();
-        let (certificate, cert) = first.unwrap_or_else(|| ("", AuthCert::parse(&text)));
-        let cert = match cert {
-            Ok(cert) => cert,
+        // Only the first counts, as in C tor.
+        let first = AuthCert::parse_all(&text).next().map_or(&*text, |(first, _)| first);
+        let certificate = match Certificate::parse(first) {
+            Ok(certificate) => certificate,
             Err(source) => return Err(AuthorityKeyError::Certificate { path, source }),
         };
+        let cert = certificate.cert().clone();
         if cert.signing_key != key.public() {
             return Err(AuthorityKeyError::Mismatch { certificate: path, key: key_path });
         }
         if cert.expires <= now {
             return Err(AuthorityKeyError::Expired { path, expires: cert.expires });
         }
-        Ok(AuthorityKeys { certificate: certificate.to_owned(), signer: Signer { cert, key }, path })
+        Ok(AuthorityKeys { signer: Signer { cert, key }, certificate, path })
     }
 
     /// Which of the configured authorities this one is: that with the identity of the certificate, which must also be

@@ -14,6 +14,9 @@ pub const STATE_FILE: u64 = 512 << 20;
 /// Bytes of a file with a key or certificate of an authority; a longer one is refused. They have about 2,500.
 pub const AUTHORITY_KEY_FILE: u64 = 64 << 10;
 
+/// Rounds of the derivation by which an identity key may be encrypted; with more it is refused. `tor-gencert` takes 2048.
+pub const KDF_ITERATIONS: u32 = 10_000_000;
+
 /// Relays whose ups and downs are remembered; beyond that new ones are not, until others have faded. Relays that are not
 /// stored get no history.
 pub const HISTORIES: usize = 500_000;

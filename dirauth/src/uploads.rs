@@ -21,7 +21,10 @@ use crate::store::{AddError, Store};
 
 /// The files, under C tor's names where it has them.
 const PINS: &str = "key-pinning-journal";
-const PENDING: &str = "pending-relays";
+/// The file with the relays that wait for approval.
+pub const PENDING: &str = "pending-relays";
+/// The file with what the administrator decided about relays.
+pub const APPROVED: &str = "approved-routers";
 
 /// Why the state on disk cannot be used.
 #[derive(Debug, Error)]

@@ -277,7 +277,7 @@ fn immediate(program: &Program, line: &CommandLine) -> Option<String> {
 }
 
 /// Prints what there is to say about a configuration.
-fn report(findings: &Findings, quiet: Quiet) {
+pub fn report(findings: &Findings, quiet: Quiet) {
     if quiet == Quiet::No {
         findings.notes.iter().for_each(|note| eprintln!("[notice] {note}"));
     }
@@ -297,7 +297,11 @@ fn no_authorities() -> Problem {
     )
 }
 
-fn sources(line: CommandLine) -> io::Result<Sources> {
+/// Where the configuration is, as the command line says.
+///
+/// # Errors
+/// If it is to come from standard input, and that cannot be read.
+pub fn sources(line: CommandLine) -> io::Result<Sources> {
     let optional = line.has("--ignore-missing-torrc") || line.has("--allow-missing-torrc");
     let torrc = match line.flag("--torrc-file") {
         Some("-") => Torrc::from_stdin()?,
@@ -318,7 +322,7 @@ fn default_torrc() -> PathBuf {
 
 /// What the configuration depends on. The home directory is that of the user the program will run as, so `User` must be
 /// known first.
-fn environment(sources: &Sources) -> Environment {
+pub fn environment(sources: &Sources) -> Environment {
     let memory = rustix::system::sysinfo();
     let memory = (memory.totalram as u64).checked_mul(memory.mem_unit.into());
     let (settings, _) = sources.settings(&mut Findings::default());

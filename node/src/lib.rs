@@ -16,6 +16,7 @@ pub mod log;
 pub mod metrics;
 pub mod private_dir;
 pub mod process;
+pub mod terminal;
 pub mod tls;
 pub mod torrc;
 pub mod user;

@@ -1,7 +1,7 @@
 //! One process at a time in a data directory.
 
-use std::fs::{File, OpenOptions, TryLockError};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
@@ -45,6 +45,29 @@ impl DataLock {
     }
 }
 
+/// The process that holds the lock of a data directory, if one does and we may see it. The system is asked for it, so it
+/// is never a process that is gone.
+pub fn owner(data_directory: &Path) -> Option<i32> {
+    let lock = fs::metadata(data_directory.join("lock")).ok()?;
+    let inode = lock.ino().to_string();
+    // 1: FLOCK  ADVISORY  WRITE 1234 fd:00:5678 0 EOF
+    let locks = fs::read_to_string("/proc/locks").ok()?;
+    let mut holders = locks.lines().filter_map(|line| {
+        let mut words = line.split_ascii_whitespace().skip(4);
+        let (pid, place) = (words.next()?, words.next()?);
+        (place.rsplit(':').next() == Some(&*inode)).then(|| pid.parse().ok())?
+    });
+    // The device in that list is not what stat says on every file system.
+    holders.find(|pid| has_open(*pid, &lock))
+}
+
+/// Whether a process has this file open.
+fn has_open(pid: i32, file: &fs::Metadata) -> bool {
+    let open = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    open.filter_map(|entry| fs::metadata(entry.path()).ok())
+        .any(|open| (open.dev(), open.ino()) == (file.dev(), file.ino()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -52,9 +75,12 @@ mod tests {
     #[test]
     fn the_second_is_turned_away_until_the_first_is_gone() {
         let directory = tempfile::tempdir().unwrap();
+        assert_eq!(owner(directory.path()), None);
         let first = DataLock::acquire(directory.path()).unwrap();
+        assert_eq!(owner(directory.path()), i32::try_from(std::process::id()).ok());
         assert!(matches!(DataLock::acquire(directory.path()), Err(LockError::Taken(_))));
         drop(first);
+        assert_eq!(owner(directory.path()), None);
         DataLock::acquire(directory.path()).unwrap();
         assert!(matches!(DataLock::acquire(Path::new("/nonexistent")), Err(LockError::Failed { .. })));
     }

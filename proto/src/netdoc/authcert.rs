@@ -12,6 +12,10 @@ use crate::netdoc::tokenize::Item;
 use crate::netdoc::{DocError, Fault};
 use crate::time::Unix;
 
+mod build;
+
+pub use build::{CertTerms, build};
+
 const VERSION: &str = "dir-key-certificate-version";
 const CERTIFICATION: &str = "dir-key-certification";
 

@@ -3,15 +3,15 @@
 use std::sync::{Arc, LazyLock};
 
 use onionring_proto::crypto::rsa::RsaPrivate;
+use onionring_proto::netdoc::authcert::{self, CertTerms};
 use onionring_proto::netdoc::consensus::Lifetime;
-use onionring_proto::netdoc::text::{self, Fingerprint, Nickname};
+use onionring_proto::netdoc::text::{Fingerprint, Nickname};
 use onionring_proto::netdoc::vote::{
     Authority, Certificate, EdListing, Vote, VotedMicrodesc, VotedParams, VotedRelay, VotedWeight,
 };
 use onionring_proto::time::Unix;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
-use sha1::{Digest, Sha1};
 
 use crate::voting::{Period, Signer};
 
@@ -134,19 +134,7 @@ fn relay(n: u8) -> VotedRelay {
 
 fn certificate(key: &RsaPrivate, expires: Unix) -> Certificate {
     let rng = &mut ChaCha8Rng::seed_from_u64(1);
-    let identity = Fingerprint(key.public().rsa_id());
-    let mut out = format!("dir-key-certificate-version 3\nfingerprint {identity}\n");
-    for (keyword, at) in [("dir-key-published", Unix(1_795_000_000)), ("dir-key-expires", expires)] {
-        out.extend([keyword, " ", &text::format_time(at), "\n"]);
-    }
-    for keyword in ["dir-identity-key", "dir-signing-key"] {
-        out.extend([keyword, "\n"]);
-        text::push_object(&mut out, "RSA PUBLIC KEY", &key.public().to_der());
-    }
-    out.push_str("dir-key-crosscert\n");
-    text::push_object(&mut out, "ID SIGNATURE", &key.sign_bare(&identity.0, rng).unwrap());
-    out.push_str("dir-key-certification\n");
-    let signature = key.sign_bare(&Sha1::digest(&out), rng).unwrap();
-    text::push_object(&mut out, "SIGNATURE", &signature);
+    let terms = CertTerms { published: Unix(1_795_000_000), expires, dir_address: None };
+    let out = authcert::build(key, key, &terms, rng).unwrap();
     Certificate::parse(&out).unwrap()
 }

@@ -22,6 +22,23 @@ fn real_certificates_verify() {
 }
 
 #[test]
+fn what_is_built_is_parsed_and_says_the_same() {
+    use rand_chacha::ChaCha8Rng;
+    use rand_core::SeedableRng as _;
+    let rng = &mut ChaCha8Rng::seed_from_u64(1);
+    let [identity, signing] = [1, 2].map(|_| crate::crypto::rsa::RsaPrivate::generate(1024, rng).unwrap());
+    for dir_address in [None, Some("127.0.0.1:7000".parse().unwrap())] {
+        let terms = CertTerms { published: Unix(1_795_000_000), expires: Unix(1_826_000_000), dir_address };
+        let text = build(&identity, &signing, &terms, rng).unwrap();
+        let cert = AuthCert::parse(&text).unwrap();
+        assert_eq!((&cert.identity_key, &cert.signing_key), (&identity.public(), &signing.public()));
+        let said =
+            CertTerms { published: cert.published, expires: cert.expires, dir_address: cert.dir_address };
+        assert_eq!(said, terms);
+    }
+}
+
+#[test]
 fn a_bad_one_does_not_spoil_the_others() {
     let broken = testdata::CERTS.replacen("dir-key-published 2026", "dir-key-published 2025", 1);
     let results: Vec<_> = AuthCert::parse_all(&broken).map(|(_, c)| c.map(|_| ())).collect();

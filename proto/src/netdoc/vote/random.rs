@@ -8,7 +8,7 @@ use sha1::{Digest, Sha1};
 
 use super::*;
 use crate::crypto::rsa::RsaPrivate;
-use crate::netdoc::text;
+use crate::netdoc::authcert::{self, CertTerms};
 
 /// Flags that votes may be on, sorted.
 const FLAGS: &[&str] = &[
@@ -74,21 +74,8 @@ pub fn certificate(key: &RsaPrivate) -> Certificate {
 /// One that is made at this time, and holds for a year.
 pub fn certificate_at(key: &RsaPrivate, published: Unix) -> Certificate {
     let rng = &mut ChaCha8Rng::seed_from_u64(1);
-    let identity = Fingerprint(key.public().rsa_id());
-    let mut out = format!("dir-key-certificate-version 3\nfingerprint {identity}\n");
-    let expires = Unix(published.0 + 365 * 86_400);
-    for (keyword, at) in [("dir-key-published", published), ("dir-key-expires", expires)] {
-        out.extend([keyword, " ", &text::format_time(at), "\n"]);
-    }
-    for keyword in ["dir-identity-key", "dir-signing-key"] {
-        out.extend([keyword, "\n"]);
-        text::push_object(&mut out, "RSA PUBLIC KEY", &key.public().to_der());
-    }
-    out.push_str("dir-key-crosscert\n");
-    text::push_object(&mut out, "ID SIGNATURE", &key.sign_bare(&identity.0, rng).unwrap());
-    out.push_str("dir-key-certification\n");
-    let signature = key.sign_bare(&Sha1::digest(&out), rng).unwrap();
-    text::push_object(&mut out, "SIGNATURE", &signature);
+    let terms = CertTerms { published, expires: Unix(published.0 + 365 * 86_400), dir_address: None };
+    let out = authcert::build(key, key, &terms, rng).unwrap();
     Certificate::parse(&out).unwrap()
 }
 
