@@ -33,6 +33,9 @@ pub const LINK_CIRCUITS: usize = 4096;
 /// How long a link that is closed waits for its peer to take what is left to send; then it just ends.
 pub const LINK_CLOSE: Duration = Duration::from_secs(5);
 
+/// How long an open link's peer may take nothing of what there is to send; then the link fails, and with it all circuits.
+pub const LINK_STALL: Duration = Duration::from_secs(300);
+
 /// Circuits of a link on which a peer may still build one to us; it gets DESTROY and `ResourceLimit`.
 pub const SERVED_CIRCUITS: usize = 1024;
 

@@ -317,12 +317,13 @@ impl Origin {
         }
     }
 
-    /// Wakes those who wait until all is sent.
-    fn wake_flushed(&mut self) {
-        for slot in self.slots.iter_mut().filter(|slot| slot.writer.is_some()) {
-            if self.circuit.unsent(slot.key) == 0 {
-                slot.wake_writer();
-            }
+    /// Notes whose data is all sent, and wakes those who wait for that.
+    fn note_flushed(&mut self) {
+        let live = self.slots.iter_mut().filter(|slot| slot.over.is_none() && slot.has_unsent);
+        for slot in live.filter(|slot| self.circuit.unsent(slot.key) == 0) {
+            // What the relay did not want any more was thrown away.
+            slot.has_unsent = self.circuit.end(slot.key).is_some();
+            slot.wake_writer();
         }
     }
 }
@@ -342,7 +343,7 @@ impl LinkCircuit for OriginShared {
                 };
                 send(command, &body);
             }
-            origin.wake_flushed();
+            origin.note_flushed();
             turn
         })
     }
@@ -402,7 +403,10 @@ impl StreamHost for CircuitLease {
                         Poll::Pending
                     }
                 },
-                len => Poll::Ready(Ok(len)),
+                len => {
+                    slot.has_unsent = true;
+                    Poll::Ready(Ok(len))
+                }
             }
         });
         if result.is_ready() {
@@ -415,16 +419,20 @@ impl StreamHost for CircuitLease {
         self.shared.act(|origin| {
             let Some(slot) = origin.slots.get_mut(no) else { return fail(StreamError::Shut) };
             match slot.over {
-                // What it had is sent, or the relay no longer wants it.
-                Some(Over::Shut | Over::Ended(EndReason::Done)) => return Poll::Ready(Ok(())),
+                Some(Over::Shut) => return Poll::Ready(Ok(())),
+                // It had all that was written.
+                Some(Over::Ended(EndReason::Done)) if !slot.has_unsent => return Poll::Ready(Ok(())),
                 Some(over) => return fail(over.into()),
                 None => {}
             }
             if let Some(end) = &origin.end {
                 return fail(end.clone().into());
             }
-            if origin.circuit.unsent(slot.key) == 0 {
+            if !slot.has_unsent {
                 return Poll::Ready(Ok(()));
+            }
+            if let Some(end) = origin.circuit.end(slot.key) {
+                return fail(StreamError::Ended(end.reason));
             }
             slot.await_writing(cx);
             Poll::Pending

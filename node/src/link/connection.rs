@@ -33,6 +33,8 @@ pub(super) struct Connection {
     /// Plaintext that nobody has taken yet: less than a cell, when all that could be has been.
     pub held: Vec<u8>,
     ciphertext: Box<[u8]>,
+    /// Bytes that the socket has taken.
+    pub taken: u64,
 }
 
 impl Connection {
@@ -41,7 +43,7 @@ impl Connection {
         socket.set_nodelay(true)?;
         let peer_address = socket.peer_addr()?.ip();
         let ciphertext = vec![0; limits::LINK_READ].into_boxed_slice();
-        Ok(Connection { socket, tls, peer_address, held: Vec::new(), ciphertext })
+        Ok(Connection { socket, tls, peer_address, held: Vec::new(), ciphertext, taken: 0 })
     }
 
     /// Makes the TLS handshake.
@@ -101,7 +103,7 @@ impl Connection {
     pub fn try_write(&mut self) -> Result<bool, LinkFailure> {
         while self.tls.wants_transmit() {
             match self.tls.transmit(&mut TryWrite(&self.socket)) {
-                Ok(_) => {}
+                Ok(len) => self.taken += len as u64,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
                 Err(error) => return Err(error.into()),
             }

@@ -58,6 +58,9 @@ pub enum LinkFailure {
         /// What it was given.
         limit: Duration,
     },
+    /// The peer takes nothing of what there is to send.
+    #[error("the peer has taken nothing for {} s", .0.as_secs())]
+    Stalled(Duration),
     /// The TLS session failed.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -83,6 +86,7 @@ impl LinkFailure {
             LinkFailure::Connection(_) => "connection",
             LinkFailure::PeerClosed(_) => "peer_closed",
             LinkFailure::Timeout { .. } => "timeout",
+            LinkFailure::Stalled(_) => "stalled",
             LinkFailure::Tls(_) => "tls",
             LinkFailure::WrongIdentity(_) => "wrong_identity",
             LinkFailure::Protocol(_) => "protocol",

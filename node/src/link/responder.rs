@@ -137,6 +137,8 @@ struct Served {
     /// Stream-level SENDMEs that are due.
     sendmes: u16,
     is_ready: bool,
+    /// The client has ended the stream before all was sent.
+    has_lost: bool,
     over: Option<Over>,
     reader: Option<Waker>,
     writer: Option<Waker>,
@@ -341,6 +343,7 @@ impl State {
             unsent: VecDeque::new(),
             sendmes: 0,
             is_ready: false,
+            has_lost: false,
             over: None,
             reader: None,
             writer: None,
@@ -383,6 +386,7 @@ impl State {
     fn on_end(&mut self, id: StreamId, reason: EndReason) {
         let Some((_, served)) = self.live(id) else { return };
         served.over = Some(Over::Ended(reason));
+        served.has_lost = !served.unsent.is_empty();
         served.unsent.clear();
         served.wake_reader();
         served.wake_writer();
@@ -567,7 +571,7 @@ impl StreamHost for Responder {
     fn poll_flush(&self, no: StreamNo, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut state = self.lock();
         let Some(served) = state.streams.get(&no) else { return fail(StreamError::Shut) };
-        if served.unsent.is_empty() {
+        if served.unsent.is_empty() && !served.has_lost {
             return Poll::Ready(Ok(()));
         }
         if let Some(error) = state.cannot_write(served) {

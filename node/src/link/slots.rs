@@ -17,6 +17,8 @@ pub(super) struct Slot {
     pub connected: Option<Connected>,
     /// RESOLVED has come.
     pub resolved: Option<Resolved>,
+    /// Something was written, and it has not been seen yet that all is sent.
+    pub has_unsent: bool,
     /// Why it is over.
     pub over: Option<Over>,
     pub reader: Option<Waker>,
@@ -64,7 +66,15 @@ impl Slots {
     pub fn open(&mut self, key: StreamKey) -> StreamNo {
         let no = self.next;
         self.next += 1;
-        let slot = Slot { key, connected: None, resolved: None, over: None, reader: None, writer: None };
+        let slot = Slot {
+            key,
+            connected: None,
+            resolved: None,
+            has_unsent: false,
+            over: None,
+            reader: None,
+            writer: None,
+        };
         self.slots.insert(no, slot);
         self.live.insert(key, no);
         no

@@ -1,11 +1,12 @@
 //! The task of a link: cells from the socket to circuits, and from circuits to the socket.
 
+use std::future::pending;
 use std::sync::Arc;
 
 use onionring_proto::cell::{Frame, next_frame};
 use onionring_proto::link::{Verdict, judge};
 use tokio::io::Interest;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::connection::Connection;
 use super::error::{LinkFailure, Step};
@@ -43,8 +44,10 @@ impl Drop for Ending {
 async fn carry(connection: &mut Connection, shared: &Arc<Shared>) -> Result<(), LinkFailure> {
     // What came in one piece with the end of the handshake.
     deliver(connection, shared)?;
+    let mut stall = Stall::default();
     while !shared.is_abandoned() {
         let everything_out = send(connection, shared)?;
+        stall.note(everything_out, connection.taken);
         let interest = match everything_out {
             true => Interest::READABLE,
             false if shared.is_backlogged() => Interest::WRITABLE,
@@ -60,9 +63,34 @@ async fn carry(connection: &mut Connection, shared: &Arc<Shared>) -> Result<(), 
                 read?;
             }
             () = shared.work.notified() => {}
+            () = stall.over() => return Err(LinkFailure::Stalled(limits::LINK_STALL)),
         }
     }
     Ok(())
+}
+
+/// Watches whether the peer takes what there is to send.
+#[derive(Default)]
+struct Stall {
+    /// Bytes that it had taken when it took something last, and when its time is over.
+    since: Option<(u64, Instant)>,
+}
+
+impl Stall {
+    fn note(&mut self, everything_out: bool, taken: u64) {
+        match self.since {
+            _ if everything_out => self.since = None,
+            Some((before, _)) if before == taken => {}
+            _ => self.since = Some((taken, Instant::now() + limits::LINK_STALL)),
+        }
+    }
+
+    async fn over(&self) {
+        match self.since {
+            Some((_, end)) => sleep_until(end).await,
+            None => pending().await,
+        }
+    }
 }
 
 /// Makes cells while the socket takes them, and returns whether it took all.

@@ -317,6 +317,63 @@ async fn a_writer_hears_that_the_relay_has_ended_the_stream() {
     tokio::join!(client, script);
 }
 
+/// A stream of a circuit to a peer that takes a window of it and no more, and ends it after `says`.
+async fn flush_of_a_stream_that_was_ended(says: &[u8], reads_first: bool) {
+    let (_link, circuit, mut peer, circ_id, mut relay) = circuit_and_peer(LONG).await;
+    let script = async {
+        let (_, stream, _) = peer.hear(&mut relay).await;
+        peer.say(circ_id, &mut relay, RelayCmd::CONNECTED, stream, &[]).await;
+        for _ in 0..500 {
+            assert_eq!(peer.hear(&mut relay).await.0, RelayCmd::DATA);
+        }
+        if !says.is_empty() {
+            peer.say(circ_id, &mut relay, RelayCmd::DATA, stream, says).await;
+        }
+        peer.say(circ_id, &mut relay, RelayCmd::END, stream, &[EndReason::Done.to_wire()]).await;
+    };
+    let client = async {
+        let mut stream = circuit.begin_dir(0, LONG).await.unwrap();
+        stream.flush().await.unwrap();
+        // A window, and a little that stays behind.
+        stream.write_all(&vec![0; 501 * 498]).await.unwrap();
+        if reads_first {
+            let mut read = Vec::new();
+            stream.read_to_end(&mut read).await.unwrap();
+            assert_eq!(read, says);
+        }
+        assert_eq!(stream.flush().await.err().unwrap().kind(), io::ErrorKind::ConnectionReset);
+        assert_eq!(stream.shutdown().await.err().unwrap().kind(), io::ErrorKind::ConnectionReset);
+    };
+    tokio::join!(client, script);
+}
+
+#[tokio::test]
+async fn what_an_end_has_thrown_away_was_not_flushed() {
+    flush_of_a_stream_that_was_ended(b"", false).await;
+    flush_of_a_stream_that_was_ended(b"", true).await;
+    flush_of_a_stream_that_was_ended(b"enough", false).await;
+    flush_of_a_stream_that_was_ended(b"enough", true).await;
+}
+
+#[tokio::test]
+async fn what_was_sent_before_an_end_was_flushed() {
+    let (_link, circuit, mut peer, circ_id, mut relay) = circuit_and_peer(LONG).await;
+    let script = async {
+        let (_, stream, _) = peer.hear(&mut relay).await;
+        peer.say(circ_id, &mut relay, RelayCmd::CONNECTED, stream, &[]).await;
+        assert_eq!(peer.hear(&mut relay).await.0, RelayCmd::DATA);
+        peer.say(circ_id, &mut relay, RelayCmd::END, stream, &[EndReason::Done.to_wire()]).await;
+    };
+    let client = async {
+        let mut stream = circuit.begin_dir(0, LONG).await.unwrap();
+        stream.write_all(b"all").await.unwrap();
+        assert_eq!(stream.read(&mut [0; 9]).await.unwrap(), 0);
+        stream.flush().await.unwrap();
+        stream.shutdown().await.unwrap();
+    };
+    tokio::join!(client, script);
+}
+
 /// Both hops of a circuit, played by one peer.
 struct Hops {
     peer: Peer,

@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::super::{CircuitError, DirRequest, LinkAcceptor, Service, Stream, StreamError};
+use super::super::{CircuitError, DirRequest, LinkAcceptor, LinkFailure, Service, Stream, StreamError};
 use super::*;
 use crate::limits;
 
@@ -325,4 +325,44 @@ async fn a_client_that_reads_nothing() {
         }
     }
     assert!(theirs.failure().is_none());
+}
+
+/// What a handler has written, and a client did not wait for, was not flushed.
+#[tokio::test]
+async fn a_client_that_ends_before_all_is_sent() {
+    let mut served = serve(1, None).await;
+    let circuit = served.circuit().await;
+    let (client, mut handler) = served.stream(&circuit).await;
+    handler.flush().await.unwrap();
+    // More than a window: the rest waits.
+    handler.write_all(&noise(501 * 498, 0)).await.unwrap();
+    assert!(timeout(SHORT, handler.flush()).await.is_err());
+    let (flushed, ()) = tokio::join!(handler.flush(), async { drop(client) });
+    assert_eq!(flushed.err().unwrap().kind(), io::ErrorKind::ConnectionReset);
+    assert!(handler.flush().await.is_err());
+    assert!(handler.shutdown().await.is_err());
+}
+
+/// A peer that takes nothing for long loses its link.
+#[tokio::test]
+async fn a_link_that_is_stalled() {
+    let served = serve(1, None).await;
+    let (mut client, theirs) = served.client().await;
+    // Each is answered with DESTROY, until nobody takes those.
+    let mut cells = Vec::new();
+    for id in 1..=100 {
+        write_fixed(client.version, CircId(0x8000_0000 | id), Command::CREATE, &[0; BODY_LEN], &mut cells);
+    }
+    while timeout(SHORT, client.send_bytes(&cells)).await.is_ok() {}
+    assert!(theirs.failure().is_none());
+    // From now on time passes whenever nothing else happens.
+    tokio::time::pause();
+    let begun = tokio::time::Instant::now();
+    let failure = theirs.closed().await;
+    assert!(matches!(*failure, LinkFailure::Stalled(limits::LINK_STALL)), "{failure}");
+    assert!(begun.elapsed() <= limits::LINK_STALL, "{:?}", begun.elapsed());
+
+    // One on which there is nothing to send is not stalled, however long that lasts.
+    tokio::time::advance(2 * limits::LINK_STALL).await;
+    assert!(served.ours.failure().is_none() && served.theirs.failure().is_none());
 }
