@@ -1,10 +1,8 @@
 //! A stock relay publishes itself to this authority's DirPort.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use onionring_dirauth::admission::{AdmissionOptions, TapKey};
@@ -18,10 +16,12 @@ use onionring_proto::netdoc::text::Fingerprint;
 use tokio::net::TcpListener;
 
 use crate::authority::now;
+use crate::relay::Relay;
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
-fn open(home: &std::path::Path) -> Directory {
+/// A directory on the state in `home`.
+pub fn open(home: &std::path::Path) -> Directory {
     let options = AdmissionOptions {
         tap_key: TapKey::Required,
         minimal_version: "0.4.8.0-alpha-dev".parse().unwrap(),
@@ -43,60 +43,26 @@ fn get(port: SocketAddr, path: &str) -> Option<String> {
     head.starts_with("HTTP/1.0 200 OK\r\n").then(|| body.to_owned())
 }
 
-/// A child that does not outlive the test.
-struct Killed(std::process::Child);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 #[test]
 fn a_stock_relay_publishes_itself() {
-    let (home, relay) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (home, relay_home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).unwrap();
     let port = listener.local_addr().unwrap();
     let directory = Arc::new(open(home.path()));
     runtime.spawn(http::serve(listener, Arc::new(http::Desk::new(directory.clone(), Arc::default()))));
 
-    let torrc = format!(
-        "DataDirectory {}\nTestingTorNetwork 1\nAddress 127.0.0.1\nORPort 127.0.0.1:auto\nSocksPort 0\n\
-         Nickname stock\nContactInfo J\u{fc}rgen\nAssumeReachable 1\nExitRelay 0\nLog info stdout\n\
-         DirAuthority ours orport=9 v3ident={} {port} {}\n",
-        relay.path().display(),
-        Fingerprint([2; 20]),
-        Fingerprint([1; 20])
-    );
-    std::fs::write(relay.path().join("torrc"), torrc).unwrap();
-    let mut child = Killed(
-        Command::new("tor")
-            .arg("-f")
-            .arg(relay.path().join("torrc"))
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("the installed `tor` starts (Debian package `tor`)"),
-    );
-    let stdout = BufReader::new(child.0.stdout.take().unwrap());
-    let (sender, lines) = mpsc::channel();
-    // tor exits when nobody reads its log.
-    std::thread::spawn(move || {
-        for line in stdout.lines().map_while(Result::ok) {
-            let _ = sender.send(line);
-        }
-    });
-    let (start, mut said) = (Instant::now(), Vec::new());
+    let more = "Nickname stock\nContactInfo J\u{fc}rgen\nExitRelay 0\n";
+    let relay = Relay::start(relay_home.path(), port, more);
+    let start = Instant::now();
     let descriptor = loop {
-        said.extend(lines.try_iter());
         if let Some(text) = get(port, "/tor/server/all") {
             break text;
         }
-        assert!(start.elapsed() < PATIENCE, "tor did not publish:\n{}", said.join("\n"));
+        assert!(start.elapsed() < PATIENCE, "tor did not publish:\n{}", relay.said());
         std::thread::sleep(Duration::from_millis(100));
     };
-    drop(child);
+    drop(relay);
 
     // What comes back is what it said, byte by byte: its signatures hold.
     let parsed = RouterDesc::parse(&descriptor).unwrap();

@@ -2,5 +2,7 @@
 
 mod authority;
 mod dir_port;
+mod reach;
+mod relay;
 mod state;
 mod uploads;
