@@ -27,8 +27,15 @@ const NAME: usize = 32;
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
 type Name = [u8; NAME];
-/// The questions that may come, and their answers.
-type Questions = Mutex<HashMap<Name, (Vec<u8>, Vec<u8>)>>;
+/// The questions that may come.
+type Questions = Mutex<HashMap<Name, Question>>;
+
+/// A whole question, and its answer.
+#[derive(Debug)]
+struct Question {
+    question: Vec<u8>,
+    answer: Vec<u8>,
+}
 
 /// The port. It closes when this is dropped.
 #[derive(Debug)]
@@ -70,7 +77,8 @@ impl ExitListener {
         rng.fill_bytes(&mut question);
         rng.fill_bytes(&mut answer);
         name.copy_from_slice(&question[..NAME]);
-        lock(&self.questions).insert(name, (question.clone(), answer.clone()));
+        let known = Question { question: question.clone(), answer: answer.clone() };
+        lock(&self.questions).insert(name, known);
         Ticket { questions: self.questions.clone(), name, question, answer }
     }
 }
@@ -88,7 +96,7 @@ impl Drop for Ticket {
 }
 
 /// A panic elsewhere leaves the table as consistent as every other moment does.
-fn lock(questions: &Questions) -> MutexGuard<'_, HashMap<Name, (Vec<u8>, Vec<u8>)>> {
+fn lock(questions: &Questions) -> MutexGuard<'_, HashMap<Name, Question>> {
     questions.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -122,8 +130,8 @@ async fn answer(mut socket: TcpStream, questions: &Questions) -> io::Result<()> 
     socket.read_exact(&mut question).await?;
     let answer = question.first_chunk::<NAME>().and_then(|name| {
         let known = lock(questions);
-        let (expected, answer) = known.get(name)?;
-        (expected[..] == question).then(|| answer.clone())
+        let known = known.get(name)?;
+        (known.question[..] == question).then(|| known.answer.clone())
     });
     match answer {
         Some(answer) => socket.write_all(&answer).await,

@@ -4,9 +4,10 @@
 use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::sync::Arc;
 
-use onionring_node::link::{ConnectError, Dialer};
+use onionring_node::link::Dialer;
 use onionring_proto::link::ExpectedPeer;
 use onionring_proto::netdoc::routerdesc::RouterDesc;
+use tracing::debug;
 
 /// The address that a relay names for links over IPv4.
 pub fn address_v4(descriptor: &RouterDesc) -> SocketAddrV4 {
@@ -19,12 +20,12 @@ pub fn address_v6(descriptor: &RouterDesc) -> Option<SocketAddrV6> {
 }
 
 /// What a test found at one address.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Found<A> {
     /// The address.
     pub address: A,
     /// Whether the relay is there.
-    pub result: Result<(), ConnectError>,
+    pub is_there: bool,
 }
 
 /// Tests the IPv4 address of a relay, and the IPv6 address if we have `ipv6`. It must prove its Ed25519 identity too, if
@@ -42,11 +43,27 @@ pub async fn run(
     };
     let v4 = async {
         let address = address_v4(descriptor);
-        Found { address, result: dialer.probe(SocketAddr::V4(address), expected).await.map(drop) }
+        Found { address, is_there: is_there(dialer, SocketAddr::V4(address), expected, descriptor).await }
     };
     let v6 = async {
         let address = address_v6(descriptor).filter(|_| ipv6)?;
-        Some(Found { address, result: dialer.probe(SocketAddr::V6(address), expected).await.map(drop) })
+        Some(Found {
+            address,
+            is_there: is_there(dialer, SocketAddr::V6(address), expected, descriptor).await,
+        })
     };
     tokio::join!(v4, v6)
+}
+
+async fn is_there(
+    dialer: &Dialer,
+    address: SocketAddr,
+    expected: ExpectedPeer,
+    descriptor: &RouterDesc,
+) -> bool {
+    let result = dialer.probe(address, expected).await;
+    if let Err(error) = &result {
+        debug!("the relay {} {} is not reached: {error}", descriptor.nickname, descriptor.identity);
+    }
+    result.is_ok()
 }

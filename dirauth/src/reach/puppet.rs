@@ -182,11 +182,18 @@ impl Puppet {
         Puppet::with(vice, "reject *:*", |_| {}).await
     }
 
+    /// With an exit policy, and whatever else its descriptor is to say. An IPv6 port 0 is one of its own.
     pub async fn with(vice: Vice, policy: &str, edit: impl FnOnce(&mut NewDescriptor)) -> Puppet {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let keys = Keys::generate();
         let mut new = plain(listener.local_addr().unwrap().port(), policy);
         edit(&mut new);
+        let mut listener_v6 = None;
+        if let Some((ip, port @ 0)) = &mut new.ipv6 {
+            let listener = TcpListener::bind((*ip, 0)).await.unwrap();
+            *port = listener.local_addr().unwrap().port();
+            listener_v6 = Some(listener);
+        }
         let signed = keys.sign(&new);
         let older = NewDescriptor { published: new.published - Duration::from_secs(60), ..new };
         let served = match vice {
@@ -201,7 +208,15 @@ impl Puppet {
         let task = tokio::spawn(async move {
             // Links end with it.
             let mut links = tokio::task::JoinSet::new();
-            while let Ok((socket, _)) = listener.accept().await {
+            loop {
+                let accepted = match &listener_v6 {
+                    Some(other) => tokio::select! {
+                        accepted = listener.accept() => accepted,
+                        accepted = other.accept() => accepted,
+                    },
+                    None => listener.accept().await,
+                };
+                let (socket, _) = accepted.unwrap();
                 let relay = here.clone();
                 links.spawn(async move {
                     // Those who look only at TLS, or go away, are none of its business.

@@ -70,6 +70,11 @@ impl Schedule {
         self.turns.contains_key(relay) || self.under_way.contains_key(relay)
     }
 
+    /// Whether the relay is being tested.
+    pub fn is_under_way(&self, relay: &Fingerprint) -> bool {
+        self.under_way.contains_key(relay)
+    }
+
     /// The relay is to be tested as soon as there is room, after all that are due already. If it is being tested, it will
     /// be again.
     pub fn hurry(&mut self, relay: Fingerprint, now: Mono) {

@@ -12,6 +12,8 @@ use onionring_dirauth::approval::{AddressPolicies, Approvals, ApprovedRouters, P
 use onionring_dirauth::bandwidth_file::{self, BandwidthFile, Measurements};
 use onionring_dirauth::directory::{Directory, Documents, Next, StoredVote};
 use onionring_dirauth::keypin::{KeyPins, Pin, Pinned};
+use onionring_dirauth::reach::answer;
+use onionring_dirauth::reach::results::Results;
 use onionring_dirauth::relay_set::RelaySet;
 use onionring_dirauth::shared_random::{Commit, SharedRandom};
 use onionring_dirauth::stability::Stability;
@@ -21,6 +23,7 @@ use onionring_dirauth::voting::{DoublePolicy, Period, Round, Rules, Whence};
 use onionring_node::directory::http::{Method, RequestReader};
 use onionring_node::directory::serve::Asker;
 use onionring_node::directory::spool::{Blob, Spool};
+use onionring_proto::netdoc::routerdesc::{RouterDesc, split_documents};
 use onionring_proto::netdoc::tally::Terms;
 use onionring_proto::netdoc::text::Fingerprint;
 use onionring_proto::time::Unix;
@@ -36,6 +39,8 @@ pub const TARGETS: &[Target] = &[
     ("pending_relays", pending_relays),
     ("key_pinning_journal", key_pinning_journal),
     ("router_stability", router_stability),
+    ("relay_reachability", relay_reachability),
+    ("own_descriptor", own_descriptor),
     ("sr_state", sr_state),
     ("bandwidth_file", bandwidth_file),
     ("relay_names", relay_names),
@@ -143,6 +148,24 @@ fn router_stability(data: &[u8]) {
     let read = |text: &str| Stability::read(text, NOW).expect("what we wrote").0;
     let mended = read(&stability.write(NOW)).write(NOW);
     assert_eq!(read(&mended).write(NOW), mended);
+}
+
+fn relay_reachability(data: &[u8]) {
+    let Some(Ok((results, _))) = text(data).map(|text| Results::read(text, NOW)) else { return };
+    let (again, found) = Results::read(&results.write(), NOW).expect("what we wrote");
+    assert_eq!((again, found.damaged), (results, 0));
+}
+
+/// What a relay answers when it is asked for its descriptor.
+fn own_descriptor(data: &[u8]) {
+    static UPLOADED: LazyLock<RouterDesc> = LazyLock::new(|| {
+        let text = split_documents(include_str!("../../src/testdata/descriptors.txt")).next();
+        RouterDesc::parse(text.expect("a descriptor")).expect("a descriptor")
+    });
+    // Nothing else has the same digest.
+    if answer::check(data, &UPLOADED).is_ok() {
+        assert!(text(data).is_some_and(|text| text.contains(&*UPLOADED.proto)));
+    }
 }
 
 fn sr_state(data: &[u8]) {

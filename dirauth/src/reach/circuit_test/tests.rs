@@ -7,7 +7,7 @@ use super::*;
 /// Long enough for a busy machine; nothing waits for it to pass.
 const LONG: Duration = Duration::from_secs(60);
 /// What passes when a relay is silent.
-const SHORT: Duration = Duration::from_secs(3);
+const SHORT: Duration = Duration::from_secs(2);
 
 pub(crate) fn client() -> Dialer {
     let connector = Connector::new(TlsVersions::Both).unwrap();
@@ -20,8 +20,14 @@ fn tools(step: Duration) -> Tools {
 }
 
 /// A round of `relay` by way of `helpers`; each of `beyond` with whether it is proven.
-async fn round(step: Duration, relay: &Puppet, helpers: &[&Puppet], beyond: &[(&Puppet, bool)]) -> Report {
-    run(&tools(step), &cast(relay, helpers, beyond)).await
+fn round(
+    step: Duration,
+    relay: &Puppet,
+    helpers: &[&Puppet],
+    beyond: &[(&Puppet, bool)],
+) -> impl Future<Output = Report> + use<> {
+    let (tools, cast) = (tools(step), cast(relay, helpers, beyond));
+    async move { run(&tools, &cast).await }
 }
 
 fn cast(relay: &Puppet, helpers: &[&Puppet], beyond: &[(&Puppet, bool)]) -> Cast {
@@ -60,29 +66,38 @@ async fn a_relay_that_drops_all_cells_after_the_link_handshake() {
     let (one, two) = (good().await, good().await);
     let proven = [(&one, true), (&two, true)];
     // By two helpers, by one and directly, and directly alone.
-    for helpers in [&[&one, &two][..], &[&one], &[]] {
-        let report = round(SHORT, &bad, helpers, &proven).await;
+    let (by_two, by_one, directly, through, through_all) = tokio::join!(
+        round(SHORT, &bad, &[&one, &two], &proven),
+        round(SHORT, &bad, &[&one], &proven),
+        round(SHORT, &bad, &[], &proven),
+        round(SHORT, &one, &[&bad], &[]),
+        round(SHORT, &one, &[&bad, &bad, &bad], &[]),
+    );
+    for report in [by_two, by_one, directly] {
         assert_eq!(report.round, Round::Failed, "{report:?}");
         assert!(report.found(Test::Handshake, Outcome::Failed));
     }
     // It is no helper either: that is not the fault of those who are tested through it.
-    let report = round(SHORT, &one, &[&bad], &[]).await;
-    assert_eq!(report.round, Round::Passed, "{report:?}");
-    let report = round(SHORT, &one, &[&bad, &bad, &bad], &[]).await;
-    assert_eq!((report.round, report.tests.len()), (Round::Unclear, 1), "{report:?}");
+    assert_eq!(through.round, Round::Passed, "{through:?}");
+    assert_eq!((through_all.round, through_all.tests.len()), (Round::Unclear, 1), "{through_all:?}");
 }
 
 #[tokio::test]
 async fn relays_that_do_half_of_their_work() {
     let (one, two) = (good().await, good().await);
+    let mut rounds = Vec::new();
     for (vice, test, passed) in [
         (Vice::CarriesNothing, Test::Carry, Test::Extend),
         (Vice::ExtendsNothing, Test::Extend, Test::Handshake),
         (Vice::ServesOther, Test::Directory, Test::Carry),
     ] {
         let bad = Puppet::start(vice).await;
-        let report = round(SHORT, &bad, &[&one, &two], &[(&one, true), (&two, true)]).await;
-        assert_eq!(report.round, Round::Failed, "{vice:?}");
+        let round = round(SHORT, &bad, &[&one, &two], &[(&one, true), (&two, true)]);
+        rounds.push((bad, tokio::spawn(round), test, passed));
+    }
+    for (_bad, round, test, passed) in rounds {
+        let report = round.await.unwrap();
+        assert_eq!(report.round, Round::Failed, "{report:?}");
         assert!(report.found(test, Outcome::Failed) && report.found(passed, Outcome::Passed), "{report:?}");
     }
     // Without anybody beyond, there is still its directory.

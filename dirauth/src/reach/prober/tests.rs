@@ -1,9 +1,15 @@
+use std::net::Ipv6Addr;
+
+use onionring_proto::netdoc::params::ConsensusParams;
 use tokio::time::{sleep, timeout};
 
 use super::super::circuit_test::tests::client;
 use super::super::counts::{Outcome, Test};
 use super::super::puppet::{Keys, Puppet, Vice, now, rng};
 use super::*;
+use crate::approval::{self, Marks};
+use crate::bandwidth_file::Measurements;
+use crate::flags::{self, Flag, FlagOptions, Terms};
 
 /// Long enough for a busy machine; nothing waits for it to pass.
 const LONG: Duration = Duration::from_secs(120);
@@ -87,6 +93,39 @@ fn fast() -> Paces {
     }
 }
 
+/// The relays that are voted Running.
+fn running(prober: &Prober, relays: &[&Puppet], stability: &Mutex<Stability>) -> Vec<bool> {
+    let options = FlagOptions {
+        time_to_learn_reachability: Duration::ZERO,
+        max_servers_per_address: 0,
+        ..FlagOptions::default()
+    };
+    let terms = Terms {
+        options: &options,
+        params: &ConsensusParams::default(),
+        measurements: &Measurements::default(),
+        us: Fingerprint([0; 20]),
+        hibernating: false,
+        started: now() - HOUR,
+        now: now(),
+    };
+    let relays: Vec<flags::Relay<'_>> = relays
+        .iter()
+        .map(|relay| {
+            let Reached { v4: reached, v6: reached_v6 } = prober.reached(&relay.id());
+            let standing =
+                approval::Standing { marks: Marks::default(), identity_rejected: false, listed: true };
+            flags::Relay { descriptor: &relay.descriptor, standing, is_authority: false, reached, reached_v6 }
+        })
+        .collect();
+    let assessment = flags::assess(&relays, &terms, &mut stability.lock().unwrap());
+    let mut running = vec![false; relays.len()];
+    for assessed in assessment.relays {
+        running[assessed.relay] = assessed.flags.contains(Flag::Running);
+    }
+    running
+}
+
 /// Waits until `is_so`.
 async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let wait = async {
@@ -108,7 +147,8 @@ async fn a_relay_that_only_answers_links_is_found_out_in_three_rounds() {
     let bench = Bench::new(Known::of(&[&bad, &good[0], &good[1], &good[2]]));
     let listen = ListenAt { bind: "127.0.0.1:0".parse().unwrap(), public: Ipv4Addr::LOCALHOST };
     let prober = Prober::start(Setup { listen: Some(listen), ..bench.setup() }).unwrap();
-    until("its links are good", || prober.reached(&bad.id()).v4.is_some()).await;
+    let relays = [&bad, &good[0], &good[1], &good[2]];
+    until("its links are good", || running(&prober, &relays, &bench.stability) == [true; 4]).await;
     until("it is found out", || prober.standing().condemned == 1).await;
     assert_eq!(prober.reached(&bad.id()), Reached::default());
     let counts = prober.counts();
@@ -117,12 +157,12 @@ async fn a_relay_that_only_answers_links_is_found_out_in_three_rounds() {
     for relay in &good {
         assert!(prober.reached(&relay.id()).v4.is_some());
     }
+    assert_eq!(running(&prober, &relays, &bench.stability), [false, true, true, true]);
     // Links go on, and neither count nor are told.
     let links = counts.get(Test::LinkV4, Outcome::Passed);
     until("links go on", || counts.get(Test::LinkV4, Outcome::Passed) > links + 8).await;
     assert_eq!(prober.reached(&bad.id()), Reached::default());
     let later = now() + HOUR;
-    bench.stability.lock().unwrap().unreachable(&bad.id(), now(), now());
     let links = counts.get(Test::LinkV4, Outcome::Passed);
     until("links go on", || counts.get(Test::LinkV4, Outcome::Passed) > links + 8).await;
     let uptime = |relay: &Puppet| bench.stability.lock().unwrap().uptime(&relay.id(), later);
@@ -215,21 +255,22 @@ async fn who_is_not_reached() {
 
 #[tokio::test]
 async fn ipv6_is_tested_by_those_who_have_it() {
-    let relay = Puppet::with(Vice::None, "reject *:*", |new| {
-        // Nobody listens there: relays listen at IPv4 only.
-        new.ipv6 = Some(("::1".parse().unwrap(), new.or_port));
-    })
-    .await;
-    let bench = Bench::new(Known::of(&[&relay]));
+    let with = |port| {
+        Puppet::with(Vice::None, "reject *:*", move |new| new.ipv6 = Some((Ipv6Addr::LOCALHOST, port)))
+    };
+    // One listens at the IPv6 port that it names; at the other's, nobody does.
+    let (both, half) = (with(0).await, with(1).await);
+    let bench = Bench::new(Known::of(&[&both, &half]));
     for ipv6 in [false, true] {
         let mut setup = bench.setup();
         setup.options.ipv6 = ipv6;
         let prober = Prober::start(setup).unwrap();
         let tests = |test| Outcome::ALL.map(|outcome| prober.counts().get(test, outcome)).iter().sum::<u64>();
-        until("IPv4 is tested", || tests(Test::LinkV4) >= 3).await;
+        until("both are tested", || tests(Test::LinkV4) >= 6).await;
         assert_eq!(tests(Test::LinkV6), if ipv6 { tests(Test::LinkV4) } else { 0 });
-        let reached = prober.reached(&relay.id());
-        assert!(reached.v4.is_some() && reached.v6.is_none(), "{reached:?}");
+        let (both, half) = (prober.reached(&both.id()), prober.reached(&half.id()));
+        assert_eq!((both.v4.is_some(), both.v6.is_some()), (true, ipv6));
+        assert_eq!((half.v4.is_some(), half.v6.is_some()), (true, false));
         prober.stop().await;
     }
 }

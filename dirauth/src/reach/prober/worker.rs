@@ -5,7 +5,6 @@ use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use onionring_node::link::ConnectError;
 use onionring_proto::netdoc::routerdesc::RouterDesc;
 use onionring_proto::netdoc::text::Fingerprint;
 use onionring_proto::policy::Family;
@@ -296,9 +295,8 @@ impl Worker {
         v4: Found<SocketAddrV4>,
         v6: Option<Found<SocketAddrV6>>,
     ) -> bool {
-        let reached_v4 = self.note(relay, Test::LinkV4, SocketAddr::V4(v4.address), &v4.result);
-        let reached_v6 =
-            v6.as_ref().map(|v6| self.note(relay, Test::LinkV6, SocketAddr::V6(v6.address), &v6.result));
+        let reached_v4 = self.note(relay, Test::LinkV4, SocketAddr::V4(v4.address), v4.is_there);
+        let reached_v6 = v6.map(|v6| self.note(relay, Test::LinkV6, SocketAddr::V6(v6.address), v6.is_there));
         let now = self.now();
         if reached_v6 == Some(true) {
             self.shared.results().link(relay, Family::V6, now);
@@ -306,36 +304,31 @@ impl Worker {
         if reached_v4 && self.shared.results().link(relay, Family::V4, now) {
             self.tell_stability(relay, v4.address, now);
         }
-        // One that has never been tested by circuits is soon.
-        let is_awake = self.relays.get(relay).is_some_and(|descriptor| !descriptor.hibernating);
-        if self.setup.options.circuits && reached_v4 && is_awake && self.shared.results().is_untested(relay) {
-            let now = self.mono();
-            if !self.circuits.knows(relay) {
-                self.circuits.hurry(*relay, now);
-            }
+        if reached_v4 {
+            self.hurry_circuits(relay);
         }
         !reached_v4 || reached_v6 == Some(false)
     }
 
-    /// Counts a test, and returns whether the relay has been reached where it is.
-    fn note(
-        &self,
-        relay: &Fingerprint,
-        test: Test,
-        address: SocketAddr,
-        result: &Result<(), ConnectError>,
-    ) -> bool {
-        let outcome = if result.is_ok() { Outcome::Passed } else { Outcome::Failed };
-        self.shared.counts.add(test, outcome);
-        if let Err(error) = result {
-            debug!("the relay {relay} is not reached: {error}");
+    /// A relay that has been reached, and never tested by circuits, soon is.
+    fn hurry_circuits(&mut self, relay: &Fingerprint) {
+        let is_awake = self.relays.get(relay).is_some_and(|descriptor| !descriptor.hibernating);
+        let is_new = self.shared.results().is_untested(relay) && !self.circuits.is_under_way(relay);
+        if self.setup.options.circuits && is_awake && is_new {
+            self.circuits.hurry(*relay, self.mono());
         }
+    }
+
+    /// Counts a test, and returns whether the relay has been reached where it is.
+    fn note(&self, relay: &Fingerprint, test: Test, address: SocketAddr, is_there: bool) -> bool {
+        let outcome = if is_there { Outcome::Passed } else { Outcome::Failed };
+        self.shared.counts.add(test, outcome);
         // It may have moved meanwhile.
-        let is_there = self.relays.get(relay).is_some_and(|descriptor| match address {
+        let has_stayed = self.relays.get(relay).is_some_and(|descriptor| match address {
             SocketAddr::V4(address) => link_test::address_v4(descriptor) == address,
             SocketAddr::V6(address) => link_test::address_v6(descriptor) == Some(address),
         });
-        result.is_ok() && is_there
+        is_there && has_stayed
     }
 
     fn tell_stability(&self, relay: &Fingerprint, address: SocketAddrV4, now: Unix) {
