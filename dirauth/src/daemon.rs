@@ -5,7 +5,7 @@
 //! [`orport`]. [`vote`] makes our vote, [`descriptor`] what we say of ourselves as a relay. All of them share the
 //! [`Authority`](authority::Authority).
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -283,7 +283,7 @@ impl Daemon {
             relays: directory.clone(),
             relay_dialer: links.relay_dialer(&identity),
             client_dialer: links.client_dialer(),
-            listen: Some(ListenAt { bind: (config.address, 0).into(), public: config.address }),
+            listen: Some(ListenAt { bind: (Ipv4Addr::UNSPECIFIED, 0).into(), public: config.address }),
             stability: stability.clone(),
             state: data.join("relay-reachability"),
             clock: Arc::new(clock),
@@ -303,7 +303,7 @@ impl Daemon {
         };
         let authority = Arc::new(Authority {
             us: ArcSwap::from_pointee(us),
-            signer: ArcSwap::from_pointee(keys.signer.clone()),
+            keys: ArcSwap::from_pointee(keys),
             approvals: ArcSwap::from_pointee(approvals),
             peers: peers.into_iter().filter(|peer| peer.v3_ident != v3_ident).collect(),
             directory: directory.clone(),
@@ -314,6 +314,7 @@ impl Daemon {
             reached: Arc::new(move |relay| found.reached(relay)),
             refused: Mutex::default(),
             behind: tokio::sync::Notify::new(),
+            warned_of_expiry: Mutex::default(),
             tallies,
             started: now,
             config: ArcSwap::from_pointee(config),
@@ -411,12 +412,16 @@ impl Daemon {
         self.log.reconfigure(config.log.options(self.start.quiet))?;
 
         self.authority.us.store(Arc::new(Us { certificate, ..Us::clone(&self.authority.us.load()) }));
-        self.authority.signer.store(Arc::new(keys.signer.clone()));
         self.authority.approvals.store(Arc::new(approvals.clone()));
-        self.authority.directory.uploads().set_approvals(approvals);
+        {
+            let mut uploads = self.authority.directory.uploads();
+            uploads.set_options(config.authority.admission.clone());
+            uploads.set_approvals(approvals);
+        }
         self.authority.press.add_certs(keys.certificate.text(), clock());
         let v3_idents = config.authorities.iter().filter_map(|authority| authority.v3_ident).collect();
         self.authority.session.set_settings(settings(config, &keys, v3_idents));
+        self.authority.keys.store(Arc::new(keys));
         let front_page = upkeep::front_page(config);
         self.authority.directory.change(|documents| documents.served.front_page.clone_from(&front_page));
         self.authority.config.store(Arc::new(config.clone()));

@@ -280,3 +280,6 @@ fn commit(arguments: &str) -> Option<Commit> {
     };
     Some(Commit { authority: Fingerprint::from_hex(identity)?, commit: text::base64_array(base64)?, reveal })
 }
+
+#[cfg(test)]
+mod tests;

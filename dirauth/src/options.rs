@@ -418,4 +418,4 @@ impl Builder<'_, '_> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -136,6 +136,11 @@ impl Uploads {
         Ok(())
     }
 
+    /// Judges uploads by other options from now on.
+    pub fn set_options(&mut self, options: AdmissionOptions) {
+        self.options = options;
+    }
+
     /// Follows other decisions of the administrator from now on. What is stored of relays that are rejected is dropped.
     pub fn set_approvals(&mut self, approvals: Approvals) {
         self.approvals = approvals;

@@ -226,4 +226,4 @@ impl Alarm {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

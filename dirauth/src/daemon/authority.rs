@@ -16,11 +16,11 @@ use crate::approval::Approvals;
 use crate::bandwidth_file::Measurements;
 use crate::config::Config;
 use crate::directory::Directory;
+use crate::keys::AuthorityKeys;
 use crate::opinion::{BandwidthSource, Us};
 use crate::peers::Peer;
 use crate::reach::Reached;
 use crate::stability::Stability;
-use crate::voting::Signer;
 
 /// When a relay was last reached, from whoever looks.
 pub type ReachedBy = Arc<dyn Fn(&Fingerprint) -> Reached + Send + Sync>;
@@ -32,7 +32,7 @@ pub struct Authority {
     /// Who we are, with the certificate in force.
     pub us: ArcSwap<Us>,
     /// What we sign with.
-    pub signer: ArcSwap<Signer>,
+    pub keys: ArcSwap<AuthorityKeys>,
     /// What the administrator decided.
     pub approvals: ArcSwap<Approvals>,
     /// The other authorities.
@@ -53,6 +53,8 @@ pub struct Authority {
     pub refused: Mutex<BTreeSet<Fingerprint>>,
     /// Rung when there may be a consensus to be had from others.
     pub behind: Notify,
+    /// When the operator was told last that the certificate ends soon.
+    pub warned_of_expiry: Mutex<Option<Unix>>,
     /// Counters.
     pub tallies: Arc<Tallies>,
     /// When the program started.

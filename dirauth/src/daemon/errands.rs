@@ -61,7 +61,7 @@ impl Authority {
             }
             Errand::FetchVotes { from, of } => self.fetch_votes(from, &of).await,
             Errand::FetchSignatures { from } => self.fetch_signatures(from).await,
-            Errand::Publish(documents) => self.publish(documents).await,
+            Errand::Publish { documents, certs } => self.publish(documents, certs).await,
             Errand::CatchUp => self.behind.notify_one(),
             Errand::FetchDescriptors { from, named } => self.fetch_descriptors(from, named).await,
         }
@@ -137,10 +137,11 @@ impl Authority {
         }
     }
 
-    async fn publish(self: Arc<Self>, documents: Vec<(Flavor, String)>) {
+    async fn publish(self: Arc<Self>, documents: Vec<(Flavor, String)>, certs: String) {
         let authority = self.clone();
         let published = blocking(move || {
             let now = clock();
+            authority.press.add_certs(&certs, now);
             for (flavor, text) in documents {
                 match authority.press.take_consensus(&text, flavor, now) {
                     Ok(consensus) => authority.in_force(&consensus, flavor, now),
@@ -165,6 +166,8 @@ impl Authority {
                 relays: consensus.relays.len(),
             });
         }
+        // Whoever others list, too, has its place in the store.
+        self.directory.uploads().vouch(consensus.relays.iter().map(|relay| &relay.identity));
         self.session.adopt(consensus, now);
     }
 

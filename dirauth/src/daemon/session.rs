@@ -61,7 +61,12 @@ pub enum Errand {
         from: Fingerprint,
     },
     /// Serve this consensus.
-    Publish(Vec<(Flavor, String)>),
+    Publish {
+        /// In its flavours.
+        documents: Vec<(Flavor, String)>,
+        /// The certificates of those who voted, and so of those who signed.
+        certs: String,
+    },
     /// There is none of this period: see whether others have one.
     CatchUp,
     /// A vote names relays of which we know nothing, or less: get their descriptors.
@@ -151,6 +156,10 @@ impl Session {
             errands,
         };
         inner.begin(period, now);
+        if let Some(shared_random) = &inner.shared_random {
+            // What we commit to must not be another number after a restart.
+            files::replace(&shared_random_file, &shared_random.write())?;
+        }
         let snapshot = files::read(&voting_file)?.unwrap_or_default();
         if !snapshot.is_empty() {
             let text = String::from_utf8_lossy(&snapshot);
@@ -165,6 +174,7 @@ impl Session {
         let session =
             Session { directory, voting_file, shared_random_file, tallies, inner: Mutex::new(inner) };
         session.settle(&mut session.lock(), now);
+        session.show(&session.lock());
         Ok(session)
     }
 
@@ -180,6 +190,7 @@ impl Session {
         if inner.round.gives_way_to(&period) {
             inner.begin(period, now);
             self.save_shared_random(inner);
+            self.show(inner);
         }
         inner.round.handle_timeout(now, &inner.settings.signer, &mut UnwrapErr(SysRng));
         self.settle(inner, now);
@@ -249,7 +260,8 @@ impl Session {
                     inner.publish(&documents);
                     self.save_shared_random(inner);
                     self.show_votes_of(inner);
-                    inner.send(Errand::Publish(documents));
+                    let certs = inner.round.votes().map(|(_, vote)| vote.vote.certificate.text()).collect();
+                    inner.send(Errand::Publish { documents, certs });
                 }
                 Action::MakeVote(period) => inner.send(Errand::MakeVote(period)),
                 Action::PostVote { to, text } => inner.send(Errand::PostVote { to, text }),

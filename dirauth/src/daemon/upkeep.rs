@@ -8,7 +8,7 @@ use onionring_proto::netdoc::text::{Fingerprint, format_time};
 use onionring_proto::time::Unix;
 use tracing::{error, info, warn};
 
-use super::authority::Authority;
+use super::authority::{Authority, lock};
 use crate::config::Config;
 use crate::files::{self, FileError};
 use crate::limits;
@@ -36,6 +36,17 @@ pub fn keep(authority: &Authority, data: &Path, now: Unix) {
         stability.forget_faded();
     }
     write_stability(authority, data, now);
+    warn_of_expiry(authority, now);
+}
+
+/// Without a certificate in force nobody counts our vote.
+fn warn_of_expiry(authority: &Authority, now: Unix) {
+    let Some(warning) = authority.keys.load().expiry(now) else { return };
+    let mut warned = lock(&authority.warned_of_expiry);
+    if warned.is_none_or(|at| now.since(at) >= warning.again) {
+        *warned = Some(now);
+        warn!("{warning}");
+    }
 }
 
 /// Writes the relays' past.

@@ -26,7 +26,7 @@ impl Authority {
         let began = Instant::now();
         let now = clock();
         let opinion = self.opinion(period.valid_after, now);
-        let (text, _) = opinion.vote.sign(&self.signer.load().key, &mut UnwrapErr(SysRng))?;
+        let (text, _) = opinion.vote.sign(&self.keys.load().signer.key, &mut UnwrapErr(SysRng))?;
         let relays = opinion.vote.relays.len();
         let seconds = began.elapsed().as_secs_f64();
         info!("voting on {relays} relays, which took {seconds:.1} s");

@@ -35,7 +35,7 @@ fn read(torrc: &str) -> (AuthorityOptions, Vec<String>, Vec<String>) {
 }
 
 /// The options of a torrc that is fine but for `lines`.
-fn options(lines: &str) -> AuthorityOptions {
+pub fn options(lines: &str) -> AuthorityOptions {
     let (options, problems, _) = read(&format!("{LEAST}{lines}"));
     assert_eq!(problems, [] as [&str; 0]);
     options

@@ -30,7 +30,7 @@ pub const PERIOD: Period = Period {
 /// An authority: one key is its identity and signs too.
 pub struct Maker {
     pub signer: Signer,
-    certificate: Certificate,
+    pub certificate: Certificate,
 }
 
 /// As many as any test wants.
