@@ -58,6 +58,8 @@ pub const EXTENDED2_DATA: usize = 496;
 
 /// Bytes of one line of a network document (C tor's tokenizer has the same bound); a longer one refuses the document.
 pub const NETDOC_LINE: usize = 128 * 1024;
+/// Arguments of one line of a vote (C tor's tokenizer has the same bound); with more the vote is refused.
+pub const NETDOC_ARGUMENTS: usize = 512;
 /// Encoded bytes of one object of a network document; a longer one refuses the document.
 pub const NETDOC_OBJECT: usize = 128 * 1024;
 /// Bytes of a router descriptor (dir-spec 2.1); a larger one is refused, as authorities do.
@@ -79,8 +81,6 @@ pub const CONSENSUS_AUTHORITIES: usize = 64;
 pub const SECTION_ITEMS: usize = 4096;
 /// Flags that one authority votes on, as many as C tor takes; a longer list refuses the vote.
 pub const VOTE_KNOWN_FLAGS: usize = 64;
-/// Microdescriptor digests of one relay in a vote; what follows is passed over. Authorities have one or two.
-pub const VOTE_MICRODESCS: usize = 64;
 
 const _: () = {
     // Ten lines for each relay, and the lengths of common subsequences fit 16 bits.

@@ -1,6 +1,6 @@
 //! Rule tables: which lines a document has, how often, with what.
 
-use crate::limits::SECTION_ITEMS;
+use crate::limits::{NETDOC_ARGUMENTS, SECTION_ITEMS};
 use crate::netdoc::tokenize::{Item, Tokenizer};
 use crate::netdoc::{DocError, Fault};
 
@@ -48,6 +48,12 @@ pub(super) const fn rule(keyword: &'static str, count: Count, args: usize, objec
 /// The same for a line with just so many.
 pub(super) const fn exact(keyword: &'static str, count: Count, args: usize, object: Obj) -> Rule {
     Rule { keyword, count, args, most: args, object }
+}
+
+/// The same for a line whose arguments C tor takes one by one and not as one text: it refuses more than 512, whatever is
+/// done with them.
+pub(super) const fn words(keyword: &'static str, count: Count, args: usize, object: Obj) -> Rule {
+    Rule { keyword, count, args, most: NETDOC_ARGUMENTS, object }
 }
 
 /// The items of one document that its table names, checked against the table; unknown lines are dropped.

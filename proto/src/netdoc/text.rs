@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::fmt::Write as _;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use base64ct::{Base64, Base64Unpadded, Encoding};
 
@@ -153,6 +154,28 @@ pub fn time(date: &str, clock: &str) -> Option<Unix> {
     u64::try_from(date.with_time(clock).assume_utc().unix_timestamp()).ok().map(Unix)
 }
 
+/// Reads base64 as C tor does, for which the bits that are left over at its end may be anything.
+pub(super) fn base64_array_lax<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let text = text.trim_end_matches('=');
+    if text.len() % 4 != 3 || text.len() != (N * 4).div_ceil(3) {
+        return base64_array(text);
+    }
+    // With one character more, they are the beginning of one more byte.
+    let longer = Base64Unpadded::decode_vec(&format!("{text}A")).ok()?;
+    longer.get(..N)?.try_into().ok()
+}
+
+/// Writes an IPv6 address and a port as C tor does: `[::1.2.3.4]:80` if the address is an IPv4-compatible one without
+/// zeros in either half of that, and otherwise as everybody.
+pub(super) fn format_ipv6(ip: Ipv6Addr, port: u16) -> String {
+    match ip.segments() {
+        [0, 0, 0, 0, 0, 0, high, low] if high != 0 && low != 0 => {
+            format!("[::{}]:{port}", Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)))
+        }
+        _ => format!("[{ip}]:{port}"),
+    }
+}
+
 /// Writes `YYYY-MM-DD HH:MM:SS` (UTC).
 ///
 /// Times past the year 9999, which the format cannot hold, are written as its last second.
@@ -193,6 +216,40 @@ pub fn split_at_lines<'a>(text: &'a str, keyword: &str) -> impl Iterator<Item = 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn addresses_are_written_as_by_c_tor() {
+        for (address, written) in [
+            ("::1.2.3.4", "::1.2.3.4"),
+            ("::102:304", "::1.2.3.4"),
+            ("::1", "::1"),
+            ("::1.2.0.0", "::102:0"),
+            ("::0.0.3.4", "::304"),
+            ("::ffff:1.2.3.4", "::ffff:1.2.3.4"),
+            ("::ffff:0.0.0.0", "::ffff:0.0.0.0"),
+            ("::1:102:304", "::1:102:304"),
+            ("2001:0:0:1:0:0:0:1", "2001:0:0:1::1"),
+            ("2001:0:0:1:1:0:0:1", "2001::1:1:0:0:1"),
+            ("2001:1:0:1:1:1:1:1", "2001:1:0:1:1:1:1:1"),
+        ] {
+            assert_eq!(format_ipv6(address.parse().unwrap(), 80), format!("[{written}]:80"));
+        }
+    }
+
+    #[test]
+    fn bits_left_over_are_read_as_by_c_tor() {
+        let text = base64_unpadded(&[7; 32]);
+        let odd = format!("{}d", &text[..42]);
+        assert_ne!(odd, text);
+        for text in [&text, &odd, &format!("{odd}=")] {
+            assert_eq!(base64_array_lax(text), Some([7; 32]), "{text}");
+            assert_eq!(base64_array_lax::<20>(text), None);
+        }
+        assert_eq!(base64_array_lax(&base64_unpadded(&[9; 20])), Some([9; 20]));
+        for bad in ["", "A", "AAA", &text[..42], &format!("{text}A"), &format!("{}!", &text[..42])] {
+            assert_eq!(base64_array_lax::<32>(bad), None, "{bad}");
+        }
+    }
 
     #[test]
     fn times_round_trip_and_bad_ones_are_refused() {

@@ -22,7 +22,8 @@ mod write;
 pub use parse::split;
 pub(in crate::netdoc) use write::{push_signature, write_values};
 
-/// Shortest time between two consensuses that C tor takes from a vote, in seconds; 300 outside testing networks.
+/// Shortest time between two consensuses that C tor takes from a vote of a testing network, in seconds. In another it is
+/// 300, which is for the one who counts the votes to see to.
 pub const MIN_INTERVAL_SECONDS: u64 = 10;
 /// Shortest time for votes, and likewise for signatures, to go round, in seconds.
 pub const MIN_DELAY_SECONDS: u32 = 2;

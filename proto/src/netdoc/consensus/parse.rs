@@ -298,7 +298,8 @@ fn policy<'a>(p: &Item<'a>, shared: &mut Shared<'a>) -> Result<Arc<PortSummary>,
 }
 
 pub(in crate::netdoc) fn ipv6(text: &str) -> Option<(std::net::Ipv6Addr, u16)> {
-    let addr: SocketAddr = text.parse().ok()?;
+    // A zone, which nobody else reads there.
+    let addr: SocketAddr = text.parse().ok().filter(|_| !text.contains('%'))?;
     match addr.ip() {
         IpAddr::V6(ip) => Some((ip, addr.port())),
         IpAddr::V4(_) => None,

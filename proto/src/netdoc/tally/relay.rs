@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 use std::fmt::Write as _;
-use std::net::{Ipv6Addr, SocketAddrV6};
+use std::net::Ipv6Addr;
 
 use super::METHOD_WITHOUT_PUBLISHED;
 use super::bandwidth::{self, Weight};
@@ -161,7 +161,7 @@ impl Listing<'_> {
         };
         let _ = writeln!(out, "{published} {ipv4} {or_port} {dir_port}");
         if let Some((ip, port)) = self.ipv6 {
-            let _ = writeln!(out, "a {}", SocketAddrV6::new(ip, port, 0, 0));
+            let _ = writeln!(out, "a {}", text::format_ipv6(ip, port));
         }
         if let Some(digest) = microdesc {
             let _ = writeln!(out, "m {}", text::base64_unpadded(&digest));

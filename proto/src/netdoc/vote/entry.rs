@@ -1,29 +1,28 @@
 //! One relay's entry in a vote: reading and writing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::net::SocketAddrV6;
 use std::sync::Arc;
 
 use super::{EdListing, Vote, VotedMicrodesc, VotedRelay, VotedWeight};
-use crate::limits::VOTE_MICRODESCS;
 use crate::netdoc::consensus::ipv6;
 use crate::netdoc::protover::Protocols;
-use crate::netdoc::section::{Count, Obj, Rule, Section, rule};
+use crate::netdoc::section::{Count, Obj, Rule, Section, rule, words};
 use crate::netdoc::text::{self, Fingerprint, Nickname};
 use crate::netdoc::tokenize::Item;
 use crate::netdoc::{DocError, Fault};
 
 pub(super) const RELAY: &[Rule] = &[
-    rule("r", Count::One, 8, Obj::No),
-    rule("a", Count::Many, 1, Obj::No),
-    rule("s", Count::One, 0, Obj::No),
+    words("r", Count::One, 8, Obj::No),
+    words("a", Count::Many, 1, Obj::No),
+    words("s", Count::One, 0, Obj::No),
     rule("v", Count::Optional, 0, Obj::No),
     rule("pr", Count::One, 0, Obj::No),
-    rule("w", Count::Optional, 0, Obj::No),
+    words("w", Count::Optional, 0, Obj::No),
     rule("p", Count::Optional, 0, Obj::No),
-    rule("id", Count::Many, 2, Obj::No),
-    rule("stats", Count::Many, 0, Obj::No),
+    words("id", Count::Many, 2, Obj::No),
+    // C tor does not know it.
+    rule("stats", Count::Many, 0, Obj::Any),
     rule("m", Count::Many, 0, Obj::No),
 ];
 
@@ -61,9 +60,10 @@ pub(super) fn parse<'a>(
     shared: &mut Shared<'a>,
 ) -> Result<VotedRelay, DocError> {
     let r = s.need("r")?;
-    let sha1_id = |t: &str| text::base64_array(t).map(Fingerprint);
+    let sha1_id = |t: &str| text::base64_array_lax(t).map(Fingerprint);
     let clock = r.arg(4).unwrap_or("");
-    let port = |n| r.parse_arg(n, "port", |a| a.parse().ok());
+    // To C tor, what is no port is none.
+    let port = |n| r.arg(n).and_then(|a| a.parse().ok()).unwrap_or(0);
     Ok(VotedRelay {
         nickname: r.parse_arg(0, "nickname", Nickname::new)?,
         identity: r.parse_arg(1, "identity", sha1_id)?,
@@ -71,8 +71,8 @@ pub(super) fn parse<'a>(
         descriptor: r.parse_arg(2, "descriptor digest", sha1_id)?,
         published: r.parse_arg(3, "publication time", |date| text::time(date, clock))?,
         ipv4: r.parse_arg(5, "address", |a| a.parse().ok())?,
-        or_port: port(6)?,
-        dir_port: port(7)?,
+        or_port: port(6),
+        dir_port: port(7),
         ipv6: s.all("a").filter_map(|a| a.arg(0)).find_map(ipv6),
         flags: flags(s.need("s")?, known_flags)?,
         version: s.get("v").map(|v| shared.text(line(v))),
@@ -80,7 +80,7 @@ pub(super) fn parse<'a>(
         weight: s.get("w").map(weight).transpose()?.unwrap_or_default(),
         policy: s.get("p").map(|p| policy(p, shared)).transpose()?,
         stats: s.get("stats").map(|i| line(i).into()),
-        microdescs: s.all("m").take(VOTE_MICRODESCS).filter_map(microdesc).collect(),
+        microdescs: microdescs(s),
     })
 }
 
@@ -89,7 +89,7 @@ fn ed_identity(s: &Section<'_>) -> Result<EdListing, DocError> {
     for id in s.all("id").filter(|id| id.arg(0) == Some("ed25519")) {
         listing = match id.arg(1) {
             Some("none") => EdListing::None,
-            _ => match id.parse_arg(1, "id ed25519", text::base64_array)? {
+            _ => match id.parse_arg(1, "id ed25519", text::base64_array_lax)? {
                 key if key == [0; 32] => EdListing::None,
                 key => EdListing::Key(key),
             },
@@ -136,11 +136,41 @@ fn policy<'a>(p: &Item<'a>, shared: &mut Shared<'a>) -> Result<Arc<str>, DocErro
     }
 }
 
-/// `32,33,34 sha256=DIGEST`; other forms are passed over, as in C tor.
-fn microdesc(m: &Item<'_>) -> Option<VotedMicrodesc> {
-    let methods = m.arg(0)?.split(',').map_while(|n| n.parse().ok()).collect();
-    let digest = m.args().skip(1).find_map(|arg| arg.strip_prefix("sha256="))?;
-    Some(VotedMicrodesc { methods, digest: text::base64_array(digest)? })
+/// Lines `32,33,34 sha256=DIGEST`. For each method C tor looks at the last line that names it, and no further: if there is
+/// no digest in that one, the relay has none.
+fn microdescs(s: &Section<'_>) -> Vec<VotedMicrodesc> {
+    let lines: Vec<&str> = s.all("m").map(line).collect();
+    let mut without = BTreeSet::new();
+    let mut microdescs = Vec::new();
+    for line in lines.into_iter().rev() {
+        match sha256(line) {
+            Some(digest) => {
+                let methods = methods(line).filter(|method| !without.contains(method)).collect();
+                microdescs.push(VotedMicrodesc { methods, digest });
+            }
+            None => without.extend(methods(line)),
+        }
+    }
+    microdescs.reverse();
+    microdescs
+}
+
+/// The numbers at the start of the line, with commas between them; what has leading zeros or is too large is no method.
+fn methods(line: &str) -> impl Iterator<Item = u32> {
+    let mut rest = Some(line);
+    let digits = std::iter::from_fn(move || {
+        let text = rest?;
+        let (digits, behind) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+        rest = behind.strip_prefix(',');
+        (!digits.is_empty()).then_some(digits)
+    });
+    digits.filter(|digits| !digits.starts_with('0')).filter_map(|digits| digits.parse().ok())
+}
+
+/// What follows the first `sha256=`, as far as a digest goes.
+fn sha256(line: &str) -> Option<[u8; 32]> {
+    let (_, digest) = line.split_once(" sha256=")?;
+    text::base64_array_lax(digest.get(..43)?)
 }
 
 /// Writes an entry of `vote`, in C tor's order of lines.
@@ -152,7 +182,7 @@ pub(super) fn write(out: &mut String, vote: &Vote, relay: &VotedRelay) {
     // Writing to a String does not fail, here and below.
     let _ = writeln!(out, "r {nickname} {identity} {descriptor} {published} {ipv4} {or_port} {dir_port}");
     if let Some((ip, port)) = relay.ipv6 {
-        let _ = writeln!(out, "a {}", SocketAddrV6::new(ip, port, 0, 0));
+        let _ = writeln!(out, "a {}", text::format_ipv6(ip, port));
     }
     out.push('s');
     vote.flag_names(relay.flags).for_each(|name| out.extend([" ", name]));

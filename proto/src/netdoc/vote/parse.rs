@@ -1,6 +1,6 @@
 //! Reading a vote from its text.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sha1::{Digest, Sha1};
 
@@ -13,7 +13,7 @@ use crate::limits::{CONSENSUS_AUTHORITIES, CONSENSUS_RELAYS, VOTE_KNOWN_FLAGS};
 use crate::netdoc::authcert::time_of;
 use crate::netdoc::consensus::{Lifetime, shared_random, voting_delay};
 use crate::netdoc::protover::Protocols;
-use crate::netdoc::section::{Count, Obj, Rule, Section, Tokens, rule};
+use crate::netdoc::section::{Count, Obj, Rule, Section, Tokens, exact, rule, words};
 use crate::netdoc::text::{self, Fingerprint};
 use crate::netdoc::tokenize::{Item, Tokenizer};
 use crate::netdoc::{DocError, Fault};
@@ -23,15 +23,16 @@ const CERTIFICATE: &str = "dir-key-certificate-version";
 const FOOTER: &str = "directory-footer";
 const SIGNATURE: &str = "directory-signature";
 
+/// C tor does not know those that may have an object.
 const HEADER: &[Rule] = &[
-    rule(VERSION, Count::One, 1, Obj::No),
-    rule("vote-status", Count::One, 1, Obj::No),
-    rule("consensus-methods", Count::One, 1, Obj::No),
+    words(VERSION, Count::One, 1, Obj::No),
+    words("vote-status", Count::One, 1, Obj::No),
+    words("consensus-methods", Count::One, 1, Obj::No),
     rule("published", Count::One, 2, Obj::No),
     rule("valid-after", Count::One, 2, Obj::No),
     rule("fresh-until", Count::One, 2, Obj::No),
     rule("valid-until", Count::One, 2, Obj::No),
-    rule("voting-delay", Count::One, 2, Obj::No),
+    words("voting-delay", Count::One, 2, Obj::No),
     rule("client-versions", Count::Optional, 0, Obj::No),
     rule("server-versions", Count::Optional, 0, Obj::No),
     rule("package", Count::Many, 0, Obj::No),
@@ -39,18 +40,18 @@ const HEADER: &[Rule] = &[
     rule("recommended-client-protocols", Count::Optional, 0, Obj::No),
     rule("required-relay-protocols", Count::Optional, 0, Obj::No),
     rule("required-client-protocols", Count::Optional, 0, Obj::No),
-    rule("known-flags", Count::One, 0, Obj::No),
-    rule("flag-thresholds", Count::Many, 0, Obj::No),
-    rule("params", Count::Optional, 0, Obj::No),
-    rule("bandwidth-file-headers", Count::Many, 0, Obj::No),
-    rule("bandwidth-file-digest", Count::Many, 0, Obj::No),
-    rule("dir-source", Count::One, 6, Obj::No),
+    words("known-flags", Count::One, 0, Obj::No),
+    rule("flag-thresholds", Count::Many, 0, Obj::Any),
+    words("params", Count::Optional, 0, Obj::No),
+    rule("bandwidth-file-headers", Count::Many, 0, Obj::Any),
+    rule("bandwidth-file-digest", Count::Many, 0, Obj::Any),
+    words("dir-source", Count::One, 6, Obj::No),
     rule("contact", Count::One, 0, Obj::No),
-    rule("shared-rand-participate", Count::Optional, 0, Obj::No),
-    rule("shared-rand-commit", Count::Many, 3, Obj::No),
-    rule("shared-rand-previous-value", Count::Optional, 2, Obj::No),
-    rule("shared-rand-current-value", Count::Optional, 2, Obj::No),
-    rule("legacy-dir-key", Count::Optional, 1, Obj::No),
+    exact("shared-rand-participate", Count::Optional, 0, Obj::No),
+    words("shared-rand-commit", Count::Many, 3, Obj::No),
+    exact("shared-rand-previous-value", Count::Optional, 2, Obj::No),
+    exact("shared-rand-current-value", Count::Optional, 2, Obj::No),
+    words("legacy-dir-key", Count::Optional, 1, Obj::No),
 ];
 
 const FOOT: &[Rule] =
@@ -124,7 +125,7 @@ fn vote(
     let protocols = |keyword| header.get(keyword).map(protocols).transpose();
     let authority = authority(header, &certificate)?;
     Ok(Vote {
-        methods: header.need("consensus-methods")?.args().filter_map(|m| m.parse().ok()).collect(),
+        methods: methods(header.need("consensus-methods")?.args()),
         published: time_of(header.need("published")?)?,
         lifetime: lifetime(header)?,
         voting_delay: delays(header.need("voting-delay")?)?,
@@ -151,6 +152,19 @@ fn vote(
     })
 }
 
+/// C tor takes the first text of each number, and then counts how many authorities wrote the same text: one that is not the
+/// usual one is of no use to anybody. Its numbers have a sign, and what does not fit is none.
+fn methods<'a>(texts: impl Iterator<Item = &'a str>) -> Vec<u32> {
+    let number = |text: &'a str| Some((u32::try_from(text.parse::<i32>().ok()?).ok()?, text));
+    let mut first = BTreeMap::new();
+    texts
+        .filter_map(number)
+        .filter(|(method, text)| *first.entry(*method).or_insert(*text) == *text)
+        .filter(|(_, text)| !text.starts_with(['0', '+']))
+        .map(|(method, _)| method)
+        .collect()
+}
+
 fn lifetime(header: &Section<'_>) -> Result<Lifetime, DocError> {
     let valid_until = header.need("valid-until")?;
     let lifetime = Lifetime {
@@ -170,7 +184,9 @@ fn lifetime(header: &Section<'_>) -> Result<Lifetime, DocError> {
 
 fn delays(item: &Item<'_>) -> Result<(u32, u32), DocError> {
     let (vote, dist) = voting_delay(item)?;
-    if vote < MIN_DELAY_SECONDS || dist < MIN_DELAY_SECONDS {
+    // The upper bound is that of C tor's numbers.
+    let range = MIN_DELAY_SECONDS..=i32::MAX as u32;
+    if !range.contains(&vote) || !range.contains(&dist) {
         return Err(item.fault(Fault::value("voting-delay", item.rest)));
     }
     Ok((vote, dist))

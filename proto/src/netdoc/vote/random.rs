@@ -221,6 +221,55 @@ fn shared_random(dice: &mut Dice) -> SharedRandomVote {
     }
 }
 
+/// Signs the text of a vote as it stands.
+pub fn sign(mut text: String, vote: &Vote, key: &RsaPrivate) -> String {
+    let digest = Sha1::digest(format!("{text}directory-signature "));
+    let signature = key.sign_bare(&digest, &mut ChaCha8Rng::seed_from_u64(1)).unwrap();
+    let cert = vote.certificate.cert();
+    push_signature(&mut text, "directory-signature", &cert.identity, &cert.signing_key_id, &signature);
+    text
+}
+
+/// The same vote in words that nobody uses, and that mean something to C tor all the same.
+pub fn oddly(dice: &mut Dice, text: &str) -> String {
+    text.split_inclusive('\n').map(|line| odd_line(dice, line.trim_end_matches('\n'))).collect()
+}
+
+fn odd_line(dice: &mut Dice, line: &str) -> String {
+    let (keyword, rest) = line.split_once(' ').unwrap_or((line, ""));
+    if !dice.chance(30) {
+        return format!("{line}\n");
+    }
+    match keyword {
+        "consensus-methods" => {
+            let more = dice.pick(&["x", "2147483648", "4294967295", "35x", "-35", "0"]);
+            format!("{line} {more}\n")
+        }
+        "m" => {
+            let (methods, digest) = rest.split_once(' ').unwrap_or((rest, ""));
+            let last = digest.len() - 1;
+            let odd = match dice.below(9) {
+                0 => format!("m {methods}\n"),
+                1 => format!("m {methods} md5=x\n"),
+                2 => format!("m {methods}\t{digest}\n"),
+                3 => format!("m 0{methods} {digest}\n"),
+                4 => format!("m 99999999999,{methods}x {digest}\n"),
+                5 => format!("m {methods} x=y {digest}more\n"),
+                6 => format!("m {methods} sha256=x\n"),
+                7 => format!("m {methods} {}\n", &digest[..last]),
+                _ => format!("m {},,35 {digest}\n", methods.replace(",35", "")),
+            };
+            if dice.chance(50) { format!("{line}\n{odd}") } else { format!("{odd}{line}\n").repeat(70) }
+        }
+        "r" => {
+            let ports = dice.pick(&["x 65536", "+9001 0", "09001 +0"]);
+            format!("{} {ports}\n", line.rsplitn(3, ' ').last().unwrap_or(""))
+        }
+        "stats" => format!("{line}\n-----BEGIN X-----\nAAAA\n-----END X-----\n"),
+        _ => format!("{line}\n"),
+    }
+}
+
 fn random_relay(dice: &mut Dice, n: u8) -> VotedRelay {
     let mut relay = relay(n);
     let variant = if dice.chance(60) { 0 } else { 1 + dice.below(3) as u8 };
@@ -235,9 +284,10 @@ fn random_relay(dice: &mut Dice, n: u8) -> VotedRelay {
     relay.published = Unix(1_795_340_000 + dice.below(2) as u64 * u64::from(variant));
     relay.nickname = Nickname::new(dice.pick(&["one", "One", "two"])).unwrap();
     relay.or_port = dice.pick(&[9001, 9001, 9001, 443]);
-    relay.ipv6 = dice
-        .chance(60)
-        .then(|| ([0xfe80, 0, 0, 0, 0, 0, 0, dice.below(2) as u16].into(), 9 + dice.below(2) as u16));
+    // The second is written as `::1.2.3.4`.
+    let prefix = dice.pick(&[[0xfe80, 0], [0xfe80, 0], [0, 0x102]]);
+    let address = [prefix[0], 0, 0, 0, 0, 0, prefix[1], 0x304 + dice.below(2) as u16];
+    relay.ipv6 = dice.chance(60).then(|| (address.into(), 9 + dice.below(2) as u16));
     // Most have the flags without which they are not listed.
     relay.flags = u64::MAX;
     for bit in 0..FLAGS.len() {

@@ -218,6 +218,124 @@ fn signable(mut vote: Vote) -> Vote {
     vote
 }
 
+/// What is read of a vote on one relay that was edited before it was signed.
+fn edited(edit: impl Fn(String) -> String) -> Result<Vote, Fault> {
+    let mut vote = signable(random::plain(1));
+    vote.relays = vec![random::relay(1)];
+    let text = random::sign(edit(vote.encode()), &vote, &key());
+    SignedVote::parse(&text).map(|signed| signed.vote).map_err(|error| error.fault)
+}
+
+/// The same with other lines in place of all that begin with a keyword.
+fn with_lines(keyword: &str, lines: &str) -> Result<Vote, Fault> {
+    edited(|text| {
+        let lines = std::cell::Cell::new(Some(lines));
+        edit_lines(&text, |_, line| match line.trim_end().split(' ').next() == Some(keyword) {
+            true => lines.take().unwrap_or("").to_owned(),
+            false => line.to_owned(),
+        })
+    })
+}
+
+#[test]
+fn microdescriptors_are_those_that_c_tor_finds() {
+    let digest = |n: u8| text::base64_unpadded(&[n; 32]);
+    let found = |lines: &str, method: u32| {
+        with_lines("m", lines).unwrap().relays[0].microdesc(method).map(|digest| digest[0])
+    };
+    let line = |methods: &str, n: u8| format!("m {methods} sha256={}\n", digest(n));
+    let (one, two) = (line("32,33", 1), line("33", 2));
+    assert_eq!([32, 33, 34].map(|method| found(&format!("{one}{two}"), method)), [Some(1), Some(2), None]);
+    // However many there are, the last counts.
+    let many: String = (0..1000).map(|n| line("33", n as u8)).chain([line("33", 200)]).collect();
+    assert_eq!(found(&many, 33), Some(200));
+    // A line that names the method and has no digest is the last to be looked at.
+    for odd in ["m 33\n", "m 33 md5=x\n", "m 33 sha256=x\n", &one.replace(" sha", "\tsha")] {
+        let found = |lines: &str| [32, 33].map(|method| found(lines, method));
+        assert_eq!(found(&format!("{}{odd}", line("32,33", 1)))[1], None, "{odd}");
+        assert_eq!(found(&format!("{odd}{}", line("32,33", 1))), [Some(1), Some(1)], "{odd}");
+    }
+    for (methods, has) in [
+        ("33,", true),
+        ("99999999999,33", true),
+        ("33x", true),
+        ("32x,33", false),
+        ("32,,33", false),
+        ("033", false),
+        ("+33", false),
+        ("x,33", false),
+    ] {
+        assert_eq!(found(&line(methods, 1), 33).is_some(), has, "{methods}");
+    }
+    let behind = |tail: &str| found(&line("33 x=y", 1).replace('\n', &format!("{tail}\n")), 33);
+    assert_eq!(["=", " more", "more"].map(behind), [Some(1); 3]);
+    let bits = format!("m 33 sha256={}h\n", &digest(1)[..42]);
+    assert_eq!(found(&bits, 33), Some(1), "the last two bits may be anything");
+}
+
+#[test]
+fn odd_numbers_are_read_as_by_c_tor() {
+    let methods = |texts: &str| {
+        with_lines("consensus-methods", &format!("consensus-methods {texts}\n")).unwrap().methods
+    };
+    assert_eq!(methods("32 33 x 2147483647 2147483648 4294967295 -1 35x 0"), [32, 33, 2147483647]);
+    // Others count texts: who writes a number in another way, first at least, does not count for it.
+    assert_eq!(methods("32 032 033 33 +34 35 35"), [32, 35, 35]);
+    let r = |ports: &str| {
+        let vote = edited(|text| {
+            edit_lines(&text, |_, line| match line.starts_with("r ") {
+                true => format!("{} {ports}\n", line.rsplitn(3, ' ').last().unwrap_or("")),
+                false => line.to_owned(),
+            })
+        });
+        vote.map(|vote| (vote.relays[0].or_port, vote.relays[0].dir_port))
+    };
+    assert_eq!(r("+9001 65535"), Ok((9001, 65535)));
+    assert_eq!(r("x 65536"), Ok((0, 0)));
+    assert_eq!(
+        with_lines("voting-delay", "voting-delay 2147483647 2\n").unwrap().voting_delay,
+        (2147483647, 2)
+    );
+    assert!(with_lines("voting-delay", "voting-delay 2147483648 2\n").is_err());
+    let mut relay = random::relay(1);
+    relay.ipv6 = Some(("::1.2.3.4".parse().unwrap(), 80));
+    let mut out = String::new();
+    entry::write(&mut out, &random::plain(1), &relay);
+    assert!(out.contains("\na [::1.2.3.4]:80\n"), "{out}");
+}
+
+#[test]
+fn lines_have_as_many_arguments_as_c_tor_takes() {
+    let most = |keyword: &str, first: &str, filler: &str| {
+        let with = |n: usize| {
+            let words = first.split(' ').filter(|word| !word.is_empty()).count();
+            let line = format!("{keyword} {first} {}\n", format!("{filler} ").repeat(n - words));
+            with_lines(keyword, &line)
+        };
+        assert!(with(512).is_ok(), "{keyword}");
+        assert!(matches!(with(513), Err(Fault::TooManyArguments { most: 512, .. })), "{keyword}");
+    };
+    most("consensus-methods", "32 33 34 35", "x");
+    most("vote-status", "vote", "x");
+    most("voting-delay", "4 4", "x");
+    most("s", "Running", "Running");
+    most("id", "ed25519 none", "x");
+    // What is one text has no such bound.
+    let contact = format!("contact {}\n", "x ".repeat(2000));
+    assert!(with_lines("contact", &contact).is_ok());
+    // Of these there are just so many.
+    let before = |line: &'static str| {
+        edited(move |text| text.replacen("\nknown-flags ", &format!("\n{line}\nknown-flags "), 1))
+    };
+    let value = "shared-rand-current-value 1 AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+    assert!(before(value).is_ok() && before("shared-rand-participate").is_ok());
+    for more in ["shared-rand-participate x", "shared-rand-current-value 1 AAAA= x"] {
+        assert!(matches!(before(more), Err(Fault::TooManyArguments { .. })), "{more}");
+    }
+    // A line that C tor does not know may have an object.
+    assert!(before("flag-thresholds x\n-----BEGIN X-----\nAAAA\n-----END X-----").is_ok());
+}
+
 #[test]
 fn texts_of_several_lines_are_not_signed() {
     let sign = |edit: &dyn Fn(&mut Vote)| {

@@ -1,7 +1,7 @@
 //! Random votes for a stock authority: it must compute what we compute.
 //!
 //! The network is one stock authority and four that exist only in its configuration. Their votes, which this test makes
-//! up and signs, have the majority, so the consensus is about relays that nobody runs. With `ONIONRING_RECORD` naming a
+//! up and signs, have the majority, so the consensus is about relays that nobody runs. Some of their lines are odd ones. With `ONIONRING_RECORD` naming a
 //! directory, each round is written there; that is how the `made-up` recordings of the test data came about.
 // It runs a process and reads its files.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
@@ -45,7 +45,7 @@ fn a_stock_authority_computes_the_same() {
         let texts: Vec<String> = votes
             .iter()
             .zip(&stock.keys)
-            .map(|(vote, key)| vote.sign(key, &mut ChaCha8Rng::seed_from_u64(at)).unwrap().0)
+            .map(|(vote, key)| random::sign(random::oddly(&mut dice, &vote.encode()), vote, key))
             .collect();
         texts.iter().for_each(|text| stock.post(text, at));
         let (texts, ns, microdesc) = stock.result(texts, at);
