@@ -449,6 +449,7 @@ fn settings(config: &Config, keys: &AuthorityKeys, authorities: Vec<Fingerprint>
             authorities,
             doubles: config.doubles,
             compare: config.compare_votes,
+            testing: config.authority.testing,
         },
         shared_randomness: config.authority.shared_randomness,
         schedule: Schedule {

@@ -51,6 +51,8 @@ pub struct Rules {
     /// Whether every authority is asked for all votes, to compare them, and not for the missing ones alone. That is as
     /// many votes each period as there are pairs of authorities.
     pub compare: bool,
+    /// Whether this is a testing network, where consensuses may follow each other at shorter intervals.
+    pub testing: bool,
 }
 
 /// What we sign with.

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
+use onionring_proto::netdoc::consensus::Lifetime;
 use onionring_proto::netdoc::detached::DetachedSignatures;
 use onionring_proto::netdoc::tally::{SharedRandomTerms, Tally, Terms};
 use onionring_proto::netdoc::text::Fingerprint;
@@ -16,6 +18,9 @@ use super::double::{DoublePolicy, Seen};
 use super::signatures::{Pair, QUEUED, Queue, UNREADABLE, verified};
 use super::{Action, Alarm, Answer, NoConsensus, Period, Rules, Signer, Whence};
 use crate::limits::{SIGNATURES, VOTE, VOTES_PER_BODY};
+
+/// The shortest time from one consensus to the next outside of testing networks, as in C tor.
+const INTERVAL_MIN: Duration = Duration::from_secs(300);
 
 const STORED: Answer = Answer::ok("Vote stored");
 const DUPLICATE: Answer = Answer::ok("Duplicate discarded");
@@ -255,6 +260,9 @@ impl Round {
             return Err(UNPARSABLE);
         }
         let vote = SignedVote::parse(text).map_err(|_| UNPARSABLE)?;
+        if !self.rules.testing && !has_intervals_of_the_public_network(&vote.vote.lifetime) {
+            return Err(UNPARSABLE);
+        }
         // The certificate may have expired meanwhile: C tor counts the vote all the same, and so must all.
         if !self.rules.authorities.contains(&vote.vote.authority.identity) {
             return Err(STRANGER);
@@ -474,4 +482,11 @@ impl Round {
             self.actions.push_back(Action::Save);
         }
     }
+}
+
+/// Whether a consensus lasts as long as C tor wants it outside of testing networks; what it wants within them, every vote
+/// that was read has.
+fn has_intervals_of_the_public_network(lifetime: &Lifetime) -> bool {
+    let Lifetime { valid_after, fresh_until, valid_until } = *lifetime;
+    fresh_until >= valid_after + INTERVAL_MIN && valid_until >= valid_after + 2 * INTERVAL_MIN
 }

@@ -224,6 +224,7 @@ fn voting(data: &[u8]) {
         authorities,
         doubles: DoublePolicy::Alert,
         compare: true,
+        testing: true,
     };
     let restore = |text: &str| Round::from_snapshot(rules.clone(), period, text);
 

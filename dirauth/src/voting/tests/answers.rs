@@ -25,6 +25,7 @@ fn rules() -> Rules {
         terms: Terms { authorities: AUTHORITIES, shared_random: None },
         doubles: DoublePolicy::Alert,
         compare: true,
+        testing: true,
     }
 }
 
@@ -96,6 +97,21 @@ fn posted_votes_are_late_from_the_next_second_on_and_fetched_ones_are_not() {
     assert!(round.vote(&maker(2).identity()).is_none());
     let answer = round.handle_vote(Unix(cut_off.0 + 1), two.as_bytes(), Whence::Fetched(maker(1).identity()));
     assert_eq!(answer.reason, "Vote stored");
+}
+
+#[test]
+fn only_testing_networks_vote_more_often_than_every_five_minutes() {
+    let vote = |fresh: u64, valid: u64| {
+        let mut vote = maker(1).unsigned(EARLY.0, "x");
+        vote.lifetime.fresh_until = Unix(VALID_AFTER + fresh);
+        vote.lifetime.valid_until = Unix(VALID_AFTER + valid);
+        maker(1).sign(&vote)
+    };
+    for (fresh, valid, status) in [(300, 600, 200), (299, 600, 400), (300, 599, 400), (20, 60, 400)] {
+        let public = &mut Round::new(Rules { testing: false, ..rules() }, PERIOD);
+        assert_eq!(post(public, EARLY, &vote(fresh, valid)).0, status, "{fresh} {valid}");
+        assert_eq!(post(&mut round(), EARLY, &vote(fresh, valid)).0, 200);
+    }
 }
 
 #[test]

@@ -70,7 +70,7 @@ impl Network {
     pub fn new(n: usize, seed: u64, doubles: DoublePolicy) -> Self {
         let authorities = identities(n);
         let terms = Terms { authorities: n, shared_random: None };
-        let rules = Rules { us: authorities[0], authorities, terms, doubles, compare: true };
+        let rules = Rules { us: authorities[0], authorities, terms, doubles, compare: true, testing: true };
         let nodes = (0..n).map(|i| Node {
             round: Some(Round::new(Rules { us: maker(i).identity(), ..rules.clone() }, PERIOD)),
             saved: None,

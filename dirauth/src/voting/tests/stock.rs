@@ -41,7 +41,10 @@ fn period() -> Period {
 fn round() -> Round {
     let terms = Terms { authorities: 3, shared_random: Some(SharedRandomTerms { fresh: false }) };
     let (authorities, us) = (authorities(), maker(0).identity());
-    Round::new(Rules { authorities, us, terms, doubles: DoublePolicy::Alert, compare: true }, period())
+    Round::new(
+        Rules { authorities, us, terms, doubles: DoublePolicy::Alert, compare: true, testing: true },
+        period(),
+    )
 }
 
 fn timeout(round: &mut Round, now: Unix) -> Vec<Action> {
