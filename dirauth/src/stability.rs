@@ -176,6 +176,11 @@ impl Stability {
         self.relays.get(relay).map_or(0.0, |history| history.known(now))
     }
 
+    /// Whether the relay was reached, and not found to be down since.
+    pub fn is_up(&self, relay: &Fingerprint) -> bool {
+        self.relays.get(relay).is_some_and(|history| history.run_start.is_some())
+    }
+
     /// How long the present run lasts; zero for a relay that is down.
     pub fn uptime(&self, relay: &Fingerprint, now: Unix) -> Duration {
         self.relays.get(relay).and_then(|h| h.run_start).map_or(Duration::ZERO, |start| now.since(start))

@@ -28,13 +28,16 @@ pub fn keep(authority: &Authority, data: &Path, now: Unix) {
         let uploads = authority.directory.uploads();
         uploads.store().newest().keys().copied().collect()
     };
-    {
+    let reached: Vec<Fingerprint> = {
         let mut stability = authority.stability();
         // They come sorted.
         stability.unlisted_are_down(|relay| listed.binary_search(relay).is_ok(), now);
         stability.discount(now);
         stability.forget_faded();
-    }
+        listed.into_iter().filter(|relay| stability.is_up(relay)).collect()
+    };
+    // From now on, relays that nobody has reached take no room from these.
+    authority.directory.uploads().vouch(&reached);
     write_stability(authority, data, now);
     warn_of_expiry(authority, now);
 }

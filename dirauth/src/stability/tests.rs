@@ -36,12 +36,14 @@ fn runs_downtimes_and_time_known() {
     assert_eq!(stability.time_known(&r, at(30)), 30.0 * 3600.0);
     assert_eq!(stability.fractional_uptime(&r, at(30)), 18.0 / 30.0);
     assert_eq!(stability.uptime(&r, at(30)), Duration::ZERO);
+    let unknown = relay(2);
+    assert!(!stability.is_up(&r) && !stability.is_up(&unknown));
     stability.reached(&r, None, at(30), MOVED);
     // The present run counts as if it ended now.
     assert_eq!(stability.mtbf(&r, at(36)), 8.0 * 3600.0);
     assert_eq!(stability.fractional_uptime(&r, at(36)), 24.0 / 36.0);
     assert_eq!(stability.uptime(&r, at(36)), Duration::from_secs(6 * HOUR));
-    let unknown = relay(2);
+    assert!(stability.is_up(&r));
     assert_eq!((stability.mtbf(&unknown, at(36)), stability.fractional_uptime(&unknown, at(36))), (0.0, 0.0));
     assert_eq!(
         (stability.time_known(&unknown, at(36)), stability.uptime(&unknown, at(36))),
