@@ -366,6 +366,7 @@ impl Daemon {
         }
         process::notify(Notice::Stopping);
         info!("ending");
+        self.prober.stop().await;
         let authority = self.authority.clone();
         let data = self.data.clone();
         let _ = spawn_blocking(move || upkeep::write_stability(&authority, &data, clock())).await;

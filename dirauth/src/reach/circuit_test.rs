@@ -10,13 +10,17 @@
 //!    A relay that lets out what its policy rejects is counted and logged, and is not to blame for more: it carries what
 //!    it is given. This test names our address to the relay, so it comes last.
 //!
+//! A relay without the subprotocol Relay=2 says that it extends no circuits and is no exit, so that is not tested; nor is
+//! anybody tested through it.
+//!
 //! **Who is to blame.** Between us and the relay is the helper, and behind it the relay beyond. So a round has failed only
 //! if two ways to the relay failed in its hands, by different helpers; what fails in a helper's hands is no attempt, and
 //! what fails beyond the relay counts only if the relay there is proven, i.e. passed its own last round. With fewer than
 //! two helpers, which is so in a new or tiny network, one more way leads to the relay directly, as a client's to its guard:
 //! there nobody is in between, and a single failure counts if there was no helper at all. If a relay fails by the only
 //! helper and not directly, that is unclear. An exit that fails counts only if another relay has lately reached our
-//! listener.
+//! listener, and not if it ends the stream with MISC: stock exits say that to relays that their consensus does not know
+//! yet (`RefuseUnknownExits`), as a helper may be.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -27,7 +31,7 @@ use onionring_node::link::{Circuit, CircuitError, ConnectError, Dialer, Link, St
 use onionring_proto::link::ExpectedPeer;
 use onionring_proto::netdoc::routerdesc::RouterDesc;
 use onionring_proto::origin::{FirstHop, HandshakeKind, HopTarget, OriginConfig};
-use onionring_proto::relay_msg::{Begin, BeginFlags, Host, LinkSpecs};
+use onionring_proto::relay_msg::{Begin, BeginFlags, EndReason, Host, LinkSpecs};
 use thiserror::Error;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
@@ -228,7 +232,9 @@ impl Way<'_> {
             self.directory(link).await?;
         }
         // Relays let nobody out who is connected to them directly.
-        if let (Some(exit), Some(_)) = (&self.tools.exit, self.helper) {
+        if let (Some(exit), Some(_)) = (&self.tools.exit, self.helper)
+            && is_for_circuits(&self.cast.relay)
+        {
             self.exit(link, exit).await?;
         }
         Ok(())
@@ -279,7 +285,8 @@ impl Way<'_> {
     /// The relay extends, and carries what goes beyond.
     async fn carry(&mut self, link: &Link) -> Result<(), Attempt> {
         let circuit = self.circuit(link).await?;
-        let Some(Beyond { descriptor, is_proven }) = self.beyond else { return Ok(()) };
+        let beyond = self.beyond.filter(|_| is_for_circuits(&self.cast.relay));
+        let Some(Beyond { descriptor, is_proven }) = beyond else { return Ok(()) };
         let blame = if *is_proven { Blame::Relay } else { Blame::Others };
         let extended = circuit.extend(&target(descriptor)).await.map_err(Fault::from);
         if self.judge(Test::Extend, blame, extended)?.is_none() || !descriptor.tunnelled_dir_server {
@@ -328,7 +335,11 @@ impl Way<'_> {
         let last = circuit.hops().saturating_sub(1);
         let stream = circuit.begin(last, &begin, self.tools.times.stream).await;
         if self.cast.relay.policy.permits(IpAddr::V4(*address.ip()), address.port()) {
-            let blame = if exit.counts { Blame::Relay } else { Blame::Others };
+            let blame = match &stream {
+                Err(StreamError::Ended(EndReason::Misc)) => Blame::Others,
+                _ if exit.counts => Blame::Relay,
+                _ => Blame::Others,
+            };
             let carried = match stream {
                 Ok(stream) => self.ask(stream, &exit.ticket).await,
                 Err(error) => Err(error.into()),
@@ -371,6 +382,11 @@ enum Blame {
     Relay,
     /// Others, too.
     Others,
+}
+
+/// Whether a relay says that it extends circuits. Authorities need not.
+pub fn is_for_circuits(relay: &RouterDesc) -> bool {
+    relay.protocols().is_ok_and(|protocols| protocols.supports("Relay", 2))
 }
 
 /// What a circuit needs to be extended to a relay, as clients do it.

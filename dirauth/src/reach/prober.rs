@@ -13,7 +13,7 @@ use onionring_proto::netdoc::text::Fingerprint;
 use onionring_proto::time::Unix;
 use rand_core::CryptoRng;
 use tokio::sync::Notify;
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 use tracing::{info, warn};
 
 use super::circuit_test::TestTimes;
@@ -185,7 +185,8 @@ impl Shared {
 /// results.
 pub struct Prober {
     shared: Arc<Shared>,
-    task: JoinHandle<()>,
+    task: Mutex<Option<JoinHandle<()>>>,
+    abort: AbortHandle,
 }
 
 impl Prober {
@@ -203,7 +204,7 @@ impl Prober {
             stop: Notify::new(),
         });
         let task = tokio::spawn(Worker::new(setup, shared.clone()).run());
-        Ok(Prober { shared, task })
+        Ok(Prober { shared, abort: task.abort_handle(), task: Mutex::new(Some(task)) })
     }
 
     /// When a relay was last reached, for a vote.
@@ -226,10 +227,12 @@ impl Prober {
         self.shared.relay_dialer.store(Arc::new(dialer));
     }
 
-    /// Ends all tests, and writes the results to disk.
-    pub async fn stop(mut self) {
+    /// Ends all tests, and writes the results to disk. Nothing happens the second time.
+    pub async fn stop(&self) {
+        let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(task) = task else { return };
         self.shared.stop.notify_one();
-        if let Err(error) = (&mut self.task).await {
+        if let Err(error) = task.await {
             warn!("the tests of relays have ended before: {error}");
         }
     }
@@ -237,7 +240,7 @@ impl Prober {
 
 impl Drop for Prober {
     fn drop(&mut self) {
-        self.task.abort();
+        self.abort.abort();
     }
 }
 

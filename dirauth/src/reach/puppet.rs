@@ -48,6 +48,8 @@ pub enum Vice {
     ServesOther,
     /// Lets streams out whatever its policy says, and none that its policy permits.
     IgnoresPolicy,
+    /// Lets no streams out, and says MISC.
+    EndsWithMisc,
 }
 
 /// What a relay has seen.
@@ -498,6 +500,9 @@ impl Served {
                 let begin = Begin::parse(msg.data).map_err(io::Error::other)?;
                 let Host::Addr(ip) = begin.host else { panic!("{:?}", begin.host) };
                 let permits = self.relay.signed.parsed.policy.permits(ip, begin.port);
+                if self.vice() == Vice::EndsWithMisc {
+                    return self.end(id, stream, EndReason::Misc).await;
+                }
                 if permits == (self.vice() == Vice::IgnoresPolicy) {
                     return self.end(id, stream, EndReason::ExitPolicy).await;
                 }

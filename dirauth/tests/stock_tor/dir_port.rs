@@ -12,7 +12,6 @@ use onionring_dirauth::http;
 use onionring_dirauth::uploads::Uploads;
 use onionring_proto::netdoc::extrainfo::ExtraInfo;
 use onionring_proto::netdoc::routerdesc::RouterDesc;
-use onionring_proto::netdoc::text::Fingerprint;
 use tokio::net::TcpListener;
 
 use crate::authority::now;

@@ -40,7 +40,7 @@ async fn stock_relays_pass_all_tests() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let port = listener.local_addr().unwrap();
     let directory = Arc::new(open(homes[0].path()));
-    tokio::spawn(http::serve(listener, directory.clone()));
+    tokio::spawn(http::serve(listener, Arc::new(http::Desk::new(directory.clone(), Arc::default()))));
     // Without a consensus they know of no other relays, and let out what comes from them all the same.
     let exit = "Nickname exit\nExitRelay 1\nExitPolicyRejectPrivate 0\nExitPolicy accept *:*\nRefuseUnknownExits 0\n";
     let relays = [

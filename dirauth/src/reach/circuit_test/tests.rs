@@ -1,5 +1,7 @@
 use onionring_node::link::Times;
 use onionring_node::tls::{Connector, TlsVersions};
+use onionring_proto::netdoc::protover::Protocols;
+use onionring_proto::netdoc::routerdesc::NewDescriptor;
 
 use super::super::puppet::{Puppet, Vice, rng};
 use super::*;
@@ -158,6 +160,8 @@ async fn exits_do_what_their_policy_says() {
     for (vice, policy, counts, found, expected) in [
         (Vice::None, "accept *:*", true, (Test::Exit, Passed), Round::Passed),
         (Vice::IgnoresPolicy, "accept *:*", true, (Test::Exit, Failed), Round::Failed),
+        // It may not know the helper.
+        (Vice::EndsWithMisc, "accept *:*", true, (Test::Exit, Unclear), Round::Passed),
         // The fault may be with our listener.
         (Vice::IgnoresPolicy, "accept *:*", false, (Test::Exit, Unclear), Round::Passed),
         (Vice::None, "reject *:*", true, (Test::ExitRefusal, Passed), Round::Passed),
@@ -190,4 +194,19 @@ async fn a_relay_without_directory_is_not_asked_for_one() {
     let report = round(LONG, &one, &[&two], &[(&relay, true)]).await;
     assert!(report.round == Round::Passed && report.found(Test::Extend, Outcome::Passed), "{report:?}");
     assert!(report.tests.iter().all(|(test, _)| *test != Test::Carry), "{report:?}");
+}
+
+/// An authority, as a rule.
+#[tokio::test]
+async fn a_relay_that_says_it_extends_nothing_need_not() {
+    let edit = |new: &mut NewDescriptor| new.protocols = Protocols::parse("Link=3-5 LinkAuth=3").unwrap();
+    let relay = Puppet::with(Vice::ExtendsNothing, "reject *:*", edit).await;
+    let (one, two) = (good().await, good().await);
+    let report = round(LONG, &relay, &[&one], &[(&two, true)]).await;
+    assert_eq!(report.round, Round::Passed, "{report:?}");
+    assert!(report.found(Test::Handshake, Outcome::Passed) && report.found(Test::Directory, Outcome::Passed));
+    assert!(report.tests.iter().all(|(test, _)| *test != Test::Extend), "{report:?}");
+    // What comes to it from others, it answers.
+    let report = round(LONG, &one, &[&two], &[(&relay, true)]).await;
+    assert!(report.round == Round::Passed && report.found(Test::Carry, Outcome::Passed), "{report:?}");
 }

@@ -9,7 +9,7 @@ use onionring_proto::path::{Kin, Rules};
 use onionring_proto::time::Unix;
 use rand_core::Rng;
 
-use super::super::circuit_test::{Beyond, Cast};
+use super::super::circuit_test::{Beyond, Cast, is_for_circuits};
 use super::super::results::Results;
 use crate::limits::CIRCUIT_HELPERS;
 
@@ -46,7 +46,8 @@ impl Casting<'_> {
             },
         );
         let beyond = beyond.take(CIRCUIT_HELPERS + 1).collect();
-        Cast { relay: relay.clone(), helpers: pick(proven, rng), beyond }
+        let helpers = proven.into_iter().filter(|other| is_for_circuits(other)).collect();
+        Cast { relay: relay.clone(), helpers: pick(helpers, rng), beyond }
     }
 }
 
@@ -71,3 +72,6 @@ fn kin(relay: &RouterDesc) -> Kin<'_> {
         family_ids: &[],
     }
 }
+
+#[cfg(test)]
+mod tests;
