@@ -3,10 +3,10 @@
 //!
 //! Decisions are plain logic: time, randomness and configuration come in as arguments, and the state of each mechanism
 //! is read from and written to the text of its file, in the format of C tor, so that one may take over from the other
-//! with the history of the network intact; only what [`voting`] and [`reach`] keep, C tor never writes. Only [`files`] and
-//! [`store`] touch the disk; [`uploads`] feeds what relays send through the decisions into the store. [`directory`]
-//! answers requests, whatever they came over, and [`http`] is the DirPort. [`reach`] finds out which relays do what they
-//! should.
+//! with the history of the network intact; only what [`voting`] and [`reach`] keep, C tor never writes. Only [`files`],
+//! [`store`], [`keys`] and [`cli`] touch the disk; [`uploads`] feeds what relays send through the decisions into the
+//! store. [`directory`] answers requests, whatever they came over, and [`http`] is the DirPort. [`reach`] finds out which
+//! relays do what they should.
 #![forbid(unsafe_code)]
 
 pub mod admission;

@@ -175,7 +175,7 @@ impl Reader<'_> {
         if signing_lifetime < 2 * signing_slop {
             let least = 2 * signing_slop.as_secs();
             let remedy = format!("write at least twice TestingSigningKeySlop, {least} seconds");
-            self.wrong("SigningKeyLifetime", "too short", &remedy);
+            self.wrong("SigningKeyLifetime", "too short", remedy);
         }
         KeyOptions {
             group_readable: self.settings.auto_flag("KeyDirectoryGroupReadable").unwrap_or(follows),

@@ -118,7 +118,7 @@ impl Builder<'_> {
         let bandwidth = self.read.settings.memory("MaxAdvertisedBandwidth");
         if bandwidth < ADVERTISED_MIN {
             let remedy = format!("write at least {ADVERTISED_MIN} bytes, or remove it");
-            self.read.wrong("MaxAdvertisedBandwidth", "too little for a relay", &remedy);
+            self.read.wrong("MaxAdvertisedBandwidth", "too little for a relay", remedy);
         }
         bandwidth
     }

@@ -80,11 +80,11 @@ impl Builder<'_> {
         // At the line that there is.
         match self.read.settings.item(burst) {
             Some(_) => {
-                self.read.wrong(burst, &format!("less than {rate}"), "write at least as much, or remove both")
+                self.read.wrong(burst, format!("less than {rate}"), "write at least as much, or remove both")
             }
             None => {
                 let what = format!("more than {burst}, which is not set");
-                self.read.wrong(rate, &what, &format!("write a {burst} of at least as much"));
+                self.read.wrong(rate, what, format!("write a {burst} of at least as much"));
             }
         }
     }

@@ -47,7 +47,7 @@ impl Builder<'_> {
             Ok(number) if (1..=i64::from(last)).contains(&number) => u32::try_from(number).ok(),
             _ => {
                 let remedy = format!("write 1 to {last}, or 0 to follow the consensus");
-                self.read.wrong(option, "not a kind of defence", &remedy);
+                self.read.wrong(option, "not a kind of defence", remedy);
                 None
             }
         }
