@@ -155,7 +155,7 @@ pub struct Standing {
     pub up: usize,
     /// Those that are known to do their work.
     pub proven: usize,
-    /// Those that links reach, and that count as not reached because they carry no circuits.
+    /// Those that count as not reached, whatever links say, because they carry no circuits.
     pub condemned: usize,
     /// Tests under way.
     pub under_way: usize,

@@ -276,6 +276,19 @@ async fn ipv6_is_tested_by_those_who_have_it() {
 }
 
 #[tokio::test]
+async fn who_failed_before_a_restart_need_not_wait_for_its_turn() {
+    let relay = Puppet::start(Vice::None).await;
+    let bench = Bench::new(Known::of(&[&relay]));
+    let setup = Setup { paces: slow(), ..bench.setup() };
+    std::fs::write(&setup.state, format!("format 1\nR {} v4={} failed=3\n", relay.id(), now().0)).unwrap();
+    let prober = Prober::start(setup).unwrap();
+    assert_eq!(prober.reached(&relay.id()), Reached::default());
+    until("it is cleared", || prober.reached(&relay.id()).v4.is_some()).await;
+    assert_eq!(prober.counts().get(Test::LinkV4, Outcome::Passed), 0);
+    prober.stop().await;
+}
+
+#[tokio::test]
 async fn a_state_that_cannot_be_used() {
     let bench = Bench::new(Arc::default());
     let path = bench.setup().state;

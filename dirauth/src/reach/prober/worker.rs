@@ -172,10 +172,16 @@ impl Worker {
             let is_up = |relay: &&RouterDesc| !relay.hibernating && results.is_up(&relay.identity, unix);
             self.relays.values().map(|relay| &**relay).filter(is_up).map(|relay| relay.identity).collect()
         };
+        let results = self.shared.results();
         if self.setup.options.circuits {
+            // Who has come up and is not proven, as it failed before or was never tested, need not wait for its turn.
+            for relay in up.iter().filter(|relay| !results.is_proven(relay, unix)) {
+                if !self.circuits.knows(relay) {
+                    self.circuits.hurry(*relay, now);
+                }
+            }
             self.circuits.set_relays(&up, now);
         }
-        let results = self.shared.results();
         *self.shared.standing() = Standing {
             relays: known.len(),
             up: up.len(),
