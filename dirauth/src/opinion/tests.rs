@@ -64,7 +64,10 @@ fn opinion(shared_random: Option<VoteLines>) -> Opinion {
     Grounds {
         options: &settings(),
         relays: &relays,
-        approvals: &Approvals { routers: ApprovedRouters::read(&decisions.join("\n")).0, ..Approvals::default() },
+        approvals: &Approvals {
+            routers: ApprovedRouters::read(&decisions.join("\n")).0,
+            ..Approvals::default()
+        },
         reached: &|_| Reached { v4: Some(Unix(VOTED.0 - 60)), v6: None },
         authorities: &["a0", "a1", "a2"].map(of),
         params: &ConsensusParams::default(),
