@@ -19,7 +19,7 @@ const VOTED: Unix = Unix(1_795_801_460);
 fn settings() -> AuthorityOptions {
     let lines = "TestingTorNetwork 1\nV3AuthVotingInterval 1 hour\nV3AuthVoteDelay 300 seconds\n\
                  V3AuthDistDelay 200 seconds\nConsensusParams CircuitPriorityHalflifeMsec=30000\n\
-                 RecommendedClientVersions 0.4.9.11,0.4.9.12\n";
+                 VersioningAuthoritativeDirectory 1\nRecommendedVersions 0.4.9.11,0.4.9.12\n";
     AuthorityOptions {
         // As the recorded one was set, but for times that its torrc did not say.
         flags: FlagOptions {
