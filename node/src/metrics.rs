@@ -17,6 +17,7 @@ mod tests;
 
 pub use metric::{Kind, Metric};
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use figures::Figures;
@@ -49,6 +50,22 @@ pub fn install(program: &str, version: &str) -> Result<Exporter, MetricsError> {
     }
     table::LOG_EVENTS_SUPPRESSED.counter(&[]).absolute(0);
     Ok(exporter)
+}
+
+/// What was counted by label, with a zero for each of the `known` labels that was not: a counter that first appears with
+/// what it counts looks as if nothing had happened.
+pub fn from_zero<L: Copy + Ord>(known: &[L], counted: &BTreeMap<L, u64>) -> BTreeMap<L, u64> {
+    let mut all: BTreeMap<_, _> = known.iter().map(|&label| (label, 0)).collect();
+    all.extend(counted);
+    all
+}
+
+/// The page of what `work` sets in this thread, without the process's figures, whatever recorder is installed: for tests
+/// of what a program publishes.
+pub fn page_of(work: impl FnOnce()) -> String {
+    let (recorder, exporter) = recorder();
+    metrics::with_local_recorder(&recorder, work);
+    exporter.recorded.render()
 }
 
 /// A recorder that knows the table, not installed anywhere.

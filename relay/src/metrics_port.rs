@@ -93,8 +93,8 @@ mod tests {
             "onionring_x 1\n".into()
         }
 
-        fn ctor(&self) -> String {
-            "tor_relay_x 1\n".into()
+        fn ctor(&self) -> Option<String> {
+            Some("tor_relay_x 1\n".into())
         }
     }
 

@@ -1,8 +1,6 @@
 //! From what shards count to metrics: off the fast path, where plain numbers become handles and names.
 
-use std::collections::BTreeMap;
-
-use onionring_node::metrics::{Exporter, Metric, table};
+use onionring_node::metrics::{Exporter, Metric, from_zero, table};
 use onionring_proto::cell::Command;
 
 use crate::engine::counters::Counters;
@@ -127,17 +125,6 @@ pub fn publish(exporter: &Exporter, shard: ShardIndex, engine: &Counters, io: &I
     histogram(table::TLS_HANDSHAKE_SECONDS, &io.tls_time);
 }
 
-/// What was counted by label, with a zero for each of the `known` labels that was not: a counter that first appears with
-/// what it counts looks as if nothing had happened.
-fn from_zero(
-    known: &'static [&'static str],
-    counted: &BTreeMap<&'static str, u64>,
-) -> BTreeMap<&'static str, u64> {
-    let mut all: BTreeMap<_, _> = known.iter().map(|&label| (label, 0)).collect();
-    all.extend(counted);
-    all
-}
-
 /// Labels to expect of a relay that is used as relays are. What only broken or hostile peers bring about appears when it
 /// happens.
 mod known {
@@ -211,12 +198,5 @@ mod tests {
     fn shards_count_durations_by_the_bounds_of_the_table() {
         let bounds = Durations::BOUNDS.map(|micros| micros as f64 / 1e6);
         assert_eq!(bounds, table::SHARD_SECONDS);
-    }
-
-    #[test]
-    fn what_never_happened_is_counted_as_never() {
-        let counted = BTreeMap::from([("idle", 3), ("rare", 1)]);
-        let expected = BTreeMap::from([("idle", 3), ("rare", 1), ("overrun", 0)]);
-        assert_eq!(from_zero(&["idle", "overrun"], &counted), expected);
     }
 }

@@ -20,7 +20,7 @@ pub const RELAY: &[(&str, &str)] = &[
     ("Log", "What is logged where, one line each; by default `notice stdout`, with `--hush` `warn stdout`, with `--quiet` `err stdout`."),
     ("LogMessageDomains", "Writes the domain before each message."),
     ("LogTimeGranularity", "Rounds the times in the log."),
-    ("MetricsPort", "A port for Prometheus and browsers. `/` shows how the relay is, `/metrics` has this program's names (`onionring_*`), `/metrics/tor` those of C tor (`tor_relay_*`)."),
+    ("MetricsPort", "A port for Prometheus and browsers. `/` is a page for people, `/metrics` has this program's names (`onionring_*`), and of a relay `/metrics/tor` has those of C tor (`tor_relay_*`)."),
     ("MetricsPortPolicy", "Who may connect to it; nobody by default."),
     ("Nickname", "The relay's name, 1 to 19 letters and digits."),
     ("OfflineMasterKey", "Never makes or reads the secret Ed25519 master key."),

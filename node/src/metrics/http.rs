@@ -13,8 +13,10 @@ const HEADERS: usize = 64;
 pub trait Pages {
     /// `/metrics`.
     fn own(&self) -> String;
-    /// `/metrics/tor`.
-    fn ctor(&self) -> String;
+    /// `/metrics/tor`, in programs that have what C tor's names are for.
+    fn ctor(&self) -> Option<String> {
+        None
+    }
     /// `/`, for people: an HTML document that needs nothing else.
     fn front(&self) -> String {
         INDEX.to_owned()
@@ -26,8 +28,8 @@ impl Pages for Exporter {
         self.render()
     }
 
-    fn ctor(&self) -> String {
-        self.render_ctor()
+    fn ctor(&self) -> Option<String> {
+        Some(self.render_ctor())
     }
 }
 
@@ -46,8 +48,7 @@ const HTML: &str = "text/html; charset=utf-8";
 const SELF_CONTAINED: &str = "Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'\r\nX-Content-Type-Options: nosniff\r\n";
 
 const INDEX: &str = "<!doctype html>\n<title>onionring metrics</title>\n<ul>\n\
-    <li><a href=\"/metrics\">/metrics</a>: this program's metrics\n\
-    <li><a href=\"/metrics/tor\">/metrics/tor</a>: the same under the names of C tor\n</ul>\n";
+    <li><a href=\"/metrics\">/metrics</a>: this program's metrics\n</ul>\n";
 
 /// Answers the request whose first bytes are `request`: `None` while its head is incomplete, then the whole response,
 /// after which the connection is to be closed.
@@ -83,11 +84,14 @@ pub fn respond(request: &[u8], pages: &impl Pages) -> Option<Vec<u8>> {
     };
     let path = head.path.unwrap_or_default();
     let path = path.split_once('?').map_or(path, |(path, _)| path);
+    let not_found = || response("404 Not Found", TEXT, "", "see /metrics\n", with_body);
     Some(match path {
         "/" => response("200 OK", HTML, SELF_CONTAINED, &pages.front(), with_body),
         "/metrics" => response("200 OK", TEXT, "", &pages.own(), with_body),
-        "/metrics/tor" => response("200 OK", TEXT, "", &pages.ctor(), with_body),
-        _ => response("404 Not Found", TEXT, "", "see /metrics\n", with_body),
+        "/metrics/tor" => {
+            pages.ctor().map_or_else(not_found, |page| response("200 OK", TEXT, "", &page, with_body))
+        }
+        _ => not_found(),
     })
 }
 
@@ -113,8 +117,17 @@ mod tests {
             "onionring_x 1\n".into()
         }
 
-        fn ctor(&self) -> String {
-            "tor_relay_x 1\n".into()
+        fn ctor(&self) -> Option<String> {
+            Some("tor_relay_x 1\n".into())
+        }
+    }
+
+    /// A program that is no relay.
+    struct NoRelay;
+
+    impl Pages for NoRelay {
+        fn own(&self) -> String {
+            "onionring_y 1\n".into()
         }
     }
 
@@ -129,6 +142,13 @@ mod tests {
         assert!(own.contains("Content-Length: 14\r\n"));
         assert!(ask("GET /metrics/tor?x=1 HTTP/1.0\r\n\r\n").ends_with("tor_relay_x 1\n"));
         assert!(ask("GET / HTTP/1.1\r\n\r\n").contains("href=\"/metrics\""));
+    }
+
+    #[test]
+    fn who_is_no_relay_has_no_page_under_the_names_of_c_tor() {
+        let ask = |request: &str| String::from_utf8(respond(request.as_bytes(), &NoRelay).unwrap()).unwrap();
+        assert!(ask("GET /metrics/tor HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 404 "));
+        assert!(!ask("GET / HTTP/1.1\r\n\r\n").contains("/metrics/tor"));
     }
 
     #[test]

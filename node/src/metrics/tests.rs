@@ -1,5 +1,5 @@
 use super::*;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 #[test]
 fn names_follow_the_rules() {
@@ -59,6 +59,13 @@ fn every_metric_renders_with_its_help_and_type() {
     }
     assert_eq!(lint(&page), Vec::<String>::new());
     assert_eq!(lint(&exporter.render_ctor()), Vec::<String>::new());
+}
+
+#[test]
+fn what_never_happened_is_counted_as_never() {
+    let counted = BTreeMap::from([("idle", 3), ("rare", 1)]);
+    let expected = BTreeMap::from([("idle", 3), ("rare", 1), ("overrun", 0)]);
+    assert_eq!(from_zero(&["idle", "overrun"], &counted), expected);
 }
 
 /// What a Prometheus server would stumble over in a page.

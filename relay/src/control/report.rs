@@ -218,8 +218,8 @@ impl Pages for Control {
         self.exporter.render()
     }
 
-    fn ctor(&self) -> String {
-        self.exporter.render_ctor()
+    fn ctor(&self) -> Option<String> {
+        Some(self.exporter.render_ctor())
     }
 
     fn front(&self) -> String {
