@@ -33,11 +33,13 @@ mod guests;
 mod lanes;
 mod sent;
 mod stall;
+pub mod tally;
 
 use guests::{Guest, Guests};
 use lanes::{Lane, Lanes};
 use sent::Sent;
 use stall::Stalling;
+use tally::{Tally, Way};
 
 /// Time between attempts to accept after one has failed, for lack of files as a rule.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
@@ -60,13 +62,21 @@ pub struct Desk {
     directory: Arc<Directory>,
     guests: Arc<Guests>,
     lanes: Lanes,
+    tallies: [Tally; Way::ALL.len()],
 }
 
 impl Desk {
     /// Where requests to `directory` are answered. What is posted from the addresses of the configured `authorities` has
     /// room reserved for it.
     pub fn new(directory: Arc<Directory>, authorities: Arc<[IpAddr]>) -> Desk {
-        Desk { directory, guests: Arc::default(), lanes: Lanes::new(authorities) }
+        let tallies = Default::default();
+        Desk { directory, guests: Arc::default(), lanes: Lanes::new(authorities), tallies }
+    }
+
+    /// What came of the requests that came one way.
+    pub fn tally(&self, way: Way) -> &Tally {
+        // The index of a variant, and there are as many as variants.
+        &self.tallies[way as usize]
     }
 }
 
@@ -84,8 +94,14 @@ pub async fn serve(listener: TcpListener, desk: Arc<Desk>) -> Infallible {
             }
         };
         match desk.guests.admit(client, desk.lanes.is_authority(client)) {
-            Some(guest) => drop(tokio::spawn(connection(stream, Some(client), guest, desk.clone()))),
-            None => debug!("too many connections to the DirPort: one is closed unanswered"),
+            Some(guest) => {
+                let connection = connection(stream, Way::DirPort, Some(client), guest, desk.clone());
+                tokio::spawn(connection);
+            }
+            None => {
+                desk.tally(Way::DirPort).unanswered();
+                debug!("too many connections to the DirPort: one is closed unanswered");
+            }
         }
     }
 }
@@ -98,17 +114,20 @@ where
 {
     // As whoever is next door, who counts for the total alone.
     match desk.guests.admit(Ipv4Addr::LOCALHOST.into(), false) {
-        Some(guest) => connection(stream, client, guest, desk).await,
-        None => debug!("too many requests: one that came through a circuit is not answered"),
+        Some(guest) => connection(stream, Way::Circuit, client, guest, desk).await,
+        None => {
+            desk.tally(Way::Circuit).unanswered();
+            debug!("too many requests: one that came through a circuit is not answered");
+        }
     }
 }
 
-async fn connection<S>(stream: S, client: Option<IpAddr>, guest: Guest, desk: Arc<Desk>)
+async fn connection<S>(stream: S, way: Way, client: Option<IpAddr>, guest: Guest, desk: Arc<Desk>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let may_encode = guest.number() <= limits::HTTP_ENCODERS;
-    let service = service_fn(|request| exchange(request, client, may_encode, &desk));
+    let service = service_fn(|request| exchange(request, way, client, may_encode, &desk));
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits::HTTP_HEAD_TIME)
@@ -131,20 +150,36 @@ where
 /// One request and its answer.
 async fn exchange(
     request: hyper::Request<Incoming>,
+    way: Way,
     client: Option<IpAddr>,
     may_encode: bool,
     desk: &Desk,
 ) -> Result<hyper::Response<Sent>, Unanswered> {
+    let tally = desk.tally(way);
+    let response = respond(request, client, may_encode, desk).await;
+    let response = response.and_then(|r| sent::response(r, tally.meter()).map_err(Unanswered::Answer));
+    match &response {
+        Ok(response) => tally.answered(response.status().as_u16()),
+        Err(_) => tally.unanswered(),
+    }
+    response
+}
+
+async fn respond(
+    request: hyper::Request<Incoming>,
+    client: Option<IpAddr>,
+    may_encode: bool,
+    desk: &Desk,
+) -> Result<Response, Unanswered> {
     let now = clock();
     let asker = Asker { address: client, now, may_encode };
     let (head, body) = request.into_parts();
     let header = |name: &str| head.headers.get(name).map(|value| value.as_bytes());
-    let response = match Request::new(head.method.as_str(), &target(&head.uri), header) {
-        Ok(request) => answer(request, body, asker, desk).await?,
-        Err(refusal @ Refusal::BadRequest) => serve::refuse(refusal, now).ok_or(Unanswered::Refused)?,
-        Err(Refusal::Unanswered) => return Err(Unanswered::Refused),
-    };
-    sent::response(response).map_err(Unanswered::Answer)
+    match Request::new(head.method.as_str(), &target(&head.uri), header) {
+        Ok(request) => answer(request, body, asker, desk).await,
+        Err(refusal @ Refusal::BadRequest) => serve::refuse(refusal, now).ok_or(Unanswered::Refused),
+        Err(Refusal::Unanswered) => Err(Unanswered::Refused),
+    }
 }
 
 fn clock() -> Unix {

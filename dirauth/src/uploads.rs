@@ -37,6 +37,33 @@ pub enum OpenError {
     Store(#[from] StoreError),
 }
 
+/// What became of the documents that were received, counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Received {
+    /// Stored, of relays that may be listed.
+    pub stored: u64,
+    /// Stored, of relays that wait for approval; extra-infos count by their descriptor.
+    pub pending: u64,
+    /// Well and known before.
+    pub not_new: u64,
+    /// Well, and for want of room or a working disk not stored.
+    pub unsaved: u64,
+    /// Refused, by the label of why.
+    pub refused: BTreeMap<&'static str, u64>,
+}
+
+impl Received {
+    fn count(&mut self, verdict: &Verdict) {
+        let counter = match verdict {
+            Verdict::Stored { listed: true, .. } => &mut self.stored,
+            Verdict::Stored { listed: false, .. } => &mut self.pending,
+            Verdict::NotNew(_) => &mut self.not_new,
+            Verdict::Refused(refusal) => self.refused.entry(refusal.label()).or_default(),
+        };
+        *counter += 1;
+    }
+}
+
 /// All that an upload meets.
 #[derive(Debug)]
 pub struct Uploads {
@@ -49,6 +76,7 @@ pub struct Uploads {
     store: Store,
     /// Relays that are to be probed; all of them had a newest descriptor.
     probes: BTreeSet<Fingerprint>,
+    received: Received,
 }
 
 impl Uploads {
@@ -76,6 +104,7 @@ impl Uploads {
             pending_file,
             store,
             probes: BTreeSet::new(),
+            received: Received::default(),
         };
         // Decisions may have been made while this did not run.
         uploads.settle();
@@ -103,9 +132,13 @@ impl Uploads {
         }
         for judged in &upload.judged {
             log(judged);
-            if let Err(error) = self.keep(judged, from, now) {
-                error!("an upload is not stored: {error}");
-                failed = true;
+            match self.keep(judged, from, now) {
+                Ok(()) => self.received.count(&judged.verdict),
+                Err(error) => {
+                    error!("an upload is not stored: {error}");
+                    self.received.unsaved += 1;
+                    failed = true;
+                }
             }
         }
         if failed && answer.status == 200 {
@@ -199,6 +232,11 @@ impl Uploads {
         let newest = self.store.newest();
         let with_newest = |identity| Some((identity, newest.get(&identity)?.clone()));
         std::mem::take(&mut self.probes).into_iter().filter_map(with_newest).collect()
+    }
+
+    /// What became of the documents that were received since the start.
+    pub fn received(&self) -> &Received {
+        &self.received
     }
 
     /// The relays that wait for approval.

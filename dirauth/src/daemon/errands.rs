@@ -16,7 +16,6 @@ use tracing::{debug, error, info, warn};
 use super::authority::{Authority, lock};
 use super::press::CONSENSUS_MAX;
 use super::session::{Errand, Named, clock};
-use super::tallies::InForce;
 use crate::limits;
 use crate::peers::{Peer, PeerError};
 
@@ -119,13 +118,12 @@ impl Authority {
         peer: &Peer,
         exchange: impl Future<Output = Result<Answer, PeerError>>,
     ) -> Option<Answer> {
+        let asked = clock();
         match exchange.await {
             Ok(answer) => {
                 self.tallies.exchange(what, if answer.status == 200 { "ok" } else { "refused" });
                 if let Some(date) = answer.date {
-                    let now = clock();
-                    let ahead = i64::try_from(date.0.abs_diff(now.0)).unwrap_or(i64::MAX);
-                    self.tallies.skew(peer.v3_ident, if date < now { -ahead } else { ahead });
+                    self.tallies.skew(peer.v3_ident, ahead(date, asked, clock()));
                 }
                 Some(answer)
             }
@@ -157,14 +155,7 @@ impl Authority {
     /// A consensus was put in force.
     fn in_force(&self, consensus: &Consensus, flavor: Flavor, now: Unix) {
         if flavor == Flavor::Ns {
-            let lifetime = consensus.lifetime;
             info!("a new consensus on {} relays is in force", consensus.relays.len());
-            self.tallies.in_force(InForce {
-                valid_after: lifetime.valid_after,
-                fresh_until: lifetime.fresh_until,
-                valid_until: lifetime.valid_until,
-                relays: consensus.relays.len(),
-            });
         }
         // Whoever others list, too, has its place in the store.
         self.directory.uploads().vouch(consensus.relays.iter().map(|relay| &relay.identity));
@@ -275,7 +266,25 @@ impl Authority {
     }
 }
 
+/// By how many seconds a clock that showed `date` at some time from `asked` to `answered` is ahead of ours, at least;
+/// negative if it is behind. A long answer was dated when it began.
+fn ahead(date: Unix, asked: Unix, answered: Unix) -> i64 {
+    let seconds = |from: Unix, to: Unix| i64::try_from(to.since(from).as_secs()).unwrap_or(i64::MAX);
+    if date > answered { seconds(answered, date) } else { -seconds(date, asked) }
+}
+
 /// Runs what takes long where it keeps nobody waiting; `None` if it panicked, which was logged.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     spawn_blocking(work).await.ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_differs_only_by_what_the_exchange_does_not_explain() {
+        let ahead = |date| ahead(Unix(date), Unix(100), Unix(160));
+        assert_eq!([99, 100, 130, 160, 161, 760].map(ahead), [-1, 0, 0, 0, 1, 600]);
+    }
 }

@@ -75,6 +75,11 @@ impl Links {
         }
     }
 
+    /// Links that others opened, those in their handshake included.
+    pub fn open(&self) -> usize {
+        limits::LINKS.saturating_sub(self.room.available_permits())
+    }
+
     /// Takes links for ever.
     pub async fn listen(self: Arc<Self>, listener: TcpListener) {
         loop {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use onionring_proto::netdoc::consensus::{Consensus, Flavor, Lifetime, UnverifiedConsensus};
 use onionring_proto::netdoc::tally::{SharedRandomTerms, Terms};
@@ -121,6 +121,8 @@ pub struct Session {
 struct Inner {
     settings: Settings,
     round: Round,
+    /// When the round was begun here.
+    begun: Unix,
     shared_random: Option<SharedRandom>,
     latest: Option<Latest>,
     /// Digests of the votes of this round that were looked through.
@@ -149,6 +151,7 @@ impl Session {
         let period = period(&settings.schedule, latest, now);
         let mut inner = Inner {
             round: Round::new(settings.rules.clone(), period),
+            begun: now,
             settings,
             shared_random,
             latest,
@@ -188,11 +191,19 @@ impl Session {
         let inner = &mut *self.lock();
         let period = period(&inner.settings.schedule, inner.latest, now);
         if inner.round.gives_way_to(&period) {
+            // What went by while we did not run is not held against others.
+            if inner.round.is_over() && inner.begun <= inner.round.period().voting_starts {
+                self.tallies.period_over(&inner.settings.rules.authorities);
+            }
             inner.begin(period, now);
             self.save_shared_random(inner);
             self.show(inner);
         }
+        let (began, had_consensus) = (Instant::now(), inner.round.has_consensus());
         inner.round.handle_timeout(now, &inner.settings.signer, &mut UnwrapErr(SysRng));
+        if inner.round.has_consensus() && !had_consensus {
+            self.tallies.computed(began.elapsed());
+        }
         self.settle(inner, now);
     }
 
@@ -358,6 +369,7 @@ impl Inner {
         }
         self.heard.clear();
         self.round = Round::new(self.round_rules(), period);
+        self.begun = now;
         info!("the next consensus begins at {}", text::format_time(period.valid_after));
     }
 

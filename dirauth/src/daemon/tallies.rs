@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use onionring_proto::netdoc::text::Fingerprint;
-use onionring_proto::time::Unix;
 
 use crate::voting::{Alarm, NoConsensus};
 
@@ -21,12 +21,14 @@ pub struct Figures {
     pub no_consensus: BTreeMap<&'static str, u64>,
     /// Consensuses that were published.
     pub consensuses: u64,
-    /// When the newest consensus began, how long it is fresh and valid, and the relays in it.
-    pub consensus: Option<InForce>,
+    /// How long it took to compute the last one.
+    pub computation: Duration,
     /// The authorities whose votes for this period are at hand.
     pub votes: Vec<Fingerprint>,
     /// The authorities that have signed the consensus that we computed.
     pub signers: Vec<Fingerprint>,
+    /// What authorities have failed to do.
+    pub missed: BTreeMap<Fingerprint, Missed>,
     /// State that could not be written.
     pub unsaved: u64,
     /// Exchanges with other authorities, by what they were about and how they ended.
@@ -37,17 +39,13 @@ pub struct Figures {
     pub voted: Option<Voted>,
 }
 
-/// A consensus in force.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct InForce {
-    /// When it began.
-    pub valid_after: Unix,
-    /// Until when it is the newest.
-    pub fresh_until: Unix,
-    /// Until when it may be used.
-    pub valid_until: Unix,
-    /// Relays in it.
-    pub relays: usize,
+/// The last periods in a row that ended without something of an authority.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Missed {
+    /// Its vote.
+    pub votes: u64,
+    /// Its signature on the consensus that we computed.
+    pub signatures: u64,
 }
 
 /// A vote of ours.
@@ -55,7 +53,7 @@ pub struct InForce {
 pub struct Voted {
     /// Relays in it.
     pub relays: usize,
-    /// How many relays have each flag.
+    /// How many relays have each of the flags that it knows.
     pub flags: BTreeMap<String, usize>,
     /// Relays with a measured bandwidth.
     pub measured: usize,
@@ -88,9 +86,23 @@ impl Tallies {
         self.lock().consensuses += 1;
     }
 
-    /// A consensus is in force.
-    pub fn in_force(&self, consensus: InForce) {
-        self.lock().consensus = Some(consensus);
+    /// A consensus was computed.
+    pub fn computed(&self, took: Duration) {
+        self.lock().computation = took;
+    }
+
+    /// A period is over: whoever is not among those with votes and signatures at hand has missed it.
+    pub fn period_over(&self, authorities: &[Fingerprint]) {
+        let figures = &mut *self.lock();
+        for authority in authorities {
+            let missed = figures.missed.entry(*authority).or_default();
+            let count = |before: u64, at_hand: &[Fingerprint]| match at_hand.contains(authority) {
+                true => 0,
+                false => before + 1,
+            };
+            missed.votes = count(missed.votes, &figures.votes);
+            missed.signatures = count(missed.signatures, &figures.signers);
+        }
     }
 
     /// The votes at hand.
@@ -121,5 +133,27 @@ impl Tallies {
     /// We have voted.
     pub fn voted(&self, voted: Voted) {
         self.lock().voted = Some(voted);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn periods_without_a_vote_or_signature_are_counted_in_a_row() {
+        let [us, other] = [Fingerprint([1; 20]), Fingerprint([2; 20])];
+        let tallies = Tallies::default();
+        let period = |votes: &[Fingerprint], signers: &[Fingerprint]| {
+            tallies.votes(votes.iter().copied());
+            tallies.signers(signers.iter().copied());
+            tallies.period_over(&[us, other]);
+            let missed = tallies.figures().missed;
+            [us, other].map(|authority| (missed[&authority].votes, missed[&authority].signatures))
+        };
+        assert_eq!(period(&[us], &[us]), [(0, 0), (1, 1)]);
+        assert_eq!(period(&[us, other], &[us]), [(0, 0), (0, 2)]);
+        assert_eq!(period(&[other], &[]), [(1, 1), (0, 3)]);
+        assert_eq!(period(&[us, other], &[us, other]), [(0, 0), (0, 0)]);
     }
 }

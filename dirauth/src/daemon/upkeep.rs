@@ -103,9 +103,10 @@ pub fn report(authority: &Authority, standing: &Standing) {
         let uploads = authority.directory.uploads();
         (uploads.store().newest().len(), uploads.pending().list().len())
     };
-    let consensus = match figures.consensus {
+    let consensus = match authority.press.consensus() {
         Some(consensus) => {
-            format!("the consensus of {} has {} relays", format_time(consensus.valid_after), consensus.relays)
+            let begin = format_time(consensus.lifetime.valid_after);
+            format!("the consensus of {begin} has {} relays", consensus.relays.len())
         }
         None => "there is no consensus".to_owned(),
     };

@@ -92,7 +92,8 @@ impl Bandwidths {
 }
 
 fn figures(vote: &Vote, seconds: f64) -> Voted {
-    let mut flags = BTreeMap::new();
+    let mut flags: BTreeMap<String, usize> =
+        vote.known_flags.iter().map(|name| (name.to_string(), 0)).collect();
     for relay in &vote.relays {
         for name in vote.flag_names(relay.flags) {
             *flags.entry(name.to_owned()).or_default() += 1;

@@ -1,6 +1,8 @@
 //! An answer in hyper's form.
 
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use hyper::Version;
@@ -19,10 +21,12 @@ struct Making {
     spool: Spool,
     /// What of the next piece there is.
     piece: Vec<u8>,
+    /// Where bytes are counted that leave.
+    meter: Arc<AtomicU64>,
 }
 
-/// The answer with its head. An error says what cannot be sent.
-pub(super) fn response(answer: Response) -> Result<hyper::Response<Sent>, String> {
+/// The answer with its head; the bytes of its body are added to `meter` as they leave. An error says what cannot be sent.
+pub(super) fn response(answer: Response, meter: Arc<AtomicU64>) -> Result<hyper::Response<Sent>, String> {
     let mut response = hyper::Response::new(Sent(None));
     // hyper would frame the body in chunks, which C tor does not know, for those who say that they speak HTTP/1.1.
     *response.version_mut() = Version::HTTP_10;
@@ -36,7 +40,7 @@ pub(super) fn response(answer: Response) -> Result<hyper::Response<Sent>, String
     }
     if !answer.body.is_empty() {
         let spool = Spool::of_body(answer).map_err(|error| error.to_string())?;
-        *response.body_mut() = Sent(Some(Making { spool, piece: Vec::new() }));
+        *response.body_mut() = Sent(Some(Making { spool, piece: Vec::new(), meter }));
     }
     Ok(response)
 }
@@ -49,7 +53,7 @@ impl Body for Sent {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, EncodeError>>> {
-        let Some(Making { spool, piece }) = &mut self.0 else { return Poll::Ready(None) };
+        let Some(Making { spool, piece, meter }) = &mut self.0 else { return Poll::Ready(None) };
         let begin = piece.len();
         piece.resize(HTTP_PIECE, 0);
         let filled = spool.fill_from(HTTP_PIECE_SOURCE, &mut piece[begin..]);
@@ -60,6 +64,7 @@ impl Body for Sent {
             return Poll::Pending;
         }
         let piece = std::mem::take(piece);
+        meter.fetch_add(piece.len() as u64, Ordering::Relaxed);
         if spool.is_finished() || filled.is_err() {
             self.0 = None;
         }
@@ -94,7 +99,8 @@ mod tests {
             body: [document.clone()].into(),
             encoding: Encoding::Zstd,
         };
-        let mut sent = response(answer).unwrap().into_body();
+        let meter = Arc::new(AtomicU64::new(0));
+        let mut sent = response(answer, meter.clone()).unwrap().into_body();
         let (mut all, mut waits) = (Vec::new(), 0);
         loop {
             match Pin::new(&mut sent).poll_frame(&mut Context::from_waker(Waker::noop())) {
@@ -104,6 +110,7 @@ mod tests {
             }
         }
         assert!(waits > 4, "{waits}");
+        assert_eq!(meter.load(Ordering::Relaxed), all.len() as u64);
         assert_eq!(decompress(Encoding::Zstd, &all, 4 << 20).unwrap(), document[..]);
     }
 }

@@ -24,6 +24,7 @@ fn now() -> Unix {
 struct Port {
     address: SocketAddr,
     runtime: Option<Runtime>,
+    desk: Arc<Desk>,
     _home: tempfile::TempDir,
 }
 
@@ -37,8 +38,9 @@ impl Port {
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).unwrap();
         let address = listener.local_addr().unwrap();
-        runtime.spawn(serve(listener, Arc::new(Desk::new(directory, Arc::default()))));
-        Port { address, runtime: Some(runtime), _home: home }
+        let desk = Arc::new(Desk::new(directory, Arc::default()));
+        runtime.spawn(serve(listener, desk.clone()));
+        Port { address, runtime: Some(runtime), desk, _home: home }
     }
 
     fn connect(&self) -> Socket {
@@ -98,6 +100,10 @@ fn an_upload_comes_back() {
         assert!(!head.contains("X-Your-Address-Is"), "{head}");
         assert_eq!(body, text);
     }
+    let tally = port.desk.tally(Way::DirPort);
+    let counted: Vec<_> = tally.requests().filter(|(_, n)| *n > 0).collect();
+    assert_eq!(counted, [("200".to_owned(), 3)]);
+    assert!(tally.bytes() >= 2 * text.len() as u64);
     let answer = port.ask(&post("/tor/", &text));
     assert!(answer.contains("\r\nX-Descriptor-Not-New: Yes\r\n"), "{answer}");
     for (accept, encoding) in [("deflate", Encoding::Deflate), ("x-zstd, gzip", Encoding::Zstd)] {
@@ -163,6 +169,7 @@ fn bodies_share_the_room_of_their_lane() {
     let shared = Desk {
         directory: Arc::new(Directory::new(uploads)),
         guests: Arc::default(),
+        tallies: Default::default(),
         lanes: Lanes {
             votes: Lane::new(10, 100),
             // Nothing of an authority needs these.
@@ -192,7 +199,7 @@ fn bodies_share_the_room_of_their_lane() {
         runtime.block_on(async {
             let (stream, client) = listener.accept().await.unwrap();
             let guest = serving.guests.admit(client.ip(), true).unwrap();
-            connection(stream, Some(client.ip()), guest, serving.clone()).await;
+            connection(stream, Way::DirPort, Some(client.ip()), guest, serving.clone()).await;
         });
         let answer = client.join().unwrap();
         assert!(answer.starts_with(&format!("HTTP/1.0 {status}")), "{body}: {answer}");

@@ -33,6 +33,7 @@ fn in_a_strict_network_relays_are_stored_and_wait() {
     let mut uploads = open(directory.path(), true);
     let answer = uploads.receive(DESCRIPTORS.as_bytes(), None, NOW);
     assert_eq!((answer.status, uploads.pending().list().len()), (200, 6));
+    assert_eq!(*uploads.received(), Received { pending: 6, ..Received::default() });
     drop(uploads);
     let mut uploads = open(directory.path(), true);
     assert_eq!((uploads.pending().list().len(), uploads.store().newest().len()), (6, 6));
@@ -50,6 +51,7 @@ fn what_cannot_be_stored_is_not_promised() {
     let answer = uploads.receive(DESCRIPTORS.as_bytes(), None, NOW);
     assert_eq!((answer.status, uploads.take_probes().len()), (503, 0));
     assert!(uploads.store().newest().is_empty());
+    assert_eq!(*uploads.received(), Received { unsaved: 6, ..Received::default() });
     // What is refused anyway is told why.
     let answer = uploads.receive(b"router nonsense\n", None, NOW);
     assert_eq!(answer.status, 400);
@@ -65,6 +67,10 @@ fn a_bad_document_does_not_keep_a_good_one_out() {
         (edited(|_| {}), split_documents(DESCRIPTORS).next().unwrap().replace("uptime", "uptime 1"));
     let answer = uploads.receive(format!("{good}{bad}").as_bytes(), None, NOW);
     assert_eq!((answer.status, uploads.store().newest().len()), (400, 1));
+    let refused = BTreeMap::from([("unreadable", 1)]);
+    assert_eq!(*uploads.received(), Received { stored: 1, refused, ..Received::default() });
+    uploads.receive(good.as_bytes(), None, NOW);
+    assert_eq!(uploads.received().not_new, 1);
 }
 
 #[test]

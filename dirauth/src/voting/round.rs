@@ -167,6 +167,11 @@ impl Round {
         self.pair.as_ref().map(Pair::text)
     }
 
+    /// Whether we have computed a consensus.
+    pub fn has_consensus(&self) -> bool {
+        self.pair.is_some()
+    }
+
     /// Who has signed what we computed, in both flavours or in one.
     pub fn signers(&self) -> impl Iterator<Item = Fingerprint> {
         let pairs = self.pair.iter().flat_map(Pair::flavors);
