@@ -2,7 +2,7 @@
 //!
 //! One task, the clerk ([`Daemon::run`]), looks every second what is due. Voting is [`session`]'s; what it wants of the
 //! other authorities are [`errands`]. Consensuses go through the [`press`] into what is served, on the DirPort and on the
-//! [`orport`]. [`vote`] makes our vote, [`descriptor`] what we say of ourselves as a relay. All of them share the
+//! [`orport`]. What is counted meanwhile, [`telemetry`] shows on the [`metrics_port`]. [`vote`] makes our vote, [`descriptor`] what we say of ourselves as a relay. All of them share the
 //! [`Authority`](authority::Authority).
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -16,6 +16,8 @@ use onionring_node::docstore::StoreError;
 use onionring_node::identity::{Identity, IdentityFailure};
 use onionring_node::keys::{KeyError, KeyStore};
 use onionring_node::log::{Log, LogError};
+use onionring_node::metrics::http::is_allowed;
+use onionring_node::metrics::{self, Exporter, MetricsError};
 use onionring_node::process::{self, Notice, PidFile};
 use onionring_node::tls::{TlsError, TlsVersions};
 use onionring_proto::netdoc::tally::Terms;
@@ -48,10 +50,12 @@ use crate::voting::{Rules, Schedule};
 mod authority;
 mod descriptor;
 mod errands;
+mod metrics_port;
 mod orport;
 mod press;
 mod session;
 mod tallies;
+mod telemetry;
 mod upkeep;
 mod vote;
 
@@ -61,6 +65,7 @@ use orport::Links;
 use press::Press;
 use session::{Session, Settings, clock};
 use tallies::Tallies;
+use telemetry::Telemetry;
 
 /// The file of decisions about relays, C tor's.
 const APPROVED: &str = "approved-routers";
@@ -74,6 +79,9 @@ pub enum DaemonError {
     /// The log.
     #[error(transparent)]
     Log(#[from] LogError),
+    /// Metrics.
+    #[error(transparent)]
+    Metrics(#[from] MetricsError),
     /// Keys of the relay that an authority is.
     #[error(transparent)]
     Keys(#[from] KeyError),
@@ -125,7 +133,8 @@ impl DaemonError {
             | DaemonError::Store(_)
             | DaemonError::State(_)
             | DaemonError::Uploads(_) => cli::BAD_STATE,
-            DaemonError::Tls(_)
+            DaemonError::Metrics(_)
+            | DaemonError::Tls(_)
             | DaemonError::Bind { .. }
             | DaemonError::Runtime(_)
             | DaemonError::Signals(_) => cli::FAILED,
@@ -138,13 +147,15 @@ pub fn run(start: Start) -> Result<(), DaemonError> {
     let sockets = Sockets::bind(&start.config)?;
     cli::become_user(&start.config)?;
     let _lock = cli::take_directories(&start.config)?;
+    // Before the first message, as messages are counted.
+    let exporter = metrics::install("onionring-dirauth", env!("CARGO_PKG_VERSION"))?;
     let log = onionring_node::log::install(start.config.log.options(start.quiet))?;
     info!("onionring-dirauth {} starts", env!("CARGO_PKG_VERSION"));
     let _pid_file = start.config.pid_file.as_deref().map(PidFile::create).transpose();
     let _pid_file = _pid_file.map_err(PrepareError::from)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(DaemonError::Runtime)?;
-    let outcome = runtime.block_on(async { Daemon::start(start, log, sockets).await?.run().await });
+    let outcome = runtime.block_on(async { Daemon::start(start, log, exporter, sockets).await?.run().await });
     // Work under way writes whole files or none.
     runtime.shutdown_timeout(limits::SHUTDOWN);
     outcome
@@ -214,7 +225,12 @@ impl Signals {
 
 impl Daemon {
     /// Reads all state, and starts all that runs beside the clerk.
-    async fn start(start: Start, log: Log, sockets: Sockets) -> Result<Daemon, DaemonError> {
+    async fn start(
+        start: Start,
+        log: Log,
+        exporter: Exporter,
+        sockets: Sockets,
+    ) -> Result<Daemon, DaemonError> {
         let signals = Signals::install().map_err(DaemonError::Signals)?;
         let now = clock();
         let mut config = start.config.clone();
@@ -330,11 +346,23 @@ impl Daemon {
         for listener in sockets.or {
             tokio::spawn(links.clone().listen(adopt(listener)?));
         }
-        tokio::spawn(orport::answer(circuits, desk));
+        tokio::spawn(orport::answer(circuits, desk.clone()));
         tokio::spawn(errands::run(authority.clone(), to_do));
         tokio::spawn(errands::keep_up(authority.clone()));
         tokio::spawn(descriptor::publish(authority.clone(), identity.clone(), place));
-        drop(sockets.metrics);
+        let pages = Arc::new(Telemetry {
+            exporter,
+            authority: authority.clone(),
+            identity: identity.clone(),
+            links: links.clone(),
+            prober: prober.clone(),
+            desk,
+        });
+        for listener in sockets.metrics {
+            let policed = authority.clone();
+            let allows = move |peer| is_allowed(&policed.config.load().metrics.policy, peer);
+            tokio::spawn(metrics_port::serve(adopt(listener)?, allows, pages.clone()));
+        }
         Ok(Daemon { authority, identity, links, prober, start, log, data, signals })
     }
 

@@ -258,6 +258,86 @@ table! {
     KEY_EXPIRY "onionring_key_expiry_timestamp_seconds" gauge ["key"]
         "When the certificate of the key expires.";
 
+    // Directory authorities. `authority` is the nickname in the configuration, `v3ident` the fingerprint of the v3 identity.
+    DIRAUTH_AUTHORITIES "onionring_dirauth_authorities" gauge []
+        "Authorities that the configuration names, this one included.";
+    DIRAUTH_CERTIFICATE_EXPIRY "onionring_dirauth_certificate_expiry_timestamp_seconds" gauge []
+        "When this authority's certificate expires, without which it cannot vote.";
+    DIRAUTH_CONSENSUS_VALID_AFTER "onionring_dirauth_consensus_valid_after_timestamp_seconds" gauge []
+        "When the newest consensus at hand became valid; 0 if there is none.";
+    DIRAUTH_CONSENSUS_FRESH_UNTIL "onionring_dirauth_consensus_fresh_until_timestamp_seconds" gauge []
+        "When the next consensus is to follow the newest at hand; 0 if there is none.";
+    DIRAUTH_CONSENSUS_VALID_UNTIL "onionring_dirauth_consensus_valid_until_timestamp_seconds" gauge []
+        "When the newest consensus at hand ends to be valid; 0 if there is none.";
+    DIRAUTH_CONSENSUS_RELAYS "onionring_dirauth_consensus_relays" gauge []
+        "Relays in the newest consensus at hand.";
+    DIRAUTH_CONSENSUSES_PUBLISHED "onionring_dirauth_consensuses_published_total" counter []
+        "Consensuses that enough authorities signed, as this one computed them.";
+    DIRAUTH_WITHOUT_CONSENSUS "onionring_dirauth_periods_without_consensus_total" counter ["reason"]
+        "Periods of voting that ended without a consensus here, by reason: none can be computed (no_tally), too few have \
+         signed ours (too_few_signatures), an authority voted twice (stopped), the time for it went by (missed).";
+    DIRAUTH_CONSENSUS_SECONDS "onionring_dirauth_consensus_computation_seconds" gauge []
+        "How long it took to compute and sign the last consensus.";
+    DIRAUTH_VOTE_HELD "onionring_dirauth_vote_held" gauge ["authority", "v3ident"]
+        "Whether the authority's vote of the period under way is at hand: 1 or 0.";
+    DIRAUTH_SIGNATURE_HELD "onionring_dirauth_signature_held" gauge ["authority", "v3ident"]
+        "Whether the authority's signature on the consensus that we computed in the period under way is at hand: 1 or 0.";
+    DIRAUTH_VOTES_MISSED "onionring_dirauth_votes_missed_in_a_row" gauge ["authority", "v3ident"]
+        "The last periods in a row that ended without the authority's vote; 0 if the last one had it.";
+    DIRAUTH_SIGNATURES_MISSED "onionring_dirauth_signatures_missed_in_a_row" gauge ["authority", "v3ident"]
+        "The last periods in a row that ended without the authority's signature on the consensus that we computed.";
+    DIRAUTH_OWN_VOTES_MISSED "onionring_dirauth_own_votes_missed_in_a_row" gauge []
+        "The last periods in a row that ended without a vote of this authority.";
+    DIRAUTH_CLOCK_AHEAD "onionring_dirauth_clock_ahead_seconds" gauge ["authority", "v3ident"]
+        "By how much the authority's clock was ahead of ours when it answered last; negative if it was behind. Known once \
+         it has answered.";
+    DIRAUTH_EXCHANGES "onionring_dirauth_exchanges_total" counter ["about", "outcome"]
+        "Exchanges with other authorities, by what they were about, and by outcome: ok, answered with another status \
+         than 200 (refused), or why there was no answer (such as connect, timeout).";
+    DIRAUTH_ALARMS "onionring_dirauth_alarms_total" counter ["alarm"]
+        "Alarms of voting: an authority signed two votes (double_vote), or voted anew after a restart (second_vote), or \
+         signed another consensus than ours (other_consensus); we came too late to vote (too_late_to_vote), or could not \
+         sign (signing).";
+    DIRAUTH_UNSAVED "onionring_dirauth_state_unsaved_total" counter []
+        "Times that state which a restart needs could not be written to the disk.";
+    DIRAUTH_VOTE_SECONDS "onionring_dirauth_vote_making_seconds" gauge []
+        "How long it took to make our last vote.";
+    DIRAUTH_VOTE_RELAYS "onionring_dirauth_vote_relays" gauge []
+        "Relays in our last vote.";
+    DIRAUTH_VOTE_FLAGS "onionring_dirauth_vote_flag_relays" gauge ["flag"]
+        "Relays to which our last vote gives the flag.";
+    DIRAUTH_VOTE_MEASURED "onionring_dirauth_vote_measured_relays" gauge []
+        "Relays in our last vote with a measured bandwidth.";
+    DIRAUTH_RELAYS_STORED "onionring_dirauth_relays_stored" gauge []
+        "Relays of which a descriptor is stored.";
+    DIRAUTH_RELAYS_PENDING "onionring_dirauth_relays_pending" gauge []
+        "Relays that wait for the approval of the administrator.";
+    DIRAUTH_DOCUMENTS "onionring_dirauth_documents_total" counter ["verdict"]
+        "Descriptors and extra-infos received from relays and other authorities, by what became of them: stored, stored of a \
+         relay that waits for approval (pending), not_new, refused, and unsaved if they are well and found no room.";
+    DIRAUTH_DOCUMENTS_REFUSED "onionring_dirauth_documents_refused_total" counter ["reason"]
+        "Descriptors and extra-infos refused, by reason.";
+    DIRAUTH_TESTS "onionring_dirauth_tests_total" counter ["test", "outcome"]
+        "Tests of relays, by what was tested and by outcome (passed, failed, unclear). handshake and those after it are \
+         parts of a round.";
+    DIRAUTH_TESTS_UNDER_WAY "onionring_dirauth_tests_under_way" gauge []
+        "Tests of relays that are under way.";
+    DIRAUTH_RELAYS_TESTED "onionring_dirauth_relays_tested" gauge []
+        "Relays that are tested.";
+    DIRAUTH_RELAYS_UP "onionring_dirauth_relays_up" gauge []
+        "Relays that links reach.";
+    DIRAUTH_RELAYS_PROVEN "onionring_dirauth_relays_proven" gauge []
+        "Relays that are known to carry circuits.";
+    DIRAUTH_RELAYS_CONDEMNED "onionring_dirauth_relays_condemned" gauge []
+        "Relays that links reach, and that count as not reached because they carry no circuits.";
+    DIRAUTH_LINKS "onionring_dirauth_links" gauge []
+        "Links on the ORPort, those in their handshake included.";
+    DIRAUTH_ANSWERS "onionring_dirauth_answers_total" counter ["way", "status"]
+        "Directory requests answered on the DirPort (dir_port) and on streams of circuits (circuit), by HTTP status; \
+         unanswered are those whose connection was closed without an answer, one too many included.";
+    DIRAUTH_SERVED_BYTES "onionring_dirauth_served_bytes_total" counter ["way"]
+        "Bytes of the bodies of answers, as compressed, that were handed to the connection.";
+
     // Logs.
     LOG_EVENTS "onionring_log_events_total" counter ["severity"]
         "Messages logged, by severity (err, warn, notice).";

@@ -9,6 +9,8 @@ pub struct Dashboard {
     pub title: &'static str,
     /// A metric that every scraped target has: it says which jobs and instances there are.
     pub anchor: &'static str,
+    /// What the second row is about.
+    pub second_row: &'static str,
     /// One number each, in the first row.
     pub stats: &'static [Panel],
     /// In the second row.
@@ -26,6 +28,19 @@ pub struct Panel {
     pub stacked: bool,
     /// Expressions in short form (see [`expand`]), each with its legend.
     pub queries: &'static [(&'static str, &'static str)],
+}
+
+/// `panel!(title, unit, [query => legend, ...])`, then perhaps `; hint`; `stacked!` the same for parts of a whole.
+macro_rules! panel {
+    ($title:literal, $unit:literal, [$($query:literal => $legend:literal),+ $(,)?] $(; $hint:literal)?) => {
+        Panel { title: $title, unit: $unit, hint: concat!($($hint)?), stacked: false, queries: &[$(($query, $legend)),+] }
+    };
+}
+
+macro_rules! stacked {
+    ($($panel:tt)*) => {
+        Panel { stacked: true, ..panel!($($panel)*) }
+    };
 }
 
 pub const SELECTOR: &str = "job=~\"$job\",instance=~\"$instance\"";
@@ -72,7 +87,7 @@ impl Dashboard {
         for (i, stat) in self.stats.iter().enumerate() {
             panels.push(stat.stat(next(), [i * width, 1, width, 4]));
         }
-        panels.push(row(next(), "Traffic", 5, None));
+        panels.push(row(next(), self.second_row, 5, None));
         let width = COLUMNS / self.traffic.len();
         for (i, panel) in self.traffic.iter().enumerate() {
             panels.push(panel.timeseries(next(), [i * width, 6, width, 8]));

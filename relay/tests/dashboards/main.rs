@@ -1,14 +1,17 @@
-//! What `dashboards/` holds: that it is what the descriptions here say (`topics`), names only metrics that exist, shows
+//! What `dashboards/` holds: that it is what the descriptions here say (`topics`, `authority`), names only metrics that exist, shows
 //! all of them in units that fit, and keeps to the conventions. That every query has an answer, a real Prometheus says
 //! in `network::operators`.
 //!
 //! After a change of `topics`, `UPDATE_DOCS=1 cargo test --workspace --test dashboards` writes the JSON.
 
+#[macro_use]
 mod grafana;
+mod authority;
 mod topics;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Once;
 use std::{env, fs, thread};
 
@@ -16,6 +19,9 @@ use onionring_loadgen::load::MEASURES;
 use onionring_node::atomic_file;
 use onionring_node::metrics::{Kind, table};
 use serde_json::Value;
+
+/// Files of alerts: for operators of relays, and of authorities.
+const ALERTS: [&str; 2] = ["alerts.yml", "authority-alerts.yml"];
 
 fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../dashboards")
@@ -71,8 +77,9 @@ fn files_are_what_the_descriptions_say() {
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     let expected = topics::ALL.iter().map(|dashboard| dashboard.file.to_owned());
-    let expected: BTreeSet<_> =
-        expected.chain(["prometheus.yml", "rules.yml", "alerts.yml"].map(str::to_owned)).collect();
+    let expected: BTreeSet<_> = expected
+        .chain(["prometheus.yml", "rules.yml"].into_iter().chain(ALERTS).map(str::to_owned))
+        .collect();
     assert_eq!(files, expected);
 }
 
@@ -110,7 +117,7 @@ fn only_metrics_that_exist_are_named_and_every_one_is_shown() {
         let text = read(dashboard.file);
         shown.extend(metrics_named_in(&text).into_iter().map(str::to_owned));
     }
-    let rules = [read("rules.yml"), read("alerts.yml"), read("prometheus.yml")].concat();
+    let rules = [read("rules.yml"), ALERTS.map(read).concat(), read("prometheus.yml")].concat();
     let named: BTreeSet<_> = metrics_named_in(&rules).into_iter().map(str::to_owned).collect();
     let unknown: Vec<_> = shown.union(&named).filter(|name| !known.contains(*name)).collect();
     assert_eq!(unknown, [""; 0]);
@@ -196,7 +203,7 @@ fn all_dashboards_keep_to_the_conventions() {
 
 #[test]
 fn alerts_keep_to_the_conventions() {
-    let (rules, alerts) = (read("rules.yml"), read("alerts.yml"));
+    let (rules, alerts) = (read("rules.yml"), ALERTS.map(read).concat());
     let recorded: BTreeSet<&str> =
         rules.lines().filter_map(|line| line.trim().strip_prefix("- record: ")).collect();
     let used: BTreeSet<&str> = words(&alerts).filter(|word| word.starts_with("onionring:")).collect();
@@ -213,4 +220,18 @@ fn alerts_keep_to_the_conventions() {
             assert_eq!(alert.matches(part).count(), 1, "{name}: {part}");
         }
     }
+}
+
+/// `authority_alerts.yml` says which alerts are to fire when.
+#[test]
+fn alerts_of_authorities_fire_when_they_should_and_not_before() {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/dashboards/authority_alerts.yml");
+    let tested = fs::read_to_string(&tests).unwrap();
+    for alert in read(ALERTS[1]).lines().filter_map(|line| line.trim().strip_prefix("- alert: ")) {
+        assert!(tested.contains(&format!("alertname=\"{alert}\"")), "{alert} is not tested");
+    }
+    let output = Command::new("promtool").arg("test").arg("rules").arg(tests).output();
+    let output = output.expect("promtool, of Debian's package prometheus");
+    let said = [output.stdout, output.stderr].concat();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&said));
 }

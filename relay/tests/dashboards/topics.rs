@@ -1,24 +1,13 @@
 //! What is on which dashboard.
 
+use super::authority::AUTHORITY;
 use super::grafana::{Dashboard, Panel};
-
-/// `panel!(title, unit, [query => legend, ...])`, then perhaps `; hint`; `stacked!` the same for parts of a whole.
-macro_rules! panel {
-    ($title:literal, $unit:literal, [$($query:literal => $legend:literal),+ $(,)?] $(; $hint:literal)?) => {
-        Panel { title: $title, unit: $unit, hint: concat!($($hint)?), stacked: false, queries: &[$(($query, $legend)),+] }
-    };
-}
-
-macro_rules! stacked {
-    ($($panel:tt)*) => {
-        Panel { stacked: true, ..panel!($($panel)*) }
-    };
-}
 
 const RELAY: Dashboard = Dashboard {
     file: "relay.json",
     title: "onionring: relay",
     anchor: "onionring_build_info",
+    second_row: "Traffic",
     stats: &[
         panel!("Up since", "dateTimeFromNow", ["process_start_time_seconds * 1000" => ""]),
         panel!("Version", "none", ["onionring_build_info" => "{{version}}"]),
@@ -157,6 +146,7 @@ const SHARDS: Dashboard = Dashboard {
     file: "shards.json",
     title: "onionring: shards",
     anchor: "onionring_build_info",
+    second_row: "Traffic",
     stats: &[
         panel!("Shards", "short", ["count (onionring_circuits)" => ""]),
         panel!("Busiest shard", "percentunit", ["max (rate(onionring_shard_busy_seconds_total))" => ""]),
@@ -238,6 +228,7 @@ const HANDSHAKES: Dashboard = Dashboard {
     file: "handshakes.json",
     title: "onionring: handshakes and floods",
     anchor: "onionring_build_info",
+    second_row: "Traffic",
     stats: &[
         panel!("Circuit handshakes", "ops", ["sum (rate(onionring_circuit_handshakes_total))" => ""]),
         panel!("Refused", "ops", ["sum (rate(onionring_circuit_handshakes_refused_total))" => ""]),
@@ -336,6 +327,7 @@ const EXIT: Dashboard = Dashboard {
     file: "exit.json",
     title: "onionring: exit",
     anchor: "onionring_build_info",
+    second_row: "Traffic",
     stats: &[
         panel!("Streams", "short", ["sum (onionring_streams)" => ""]),
         panel!("Connections open", "short", ["sum (onionring_exit_connections)" => ""]),
@@ -407,6 +399,7 @@ const DIRECTORY: Dashboard = Dashboard {
     file: "directory.json",
     title: "onionring: directory and standing",
     anchor: "onionring_build_info",
+    second_row: "Traffic",
     stats: &[
         panel!("Flags", "short", ["count (onionring_relay_flag == 1)" => ""]; "That the consensus gives."),
         panel!("Reachable", "short", ["min (onionring_reachable)" => ""]; "1 if every address is."),
@@ -472,6 +465,7 @@ const LOADGEN: Dashboard = Dashboard {
     file: "loadgen.json",
     title: "onionring: results of loadgen",
     anchor: "onionring_loadgen_measured_timestamp_seconds",
+    second_row: "Traffic",
     stats: &[
         panel!("Last measured", "dateTimeFromNow", [
             "max (onionring_loadgen_measured_timestamp_seconds) * 1000" => "",
@@ -645,4 +639,4 @@ const LOADGEN: Dashboard = Dashboard {
 };
 
 /// All dashboards.
-pub const ALL: &[Dashboard] = &[RELAY, SHARDS, HANDSHAKES, EXIT, DIRECTORY, LOADGEN];
+pub const ALL: &[Dashboard] = &[RELAY, SHARDS, HANDSHAKES, EXIT, DIRECTORY, LOADGEN, AUTHORITY];

@@ -1,5 +1,5 @@
-//! What operators look at, by the programs that they use: a real Prometheus scrapes relays under load and answers every
-//! query of `dashboards/`, and a real browser shows the page of the metrics port.
+//! What operators look at, by the programs that they use: a real Prometheus scrapes relays under load and their
+//! authorities, and answers every query of `dashboards/`; a real browser shows the page of the metrics port.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
@@ -19,6 +19,7 @@ use super::client::{Client, hop};
 use super::{MIB, assert_no_warnings, boot, metric, relay, wait, wait_informed};
 
 const ONIONRING: [&str; 3] = ["oGuard", "oMiddle", "oExit"];
+const AUTHORITIES: [&str; 3] = ["oAuthority1", "oAuthority2", "oAuthority3"];
 
 #[test]
 fn every_query_of_the_dashboards_has_an_answer() {
@@ -67,7 +68,57 @@ fn every_query_of_the_dashboards_has_an_answer() {
         assert!((shares - 1.0).abs() < 1e-6, "{name}: {shares}");
     }
     assert!(metric(network.node("oExit"), "onionring_stream_windows_open_total", &[]) > 0.0);
+    for name in AUTHORITIES {
+        measures_what_authorities_do(&network, network.node(name));
+    }
     assert_no_warnings(&network);
+}
+
+/// All is well with an authority, by its own account.
+fn measures_what_authorities_do(network: &Network, node: &Node) {
+    promtool(&["check", "metrics"], &get(node, "/metrics"));
+    let dirauth =
+        |name: &str, labels: &[(&str, &str)]| metric(node, &format!("onionring_dirauth_{name}"), labels);
+    // Those of ours, and the authorities themselves.
+    let relays = (ONIONRING.len() + AUTHORITIES.len()) as f64;
+    for (name, labels) in [
+        ("consensus_relays", &[][..]),
+        ("vote_relays", &[]),
+        ("vote_flag_relays", &[("flag", "Running")]),
+        ("relays_stored", &[]),
+    ] {
+        assert_eq!(dirauth(name, labels), relays, "{node:?}: {name}");
+    }
+    assert_eq!(dirauth("authorities", &[]), AUTHORITIES.len() as f64);
+    for (name, labels) in [
+        ("consensuses_published_total", &[][..]),
+        ("vote_making_seconds", &[]),
+        ("consensus_computation_seconds", &[]),
+        ("documents_total", &[("verdict", "stored")]),
+        ("exchanges_total", &[("about", "vote"), ("outcome", "ok")]),
+        ("tests_total", &[("test", "link_ipv4"), ("outcome", "passed")]),
+        ("tests_total", &[("test", "carry"), ("outcome", "passed")]),
+        ("answers_total", &[("way", "dir_port"), ("status", "200")]),
+        ("served_bytes_total", &[("way", "dir_port")]),
+        ("certificate_expiry_timestamp_seconds", &[]),
+    ] {
+        assert!(dirauth(name, labels) > 0.0, "{node:?}: {name} {labels:?}");
+    }
+    for (name, labels) in [
+        ("votes_missed_in_a_row", &[][..]),
+        ("signatures_missed_in_a_row", &[]),
+        ("own_votes_missed_in_a_row", &[]),
+        ("alarms_total", &[("alarm", "double_vote")]),
+        ("state_unsaved_total", &[]),
+        ("documents_total", &[("verdict", "unsaved")]),
+    ] {
+        assert_eq!(dirauth(name, labels), 0.0, "{node:?}: {name} {labels:?}");
+    }
+    // All votes are at hand for a while in each period.
+    let held = |name| dirauth(name, &[]) == AUTHORITIES.len() as f64;
+    wait(network, "all votes and signatures", || held("vote_held") && held("signature_held"));
+    let path = "/metrics/tor";
+    assert!(directory::get(node.metrics_addr().unwrap(), path).is_err(), "{node:?} is no relay");
 }
 
 #[test]
@@ -97,7 +148,8 @@ fn a_browser_shows_the_page_of_the_metrics_port() {
 
 fn network() -> Network {
     let client = NodeSpec::new(Role::Client, Kind::TOR).named("client").pinned("oGuard", "oMiddle", "oExit");
-    let spec = NetworkSpec::new().add(Role::Authority, Kind::TOR, 3).node(client);
+    let authorities = AUTHORITIES.map(|name| NodeSpec::new(Role::Authority, Kind::ONIONRING).named(name));
+    let spec = authorities.into_iter().fold(NetworkSpec::new(), NetworkSpec::node).node(client);
     let spec = spec.node(relay("oGuard").dir_port()).node(relay("oMiddle")).node(relay("oExit"));
     let network = boot(spec.shards(2));
     wait_informed(&network);
@@ -209,18 +261,21 @@ fn dashboards() -> PathBuf {
 impl Prometheus {
     fn start(network: &Network, loadgen: SocketAddr) -> Prometheus {
         let data = tempfile::tempdir().unwrap();
-        for file in ["rules.yml", "alerts.yml"] {
+        for file in ["rules.yml", "alerts.yml", "authority-alerts.yml"] {
             fs::copy(dashboards().join(file), data.path().join(file)).unwrap();
         }
-        let relays: Vec<String> = ONIONRING
-            .iter()
-            .map(|name| format!("\"{}\"", network.node(name).metrics_addr().unwrap()))
-            .collect();
+        let targets = |names: [&str; 3]| {
+            let targets = names.map(|name| format!("\"{}\"", network.node(name).metrics_addr().unwrap()));
+            format!("[{}]", targets.join(", "))
+        };
+        let (relays, authorities) = (targets(ONIONRING), targets(AUTHORITIES));
         let committed = fs::read_to_string(dashboards().join("prometheus.yml")).unwrap();
         let config = committed
             .replace("_interval: 30s", "_interval: 1s")
-            .replace("[\"127.0.0.1:9035\"]", &format!("[{}]", relays.join(", ")));
-        assert!(config.matches(&relays[0]).count() == 2 && config.matches("_interval: 1s").count() == 2);
+            .replace("[\"127.0.0.1:9035\"]", &relays)
+            .replace("[\"127.0.0.1:9036\"]", &authorities);
+        let count = |part: &str| config.matches(part).count();
+        assert_eq!((count(&relays), count(&authorities), count("_interval: 1s")), (2, 1, 2));
         let config =
             format!("{config}  - job_name: loadgen\n    static_configs:\n      - targets: [\"{loadgen}\"]\n");
         let file = data.path().join("prometheus.yml");
