@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use onionring_node::directory::snapshot::{OwnDocs, RouterDoc};
 use onionring_node::identity::{Identity, OnionKeyLife};
 use onionring_proto::dir::publish::{Contents, Listing, Publisher, Step, Task};
 use onionring_proto::dir::request::DirRequest;
@@ -49,13 +50,13 @@ pub struct Place {
     pub ipv6: Option<(Ipv6Addr, u16)>,
 }
 
-/// A descriptor of ours.
+/// A descriptor of ours, and its extra-info.
 struct Current {
     digest: Fingerprint,
     identity: Fingerprint,
     published: Unix,
-    /// With its extra-info, as it is posted.
-    text: String,
+    descriptor: String,
+    extra_info: String,
     reason: String,
 }
 
@@ -167,14 +168,34 @@ fn sign(contents: &Contents, identity: &Identity, reason: String) -> Result<Curr
         digest: descriptor.parsed.digest,
         identity: descriptor.parsed.identity,
         published,
-        text: format!("{}\n{}\n", descriptor.text, extra_info.text),
+        descriptor: descriptor.text,
+        extra_info: extra_info.text,
         reason,
     })
 }
 
-/// We are one of the authorities that have to know it.
+impl Current {
+    /// As it is posted.
+    fn text(&self) -> String {
+        format!("{}\n{}\n", self.descriptor, self.extra_info)
+    }
+
+    /// As it is served to those who ask what we say of ourselves.
+    fn served(&self) -> OwnDocs {
+        let doc = |text: &str| RouterDoc { text: text.as_bytes().into(), published: self.published };
+        OwnDocs {
+            identity: self.identity,
+            descriptor: doc(&self.descriptor),
+            extra_info: doc(&self.extra_info),
+        }
+    }
+}
+
+/// We are one of the authorities that have to know it, and serve it as our own, by which others test us.
 async fn take_ourselves(authority: Arc<Authority>, made: Arc<Current>) {
-    let taken = spawn_blocking(move || authority.directory.receive(made.text.as_bytes(), clock())).await;
+    let own = made.served();
+    authority.directory.change(|documents| documents.served.own = Some(own.clone()));
+    let taken = spawn_blocking(move || authority.directory.receive(made.text().as_bytes(), clock())).await;
     match taken {
         Ok(answer) if answer.status == 200 => {}
         Ok(answer) => {
@@ -188,7 +209,7 @@ async fn take_ourselves(authority: Arc<Authority>, made: Arc<Current>) {
 async fn step(authority: &Authority, current: &Current, task: Task) -> bool {
     let Some(peer) = authority.peers.get(task.authority) else { return false };
     let answer = match task.step {
-        Step::Post => peer.post("/tor/", &current.reason, &current.text).await,
+        Step::Post => peer.post("/tor/", &current.reason, &current.text()).await,
         Step::Confirm => {
             let path = DirRequest::DescriptorsById(vec![current.identity]).path();
             peer.get(&path, None, ROUTER_DESCRIPTOR).await
