@@ -110,6 +110,7 @@ fn measures_what_authorities_do(network: &Network, node: &Node) {
         ("own_votes_missed_in_a_row", &[]),
         ("alarms_total", &[("alarm", "double_vote")]),
         ("state_unsaved_total", &[]),
+        ("relays_condemned", &[]),
         ("documents_total", &[("verdict", "unsaved")]),
     ] {
         assert_eq!(dirauth(name, labels), 0.0, "{node:?}: {name} {labels:?}");
