@@ -125,6 +125,8 @@ struct Inner {
     begun: Unix,
     shared_random: Option<SharedRandom>,
     latest: Option<Latest>,
+    /// Whether the program was started in this period, perhaps after its vote had begun.
+    is_first: bool,
     /// Digests of the votes of this round that were looked through.
     heard: BTreeSet<Fingerprint>,
     errands: UnboundedSender<Errand>,
@@ -155,6 +157,7 @@ impl Session {
             settings,
             shared_random,
             latest,
+            is_first: true,
             heard: BTreeSet::new(),
             errands,
         };
@@ -195,6 +198,7 @@ impl Session {
             if inner.round.is_over() && inner.begun <= inner.round.period().voting_starts {
                 self.tallies.period_over(&inner.settings.rules.authorities);
             }
+            inner.is_first = false;
             inner.begin(period, now);
             self.save_shared_random(inner);
             self.show(inner);
@@ -261,7 +265,14 @@ impl Session {
             match action {
                 Action::Save => self.save(inner),
                 Action::Store { name, contents } => self.store(&name, &contents),
+                Action::Alarm(Alarm::TooLateToVote) if inner.is_first => {
+                    info!("the vote for this period began before the start; we take part in the next");
+                }
                 Action::Alarm(alarm) => self.alarm(&alarm),
+                Action::NoConsensus(reason) if inner.is_first => {
+                    info!("the period of the start ends without a consensus of ours: {reason}");
+                    inner.send(Errand::CatchUp);
+                }
                 Action::NoConsensus(reason) => {
                     error!("there is no new consensus: {reason}");
                     self.tallies.no_consensus(&reason);
