@@ -83,8 +83,8 @@ impl Past {
     /// What a name on disk says, without the text.
     fn named(name: &str) -> Option<Self> {
         let mut parts = name.split('-');
-        let name = parts.next()?;
-        let flavor = Flavor::ALL.into_iter().find(|flavor| flavor.name() == name)?;
+        let of = parts.next()?;
+        let flavor = Flavor::ALL.into_iter().find(|flavor| flavor.name() == of)?;
         let valid_after = Unix(parts.next()?.parse().ok()?);
         let signed_sha3 = text::hex_array(parts.next()?)?;
         let past = Past { flavor, valid_after, signed_sha3, packed: Blob::default() };
