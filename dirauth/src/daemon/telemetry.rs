@@ -125,7 +125,7 @@ fn publish_voting(figures: &Figures, voters: &[Voter]) {
 
 fn publish_voter(figures: &Figures, voter: &Voter) {
     let v3_ident = voter.v3_ident.to_string();
-    let labels = [("authority", &*voter.name), ("v3ident", &v3_ident)];
+    let labels = [("authority", &*voter.name), ("identity", &v3_ident)];
     let holds = |at_hand: &[Fingerprint]| f64::from(at_hand.contains(&voter.v3_ident));
     table::DIRAUTH_VOTE_HELD.gauge(&labels).set(holds(&figures.votes));
     table::DIRAUTH_SIGNATURE_HELD.gauge(&labels).set(holds(&figures.signers));
@@ -284,7 +284,7 @@ mod tests {
     fn figures_are_found_under_their_labels() {
         let page = page();
         let page = Page::parse(&page);
-        let other = [("authority", "other"), ("v3ident", &*OTHER.to_string())];
+        let other = [("authority", "other"), ("identity", &*OTHER.to_string())];
         for (name, labels, value) in [
             ("vote_held", &other[..], 0.0),
             ("vote_held", &[("authority", "us")], 1.0),

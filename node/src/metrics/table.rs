@@ -258,7 +258,7 @@ table! {
     KEY_EXPIRY "onionring_key_expiry_timestamp_seconds" gauge ["key"]
         "When the certificate of the key expires.";
 
-    // Directory authorities. `authority` is the nickname in the configuration, `v3ident` the fingerprint of the v3 identity.
+    // Directory authorities. `authority` is the nickname in the configuration, `identity` the fingerprint of the v3 identity.
     DIRAUTH_AUTHORITIES "onionring_dirauth_authorities" gauge []
         "Authorities that the configuration names, this one included.";
     DIRAUTH_CERTIFICATE_EXPIRY "onionring_dirauth_certificate_expiry_timestamp_seconds" gauge []
@@ -278,17 +278,17 @@ table! {
          signed ours (too_few_signatures), an authority voted twice (stopped), the time for it went by (missed).";
     DIRAUTH_CONSENSUS_SECONDS "onionring_dirauth_consensus_computation_seconds" gauge []
         "How long it took to compute and sign the last consensus.";
-    DIRAUTH_VOTE_HELD "onionring_dirauth_vote_held" gauge ["authority", "v3ident"]
+    DIRAUTH_VOTE_HELD "onionring_dirauth_vote_held" gauge ["authority", "identity"]
         "Whether the authority's vote of the period under way is at hand: 1 or 0.";
-    DIRAUTH_SIGNATURE_HELD "onionring_dirauth_signature_held" gauge ["authority", "v3ident"]
+    DIRAUTH_SIGNATURE_HELD "onionring_dirauth_signature_held" gauge ["authority", "identity"]
         "Whether the authority's signature on the consensus that we computed in the period under way is at hand: 1 or 0.";
-    DIRAUTH_VOTES_MISSED "onionring_dirauth_votes_missed_in_a_row" gauge ["authority", "v3ident"]
+    DIRAUTH_VOTES_MISSED "onionring_dirauth_votes_missed_in_a_row" gauge ["authority", "identity"]
         "The last periods in a row that ended without the authority's vote; 0 if the last one had it.";
-    DIRAUTH_SIGNATURES_MISSED "onionring_dirauth_signatures_missed_in_a_row" gauge ["authority", "v3ident"]
+    DIRAUTH_SIGNATURES_MISSED "onionring_dirauth_signatures_missed_in_a_row" gauge ["authority", "identity"]
         "The last periods in a row that ended without the authority's signature on the consensus that we computed.";
     DIRAUTH_OWN_VOTES_MISSED "onionring_dirauth_own_votes_missed_in_a_row" gauge []
         "The last periods in a row that ended without a vote of this authority.";
-    DIRAUTH_CLOCK_AHEAD "onionring_dirauth_clock_ahead_seconds" gauge ["authority", "v3ident"]
+    DIRAUTH_CLOCK_AHEAD "onionring_dirauth_clock_ahead_seconds" gauge ["authority", "identity"]
         "By how much the authority's clock was ahead of ours when it answered last; negative if it was behind. Known once \
          it has answered.";
     DIRAUTH_EXCHANGES "onionring_dirauth_exchanges_total" counter ["about", "outcome"]

@@ -52,11 +52,11 @@ pub const AUTHORITY: Dashboard = Dashboard {
                     "max (onionring_dirauth_authorities)" => "authorities",
                 ]; "Of the period under way, on the consensus that we computed."),
                 panel!("Votes missed in a row", "short", [
-                    "max by (authority, v3ident) (onionring_dirauth_votes_missed_in_a_row)" => "{{authority}}",
+                    "max by (authority, identity) (onionring_dirauth_votes_missed_in_a_row)" => "{{authority}}",
                     "onionring_dirauth_own_votes_missed_in_a_row" => "{{instance}} its own",
                 ]; "Periods that ended without the vote of an authority."),
                 panel!("Signatures missed in a row", "short", [
-                    "max by (authority, v3ident) (onionring_dirauth_signatures_missed_in_a_row)" => "{{authority}}",
+                    "max by (authority, identity) (onionring_dirauth_signatures_missed_in_a_row)" => "{{authority}}",
                 ]; "Periods that ended without its signature on the consensus that we computed."),
                 panel!("Clocks, difference from ours", "s", [
                     "abs (onionring_dirauth_clock_ahead_seconds)" => "{{authority}}, of {{instance}}",
