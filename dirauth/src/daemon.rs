@@ -1,9 +1,9 @@
 //! The running authority: from a configuration to voting, and to its end.
 //!
-//! One task, the clerk ([`Daemon::run`]), looks every second what is due. Voting is [`session`]'s; what it wants of the
-//! other authorities are [`errands`]. Consensuses go through the [`press`] into what is served, on the DirPort and on the
-//! [`orport`]. What is counted meanwhile, [`telemetry`] shows on the [`metrics_port`]. [`vote`] makes our vote, [`descriptor`] what we say of ourselves as a relay. All of them share the
-//! [`Authority`](authority::Authority).
+//! One task, the clerk (`Daemon::run`), looks every second what is due. Voting is `session`'s; what it wants of the other
+//! authorities are `errands`. Consensuses go through the `press` into what is served, on the DirPort and on the `orport`.
+//! `vote` makes our vote, `descriptor` what we say of ourselves as a relay. All of them share the `Authority`. What they
+//! count, `telemetry` shows on the `metrics_port`.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
