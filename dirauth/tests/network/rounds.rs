@@ -120,9 +120,9 @@ fn strike(network: &Network, moment: Moment, blow: Blow, count: usize) {
         let voters = if moment == Moment::BeforeVotes { survivors } else { &all };
         let signers = if moment == Moment::AfterSignatures { &all } else { survivors };
         let agreement = network.wait_ok(&what, PATIENCE, || {
-            let agreement = Agreement::of(survivors)?;
+            let agreement = Agreement::of(survivors).map_err(Box::new)?;
             match agreement.lifetime.valid_after {
-                newest if newest < valid_after => Err(Disagreement::Old { valid_after: newest }),
+                newest if newest < valid_after => Err(Box::new(Disagreement::Old { valid_after: newest })),
                 _ => Ok(agreement),
             }
         });
