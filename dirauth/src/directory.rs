@@ -6,7 +6,8 @@
 
 use std::net::IpAddr;
 use std::ops::{Deref, DerefMut};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -82,11 +83,13 @@ pub trait Voting: Send + Sync {
 pub struct Directory {
     documents: ArcSwap<Documents>,
     uploads: Mutex<Uploads>,
+    /// Whether uploads have changed since they went into the documents. That takes a look at all of them, so it waits until
+    /// somebody asks: many relays upload one after the other.
+    stale: AtomicBool,
     voting: OnceLock<Arc<dyn Voting>>,
 }
 
-/// The uploads, while nobody else has them. What was stored or forgotten meanwhile is served from then on when this is
-/// dropped, which takes a moment.
+/// The uploads, while nobody else has them. What was stored or forgotten meanwhile is served when this is dropped.
 pub struct Held<'a> {
     directory: &'a Directory,
     uploads: MutexGuard<'a, Uploads>,
@@ -109,7 +112,7 @@ impl DerefMut for Held<'_> {
 impl Drop for Held<'_> {
     fn drop(&mut self) {
         if self.uploads.take_changed() {
-            self.directory.serve_uploads(&self.uploads);
+            self.directory.stale.store(true, Ordering::Release);
         }
     }
 }
@@ -118,9 +121,7 @@ impl Directory {
     /// A directory of what was uploaded. Until it knows who takes votes, those of others are answered with 404.
     pub fn new(uploads: Uploads) -> Directory {
         let (documents, voting) = (ArcSwap::default(), OnceLock::new());
-        let directory = Directory { documents, uploads: Mutex::new(uploads), voting };
-        directory.serve_uploads(&directory.uploads());
-        directory
+        Directory { documents, uploads: Mutex::new(uploads), stale: AtomicBool::new(true), voting }
     }
 
     /// Hands votes and signatures of others to `voting` from now on; the first time counts.
@@ -171,8 +172,19 @@ impl Directory {
         self.uploads().expire(now);
     }
 
-    /// The documents to serve, everything included that was accepted before. Waits for nobody.
+    /// The documents to serve. Everything is included that was accepted before, but for what has come since the one before
+    /// last asked if an upload is being judged at this very moment: this waits for nobody.
     pub fn documents(&self) -> Arc<Documents> {
+        if self.stale.load(Ordering::Acquire) {
+            let uploads = match self.uploads.try_lock() {
+                Ok(uploads) => Some(uploads),
+                Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+                Err(TryLockError::WouldBlock) => None,
+            };
+            if let Some(uploads) = uploads.filter(|_| self.stale.swap(false, Ordering::AcqRel)) {
+                self.serve_uploads(&uploads);
+            }
+        }
         self.documents.load_full()
     }
 
