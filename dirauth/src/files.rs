@@ -66,6 +66,12 @@ pub fn replace(path: &Path, content: &str) -> Result<(), FileError> {
     atomic_file::write(path, content.as_bytes(), 0o600).map_err(FileError::io("replace", path))
 }
 
+/// The same of content in parts.
+pub fn replace_parts(path: &Path, parts: &[impl AsRef<str>]) -> Result<(), FileError> {
+    let parts = parts.iter().map(|part| part.as_ref().as_bytes());
+    atomic_file::write_parts(path, parts, 0o600).map_err(FileError::io("replace", path))
+}
+
 /// The file `key-pinning-journal`, open to be added to.
 #[derive(Debug)]
 pub struct Journal {

@@ -16,10 +16,18 @@ pub struct Prepared<'a> {
 /// Writes the new content of `path` to disk under another name, with these permissions. Everything that can fail for
 /// want of space fails here.
 pub fn prepare<'a>(path: &'a Path, content: &[u8], mode: u32) -> io::Result<Prepared<'a>> {
+    prepare_parts(path, [content], mode)
+}
+
+fn prepare_parts<'a, 'c>(
+    path: &'a Path,
+    parts: impl IntoIterator<Item = &'c [u8]>,
+    mode: u32,
+) -> io::Result<Prepared<'a>> {
     let parent = path.parent().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
     let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
     let mut temp = tempfile::Builder::new().prefix(".new-").tempfile_in(parent)?;
-    temp.write_all(content)?;
+    parts.into_iter().try_for_each(|part| temp.write_all(part))?;
     temp.as_file().set_permissions(Permissions::from_mode(mode))?;
     temp.as_file().sync_all()?;
     Ok(Prepared { temp, path })
@@ -39,6 +47,11 @@ pub fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     prepare(path, content, mode)?.commit()
 }
 
+/// Replaces the content of `path` by parts that follow each other.
+pub fn write_parts<'c>(path: &Path, parts: impl IntoIterator<Item = &'c [u8]>, mode: u32) -> io::Result<()> {
+    prepare_parts(path, parts, mode)?.commit()
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -54,6 +67,8 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"one");
         write(&path, b"three", 0o640).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"three");
+        write_parts(&path, [&b"fo"[..], b"", b"ur"], 0o640).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"four");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     }

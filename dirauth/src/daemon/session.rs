@@ -298,7 +298,7 @@ impl Session {
     }
 
     fn save(&self, inner: &Inner) {
-        if let Err(error) = files::replace(&self.voting_file, &inner.round.snapshot()) {
+        if let Err(error) = files::replace_parts(&self.voting_file, &inner.round.snapshot_parts()) {
             error!("a restart within this period would vote a second time: {error}");
             self.tallies.unsaved();
         }
@@ -467,7 +467,7 @@ fn commits(vote: &SignedVote) -> impl Iterator<Item = Commit> + '_ {
 }
 
 fn stored((text, vote): (&Arc<str>, &SignedVote)) -> StoredVote {
-    StoredVote { identity: vote.vote.authority.identity, digest: vote.digest, text: text.as_bytes().into() }
+    StoredVote { identity: vote.vote.authority.identity, digest: vote.digest, text: Arc::clone(text).into() }
 }
 
 fn outcome(answer: Answer) -> Outcome {

@@ -15,7 +15,8 @@
 //! who takes no part in shared randomness, `fresh` if its value was a new one, and otherwise `known`; the `AUTHORITY`s
 //! did not count.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
+use std::sync::Arc;
 
 use onionring_proto::netdoc::detached::DetachedSignatures;
 use onionring_proto::netdoc::tally::SharedRandomTerms;
@@ -48,19 +49,23 @@ pub enum SnapshotError {
 impl Round {
     /// The state, for [`Round::from_snapshot`].
     pub fn snapshot(&self) -> String {
+        self.snapshot_parts().concat()
+    }
+
+    /// The same in parts that follow each other. Votes, which are nearly all of it, are not copied.
+    pub fn snapshot_parts(&self) -> Vec<Arc<str>> {
         let settled = self.settled.as_ref().map_or_else(|| "no".to_owned(), Settled::to_string);
-        let mut out = format!("{VERSION}\nvalid-after {}\n", format_time(self.period.valid_after));
-        // Writing to a String does not fail.
-        let _ = writeln!(out, "settled {settled}");
+        let valid_after = format_time(self.period.valid_after);
+        let mut parts = vec![format!("{VERSION}\nvalid-after {valid_after}\nsettled {settled}\n").into()];
         for seen in self.ballots.iter().flat_map(|(_, ballot)| ballot.all()) {
             let Seen { text, whence, at, .. } = seen;
-            let _ = writeln!(out, "vote {whence} {} {}\n{text}", format_time(*at), text.len());
+            parts.push(format!("vote {whence} {} {}\n", format_time(*at), text.len()).into());
+            parts.extend([text.clone(), "\n".into()]);
         }
         let queued = self.queue.iter().map(DetachedSignatures::encode);
-        for text in queued.chain(self.signatures()) {
-            let _ = writeln!(out, "signatures {}\n{text}", text.len());
-        }
-        out
+        let signatures = queued.chain(self.signatures());
+        parts.extend(signatures.map(|text| format!("signatures {}\n{text}\n", text.len()).into()));
+        parts
     }
 
     /// The round of `period` as [`Round::snapshot`] left it.

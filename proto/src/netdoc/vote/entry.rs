@@ -152,6 +152,8 @@ fn microdescs(s: &Section<'_>) -> Vec<VotedMicrodesc> {
         }
     }
     microdescs.reverse();
+    // Of thousands of relays, one or two of each.
+    microdescs.shrink_to_fit();
     microdescs
 }
 

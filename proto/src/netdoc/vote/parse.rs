@@ -304,6 +304,7 @@ fn relays(tokens: &mut Tokens<'_>, known_flags: &[Box<str>]) -> Result<Vec<Voted
         }
         relays.push(relay);
     }
+    relays.shrink_to_fit();
     Ok(relays)
 }
 
