@@ -13,7 +13,7 @@ help:
 	@echo 'make test   everything that must hold, lint included (.ci/run calls this)'
 	@echo 'make lint   formatting, clippy, docs, licences and duplicate dependencies, proto stays free of I/O'
 	@echo 'make bench  what the pieces cost (a table in target/bench.md), shards in memory and a model of many, CPU seconds per'
-	@echo '            GiB: of the bare minimum, then of onionring and stock tor as the middle relay in turn'
+	@echo '            GiB: of the bare minimum, then of onionring and stock tor as the middle relay in turn; both as an authority'
 	@echo 'make baseline  count instructions anew, for make test to hold later changes against'
 	@echo 'make soak   the full matrix and the long simulations (hours)'
 
@@ -31,6 +31,7 @@ bench: release counts
 	$(TARGET)/release/engine --rate 50000
 	$(TARGET)/release/floor
 	$(LOADGEN) bench middle $(ARGS)
+	$(LOADGEN) bench authority
 
 # Instructions of framing, queues, rings and parsing: noise does not show in them.
 counts: setup
@@ -47,6 +48,8 @@ test: lint counts
 # Tests marked `ignored` are those that take too long for every change.
 soak: setup
 	cargo test --workspace $(FEATURES) --locked --profile soak -- --include-ignored
+	ONIONRING_RELAY=$(abspath $(TARGET))/soak/onionring-relay \
+	    cargo test --manifest-path proto/oracle/Cargo.toml --target-dir $(TARGET)/oracle --locked -- --include-ignored
 
 lint: setup
 	cargo fmt --all --check
@@ -56,7 +59,7 @@ lint: setup
 	scripts/check-dependencies
 
 release: setup
-	cargo build --release --locked --package onionring-relay --package onionring-loadgen
+	cargo build --release --locked --package onionring-relay --package onionring-dirauth --package onionring-loadgen
 
 setup:
 	@scripts/setup

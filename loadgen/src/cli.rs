@@ -1,5 +1,6 @@
 //! The program `onionring-loadgen`.
 
+mod authority;
 mod bench;
 mod compare;
 mod demo;
@@ -13,6 +14,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use thiserror::Error;
 
+use crate::authority::AuthorityError;
 use crate::load::LoadError;
 use crate::net::control::ControlError;
 use crate::net::{BootError, SpecError, netns};
@@ -68,6 +70,8 @@ pub(crate) enum CliError {
     Control(#[from] ControlError),
     #[error(transparent)]
     Load(#[from] LoadError),
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
     /// The options do not go together.
     #[error("{0}")]
     Usage(String),
@@ -87,7 +91,8 @@ impl CliError {
         match self {
             CliError::Interrupted
             | CliError::Boot(BootError::Interrupted)
-            | CliError::Load(LoadError::Interrupted) => EXIT_INTERRUPTED,
+            | CliError::Load(LoadError::Interrupted)
+            | CliError::Authority(AuthorityError::Interrupted) => EXIT_INTERRUPTED,
             CliError::Usage(_) | CliError::Spec(_) | CliError::Boot(BootError::Spec(_)) => EXIT_USAGE,
             CliError::NoNetwork(_) => EXIT_NO_NETWORK,
             _ => EXIT_FAILED,

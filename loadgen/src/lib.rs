@@ -2,7 +2,8 @@
 //!
 //! [`net`] boots a complete network on loopback: directory authorities, relays, exits and clients, each a process of
 //! its own with an address of its own, together with the resolver and the server that tests talk to. [`traffic`]
-//! moves bytes through it and checks every one of them. [`load`] drives a single relay to its limit. The program
+//! moves bytes through it and checks every one of them. [`load`] drives a single relay to its limit, [`authority`] a single
+//! authority, with the [`synthetic`] network that it takes. The program
 //! `onionring-loadgen` is a thin layer over all three.
 //!
 //! ```no_run
@@ -20,7 +21,9 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod authority;
 pub mod cli;
 pub mod load;
 pub mod net;
+pub mod synthetic;
 pub mod traffic;

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::net::Common;
 use super::ui::{self, Interrupt, byte_bar, cpu_seconds_per_gib};
-use super::{CliError, enter_netns};
+use super::{CliError, authority, enter_netns};
 use crate::net::{Kind, Network, NetworkSpec, NodeSpec, Paths, Role};
 use crate::traffic::{Order, parallel};
 
@@ -17,12 +17,15 @@ use crate::traffic::{Order, parallel};
 pub(super) enum Command {
     /// CPU seconds per GiB of two implementations as the middle relay, in turn
     Middle(Middle),
+    /// CPU time and memory of two implementations as a directory authority, in turn
+    Authority(authority::Arguments),
 }
 
 impl Command {
     pub(super) fn run(self) -> Result<(), CliError> {
         match self {
             Command::Middle(middle) => middle.run(),
+            Command::Authority(arguments) => arguments.run(),
         }
     }
 }
