@@ -24,6 +24,7 @@ use crate::fields::{destinations, hex, ports, protocols, seconds};
 use crate::{Document, Fields, Kind};
 
 mod consensus;
+mod vote;
 
 /// The documents of one kind in the answer to a request for several.
 ///
@@ -40,7 +41,7 @@ pub fn split(kind: Kind, body: &str) -> Result<Vec<&str>, String> {
         Kind::Descriptor => offsets::<RouterDescUnverified>(body),
         Kind::ExtraInfo => offsets::<ExtraInfoUnverified>(body),
         Kind::Microdesc => offsets::<Microdesc>(body),
-        Kind::Consensus => Ok(vec![body]),
+        Kind::Consensus | Kind::Vote => Ok(vec![body]),
     }
 }
 
@@ -57,6 +58,7 @@ pub fn read(document: &Document) -> Result<Fields, String> {
         Kind::Microdesc => microdesc(text),
         Kind::Consensus if consensus::is_microdesc(text) => consensus::microdesc(text, &certs(beside)?),
         Kind::Consensus => consensus::plain(text, &certs(beside)?),
+        Kind::Vote => vote::vote(text),
     }
 }
 
@@ -214,7 +216,8 @@ pub fn legacy(document: &Document) -> Result<(), String> {
                 .check_signature()
                 .map_err(|e| e.to_string())?;
         }
-        Kind::ExtraInfo => {}
+        // It reads neither.
+        Kind::ExtraInfo | Kind::Vote => {}
         Kind::Microdesc => {
             let md = MicrodescAndHash::parse(text).map_err(|e| e.to_string())?;
             let digest: [u8; 32] = Sha256::digest(text).into();

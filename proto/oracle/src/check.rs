@@ -67,7 +67,7 @@ pub fn good(documents: &[Document]) {
             Outcome::Same(fields) => assert!(fields >= 6, "{kind:?} has {fields} fields:\n{text}"),
             other => panic!("{kind:?}: {other:?}\n{text}"),
         }
-        if *kind == Kind::Consensus {
+        if matches!(kind, Kind::Consensus | Kind::Vote) {
             let verified = ours::read(document).map(|fields| fields.get("verified") == Some("true"));
             assert_eq!(verified, Ok(true), "{text}");
         }

@@ -69,7 +69,7 @@ impl Forge {
         let (end, replaced) = match kind {
             Kind::Descriptor | Kind::ExtraInfo => (ED_SIGNATURE, &self.relay_items),
             Kind::AuthCert => (CERTIFICATION, &self.cert_items),
-            Kind::Microdesc | Kind::Consensus => return text.to_owned(),
+            Kind::Microdesc | Kind::Consensus | Kind::Vote => return text.to_owned(),
         };
         let body = text.split(end).next().unwrap_or_default();
         let mut out = String::new();
@@ -107,7 +107,7 @@ impl Forge {
                 push_object(&mut text, "SIGNATURE", &signature);
                 Document::new(kind, text)
             }
-            Kind::Microdesc | Kind::Consensus => Document::new(kind, body),
+            Kind::Microdesc | Kind::Consensus | Kind::Vote => Document::new(kind, body),
         }
     }
 

@@ -33,6 +33,8 @@ pub enum Kind {
     Microdesc,
     /// A consensus of either flavour.
     Consensus,
+    /// The vote of an authority.
+    Vote,
 }
 
 /// One document, and what is needed beside it to check its signatures.

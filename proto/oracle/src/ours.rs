@@ -9,8 +9,11 @@ use onionring_proto::netdoc::extrainfo::ExtraInfo;
 use onionring_proto::netdoc::family::Family;
 use onionring_proto::netdoc::microdesc::Microdesc;
 use onionring_proto::netdoc::params::ConsensusParams;
+use onionring_proto::netdoc::protover::Protocols;
 use onionring_proto::netdoc::routerdesc::{RouterDesc, split_documents};
-use onionring_proto::netdoc::text::{Fingerprint, split_at_lines};
+use onionring_proto::netdoc::text::{Fingerprint, base64_unpadded, split_at_lines};
+use onionring_proto::netdoc::vote::{EdListing, SignedVote, Vote, VotedRelay};
+use onionring_proto::policy::PortSummary;
 use onionring_proto::time::Unix;
 
 use crate::fields::{argument_names, destinations, hex, ports, protocols};
@@ -25,7 +28,7 @@ pub fn split(kind: Kind, body: &str) -> Vec<&str> {
         Kind::AuthCert => AuthCert::parse_all(body).map(|(text, _)| text).collect(),
         Kind::Microdesc => Microdesc::parse_all(body).map(|(text, _)| text).collect(),
         Kind::Descriptor | Kind::ExtraInfo => split_documents(body).collect(),
-        Kind::Consensus => split_at_lines(body, "network-status-version").collect(),
+        Kind::Consensus | Kind::Vote => split_at_lines(body, "network-status-version").collect(),
     }
 }
 
@@ -41,6 +44,7 @@ pub fn read(document: &Document) -> Result<Fields, String> {
         Kind::ExtraInfo => extra_info(text, beside),
         Kind::Microdesc => microdesc(text),
         Kind::Consensus => consensus(text, beside),
+        Kind::Vote => vote(text),
     }
 }
 
@@ -225,4 +229,72 @@ fn relay(out: &mut Fields, r: &RelayStatus, flavor: Flavor) {
         }
         Flavor::Microdesc => out.maybe(name("microdesc"), r.microdesc().map(hex)),
     }
+}
+
+/// A vote is refused unless its signature and that of the certificate in it are right.
+fn vote(text: &str) -> Result<Fields, String> {
+    let SignedVote { vote: v, .. } = SignedVote::parse(text).map_err(|e| e.to_string())?;
+    let mut out = Fields::default();
+    out.set("methods", &v.methods);
+    out.put("published", v.published.0);
+    out.put("valid-after", v.lifetime.valid_after.0);
+    out.put("fresh-until", v.lifetime.fresh_until.0);
+    out.put("valid-until", v.lifetime.valid_until.0);
+    out.put("voting-delay", format!("{:?}", v.voting_delay));
+    out.set("client-versions", v.client_versions.iter().flatten());
+    out.set("server-versions", v.server_versions.iter().flatten());
+    out.set("known-flags", &v.known_flags);
+    for (name, list) in [
+        ("recommended-client-protocols", &v.recommended_client_protocols),
+        ("recommended-relay-protocols", &v.recommended_relay_protocols),
+        ("required-client-protocols", &v.required_client_protocols),
+        ("required-relay-protocols", &v.required_relay_protocols),
+    ] {
+        out.set(name, list.iter().flat_map(protocols));
+    }
+    for name in argument_names(text, "params") {
+        out.maybe(format!("params {name}"), v.params.get(name));
+    }
+    out.put("identity", v.authority.identity);
+    out.put("nickname", &v.authority.nickname);
+    out.put("address", v.authority.address);
+    out.put("dir port", v.authority.dir_port);
+    out.put("or port", v.authority.or_port);
+    out.put("contact", &v.authority.contact);
+    for relay in &v.relays {
+        voted(&mut out, relay, &v)?;
+    }
+    out.put("relays", v.relays.len());
+    out.put("verified", true);
+    Ok(out)
+}
+
+fn voted(out: &mut Fields, r: &VotedRelay, vote: &Vote) -> Result<(), String> {
+    let name = |field: &str| format!("relay {} {field}", r.identity);
+    out.put(name("nickname"), r.nickname);
+    out.put(name("address"), r.ipv4);
+    out.put(name("or port"), r.or_port);
+    out.put(name("dir port"), r.dir_port);
+    out.put(name("descriptor"), r.descriptor);
+    out.put(name("published"), r.published.0);
+    out.maybe(name("ipv6"), r.ipv6.map(|(ip, port)| format!("[{ip}]:{port}")));
+    out.set(name("flags"), vote.flag_names(r.flags));
+    out.maybe(name("version"), r.version.as_deref());
+    let list = Protocols::parse(&r.protocols).map_err(|e| format!("accepted with bad protocols: {e}"))?;
+    out.set(name("protocols"), protocols(&list));
+    out.maybe(name("Bandwidth"), r.weight.bandwidth);
+    out.maybe(name("Measured"), r.weight.measured);
+    if let Some(text) = &r.policy {
+        let policy = PortSummary::parse(text).map_err(|e| format!("accepted with a bad policy: {e}"))?;
+        out.put(name("policy"), ports(|port| policy.permits(port)));
+    }
+    if let EdListing::Key(key) = &r.ed_identity {
+        out.put(name("ed identity"), hex(key));
+    }
+    let microdescs = r.microdescs.iter().map(|m| {
+        let methods: Vec<String> = m.methods.iter().map(ToString::to_string).collect();
+        format!("{} sha256={}", methods.join(","), base64_unpadded(&m.digest))
+    });
+    out.set(name("microdescs"), microdescs);
+    Ok(())
 }

@@ -102,13 +102,13 @@ fn counts(signature: &Signature, flavor: &str, trusted: &[RsaIdentity]) -> bool 
     digest_counts && trusted.contains(&signature.key_ids.id_fingerprint)
 }
 
-fn lifetime(out: &mut Fields, lifetime: &Lifetime) {
+pub(super) fn lifetime(out: &mut Fields, lifetime: &Lifetime) {
     out.put("valid-after", seconds(lifetime.valid_after()));
     out.put("fresh-until", seconds(lifetime.fresh_until()));
     out.put("valid-until", seconds(lifetime.valid_until()));
 }
 
-fn flags(flags: &DocRelayFlags) -> Vec<String> {
+pub(super) fn flags(flags: &DocRelayFlags) -> Vec<String> {
     let unknown = flags.unknown.as_ref().only_known();
     let unknown =
         unknown.into_iter().flatten().filter(|name| UNKNOWN_TO_ARTI.contains(&name.as_str())).cloned();
@@ -117,14 +117,14 @@ fn flags(flags: &DocRelayFlags) -> Vec<String> {
     names
 }
 
-fn statuses(out: &mut Fields, statuses: &ProtoStatuses) {
+pub(super) fn statuses(out: &mut Fields, statuses: &ProtoStatuses) {
     for (who, status) in [("client", statuses.client()), ("relay", statuses.relay())] {
         out.set(format!("recommended-{who}-protocols"), protocols(status.recommended_protocols()));
         out.set(format!("required-{who}-protocols"), protocols(status.required_protocols()));
     }
 }
 
-fn parameters(out: &mut Fields, line: &str, params: &NetParams<i32>, text: &str) {
+pub(super) fn parameters(out: &mut Fields, line: &str, params: &NetParams<i32>, text: &str) {
     for name in argument_names(text, line) {
         out.maybe(format!("{line} {name}"), params.get(name));
     }
