@@ -14,6 +14,7 @@ use onionring_proto::torrc::authority::Authority;
 use onionring_proto::torrc::port::{PortNumber, ServerPort};
 
 use crate::admission::AdmissionOptions;
+use crate::flags::FlagOptions;
 use crate::options::AuthorityOptions;
 use crate::voting::DoublePolicy;
 
@@ -140,6 +141,7 @@ impl Config {
     pub fn reloaded(&self, new: Config) -> Config {
         let old = self.clone();
         Config {
+            nickname: old.nickname,
             address: old.address,
             address_v6: old.address_v6,
             or_ports: old.or_ports,
@@ -158,10 +160,16 @@ impl Config {
                 start_offset: old.authority.start_offset,
                 intervals_valid: old.authority.intervals_valid,
                 shared_randomness: old.authority.shared_randomness,
-                reject_requests_under_load: old.authority.reject_requests_under_load,
+                test_ed25519_link_keys: old.authority.test_ed25519_link_keys,
+                flags: FlagOptions {
+                    test_reachability: old.authority.flags.test_reachability,
+                    has_ipv6: old.authority.flags.has_ipv6,
+                    ..new.authority.flags
+                },
                 admission: AdmissionOptions { us: old.authority.admission.us, ..new.authority.admission },
                 ..new.authority
             },
+            test_circuits: old.test_circuits,
             ..new
         }
     }

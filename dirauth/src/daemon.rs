@@ -25,11 +25,12 @@ use onionring_proto::netdoc::text::Fingerprint;
 use rand::SeedableRng as _;
 use rand::rngs::SysRng;
 use rand_core::UnwrapErr;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::sleep;
 use tracing::{error, info, warn};
 
@@ -44,6 +45,7 @@ use crate::limits;
 use crate::opinion::Us;
 use crate::peers::Peer;
 use crate::reach::{self, ListenAt, Paces, Prober};
+use crate::stability::StabilityError;
 use crate::uploads::{OpenError, Uploads};
 use crate::voting::{Rules, Schedule};
 
@@ -54,6 +56,7 @@ mod metrics_port;
 mod orport;
 mod press;
 mod session;
+mod sockets;
 mod tallies;
 mod telemetry;
 mod upkeep;
@@ -64,6 +67,7 @@ use descriptor::Place;
 use orport::Links;
 use press::Press;
 use session::{Session, Settings, clock};
+use sockets::{Sockets, port};
 use tallies::Tallies;
 use telemetry::Telemetry;
 
@@ -97,6 +101,9 @@ pub enum DaemonError {
     /// State on disk.
     #[error(transparent)]
     State(#[from] FileError),
+    /// The relays' past.
+    #[error(transparent)]
+    Stability(#[from] StabilityError),
     /// Uploads on disk.
     #[error(transparent)]
     Uploads(#[from] OpenError),
@@ -116,6 +123,9 @@ pub enum DaemonError {
     /// The runtime.
     #[error("the program's threads do not start: {0}")]
     Runtime(std::io::Error),
+    /// Something that must not end has ended.
+    #[error("{0} has ended, which must not be; the log says more, please report it")]
+    Ended(&'static str),
     /// Signals.
     #[error("signals cannot be received: {0}")]
     Signals(std::io::Error),
@@ -132,11 +142,13 @@ impl DaemonError {
             | DaemonError::AuthorityKeys(_)
             | DaemonError::Store(_)
             | DaemonError::State(_)
+            | DaemonError::Stability(_)
             | DaemonError::Uploads(_) => cli::BAD_STATE,
             DaemonError::Metrics(_)
             | DaemonError::Tls(_)
             | DaemonError::Bind { .. }
             | DaemonError::Runtime(_)
+            | DaemonError::Ended(_)
             | DaemonError::Signals(_) => cli::FAILED,
         }
     }
@@ -144,50 +156,34 @@ impl DaemonError {
 
 /// Runs the authority until it is told to end.
 pub fn run(start: Start) -> Result<(), DaemonError> {
+    raise_open_files();
     let sockets = Sockets::bind(&start.config)?;
     cli::become_user(&start.config)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(DaemonError::Runtime)?;
+    // Before the lock, whose owner is told of decisions by a signal.
+    let signals = runtime.block_on(async { Signals::install() }).map_err(DaemonError::Signals)?;
     let _lock = cli::take_directories(&start.config)?;
     // Before the first message, as messages are counted.
     let exporter = metrics::install("onionring-dirauth", env!("CARGO_PKG_VERSION"))?;
     let log = onionring_node::log::install(start.config.log.options(start.quiet))?;
+    std::panic::set_hook(Box::new(|fault| error!("a fault of this program, please report it: {fault}")));
     info!("onionring-dirauth {} starts", env!("CARGO_PKG_VERSION"));
     let _pid_file = start.config.pid_file.as_deref().map(PidFile::create).transpose();
     let _pid_file = _pid_file.map_err(PrepareError::from)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let runtime = runtime.map_err(DaemonError::Runtime)?;
-    let outcome = runtime.block_on(async { Daemon::start(start, log, exporter, sockets).await?.run().await });
+    let outcome =
+        runtime.block_on(async { Daemon::start(start, log, exporter, sockets, signals).await?.run().await });
     // Work under way writes whole files or none.
     runtime.shutdown_timeout(limits::SHUTDOWN);
     outcome
 }
 
-/// Listening sockets, by what they are for.
-struct Sockets {
-    or: Vec<std::net::TcpListener>,
-    dir: Vec<std::net::TcpListener>,
-    metrics: Vec<std::net::TcpListener>,
-}
-
-impl Sockets {
-    /// Before the user is changed, for ports below 1024.
-    fn bind(config: &Config) -> Result<Sockets, DaemonError> {
-        let bind = |option, address: SocketAddr| {
-            let listener = std::net::TcpListener::bind(address).and_then(|listener| {
-                listener.set_nonblocking(true)?;
-                Ok(listener)
-            });
-            listener.map_err(|source| DaemonError::Bind { address, option, source })
-        };
-        let or = config.or_ports.iter().filter(|port| port.listen).map(|port| bind("ORPort", port.to_bind()));
-        let dir = config.dir_ports.iter().filter(|port| port.listen);
-        let dir = dir.map(|port| bind("DirPort", port.to_bind()));
-        let metrics = config.metrics.listen.iter().map(|address| bind("MetricsPort", *address));
-        Ok(Sockets {
-            or: or.collect::<Result<_, _>>()?,
-            dir: dir.collect::<Result<_, _>>()?,
-            metrics: metrics.collect::<Result<_, _>>()?,
-        })
-    }
+/// Each connection is a file: takes all there is.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    // With fewer, links and requests are refused earlier.
+    let _ = setrlimit(Resource::Nofile, wanted);
 }
 
 /// The program.
@@ -200,6 +196,8 @@ struct Daemon {
     log: Log,
     data: PathBuf,
     signals: Signals,
+    /// What runs beside the clerk for as long as the program does.
+    tasks: JoinSet<&'static str>,
 }
 
 /// What people and supervisors ask for.
@@ -230,8 +228,8 @@ impl Daemon {
         log: Log,
         exporter: Exporter,
         sockets: Sockets,
+        signals: Signals,
     ) -> Result<Daemon, DaemonError> {
-        let signals = Signals::install().map_err(DaemonError::Signals)?;
         let now = clock();
         let mut config = start.config.clone();
         let (data, key_directory) = (config.directories.data.clone(), config.directories.keys.clone());
@@ -247,8 +245,8 @@ impl Daemon {
             nickname: line.nickname.unwrap_or(config.nickname).to_string().into(),
             relay,
             address: config.address,
-            or_port: port(config.advertised_or_port(), &sockets.or),
-            dir_port: port(config.advertised_dir_port(), &sockets.dir),
+            or_port: port(config.advertised_or_port().map(|number| number.to_bind()), &sockets.or, false),
+            dir_port: port(config.advertised_dir_port().map(|number| number.to_bind()), &sockets.dir, false),
             certificate: keys.certificate.clone(),
         };
         let v3_ident = keys.signer.cert.identity;
@@ -285,7 +283,7 @@ impl Daemon {
         let stability = Arc::new(Mutex::new(upkeep::read_stability(&data, now)?));
         let (requests, circuits) = mpsc::channel(limits::CIRCUIT_REQUESTS);
         let own_addresses = own_addresses(&config);
-        let links = Arc::new(Links::new(&identity, own_addresses.clone(), requests)?);
+        let links = Arc::new(Links::new(&identity, own_addresses.clone(), requests, open_files())?);
         let prober = Arc::new(Prober::start(reach::Setup {
             us: relay,
             options: reach::Options {
@@ -315,7 +313,7 @@ impl Daemon {
             ipv4: (us.address, us.or_port, us.dir_port),
             ipv6: config
                 .advertised_ipv6()
-                .map(|(address, number)| (address, port(Some(number), &sockets.or))),
+                .map(|(address, number)| (address, port(Some(number.to_bind()), &sockets.or, true))),
         };
         let authority = Arc::new(Authority {
             us: ArcSwap::from_pointee(us),
@@ -339,17 +337,20 @@ impl Daemon {
         let identity = Arc::new(Mutex::new(identity));
         let peer_addresses = authority.peers.iter().map(|peer| peer.dir.ip()).collect();
         let desk = Arc::new(Desk::new(directory, peer_addresses));
+        let mut tasks = JoinSet::new();
         for listener in sockets.dir {
             let listener = adopt(listener)?;
-            tokio::spawn(http::serve(listener, desk.clone()));
+            let serving = http::serve(listener, desk.clone());
+            tasks.spawn(async move { match serving.await {} });
         }
         for listener in sockets.or {
-            tokio::spawn(links.clone().listen(adopt(listener)?));
+            tasks.spawn(ends("the ORPort", links.clone().listen(adopt(listener)?)));
         }
-        tokio::spawn(orport::answer(circuits, desk.clone()));
-        tokio::spawn(errands::run(authority.clone(), to_do));
-        tokio::spawn(errands::keep_up(authority.clone()));
-        tokio::spawn(descriptor::publish(authority.clone(), identity.clone(), place));
+        tasks.spawn(ends("the directory on circuits", orport::answer(circuits, desk.clone())));
+        tasks.spawn(ends("the exchange with other authorities", errands::run(authority.clone(), to_do)));
+        tasks.spawn(ends("fetching consensuses", errands::keep_up(authority.clone())));
+        let publishing = descriptor::publish(authority.clone(), identity.clone(), place);
+        tasks.spawn(ends("publishing our descriptor", publishing));
         let pages = Arc::new(Telemetry {
             exporter,
             authority: authority.clone(),
@@ -363,13 +364,15 @@ impl Daemon {
             let allows = move |peer| is_allowed(&policed.config.load().metrics.policy, peer);
             tokio::spawn(metrics_port::serve(adopt(listener)?, allows, pages.clone()));
         }
-        Ok(Daemon { authority, identity, links, prober, start, log, data, signals })
+        Ok(Daemon { authority, identity, links, prober, start, log, data, signals, tasks })
     }
 
     /// The clerk: what is due, every second, until a signal ends it.
     async fn run(mut self) -> Result<(), DaemonError> {
         process::notify(Notice::Ready);
         let mut housekeeping = Instant::now();
+        let (mut beat, mut alive) = (Instant::now(), Instant::now());
+        let watchdog = process::watchdog_interval();
         loop {
             tokio::select! {
                 () = sleep(until_next_second()) => {
@@ -380,6 +383,18 @@ impl Daemon {
                         housekeeping = Instant::now() + upkeep::EVERY;
                         self.keep_house().await;
                     }
+                    let heartbeat = self.authority.config.load().heartbeat;
+                    if heartbeat.is_some_and(|every| beat.elapsed() >= every) {
+                        beat = Instant::now();
+                        self.report();
+                    }
+                    if watchdog.is_some_and(|every| alive.elapsed() >= every) {
+                        alive = Instant::now();
+                        process::notify(Notice::Alive);
+                    }
+                }
+                Some(ended) = self.tasks.join_next() => {
+                    return Err(DaemonError::Ended(ended.unwrap_or("a part of the program")));
                 }
                 _ = self.signals.terminate.recv() => break,
                 _ = self.signals.interrupt.recv() => break,
@@ -506,13 +521,16 @@ fn own_addresses(config: &Config) -> Vec<IpAddr> {
     std::iter::once(config.address.into()).chain(v6).collect()
 }
 
-/// The number of a port, which the system may have chosen.
-fn port(
-    configured: Option<onionring_proto::torrc::port::PortNumber>,
-    sockets: &[std::net::TcpListener],
-) -> u16 {
-    let chosen = || sockets.iter().find_map(|socket| socket.local_addr().ok()).map_or(0, |a| a.port());
-    configured.map(|port| port.to_bind()).filter(|port| *port != 0).unwrap_or_else(chosen)
+/// Files that this program may open.
+fn open_files() -> usize {
+    let limit = getrlimit(Resource::Nofile).current;
+    limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
+}
+
+/// A task that must not end, with its name.
+async fn ends(name: &'static str, task: impl Future<Output = ()>) -> &'static str {
+    task.await;
+    name
 }
 
 fn adopt(listener: std::net::TcpListener) -> Result<TcpListener, DaemonError> {

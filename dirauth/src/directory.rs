@@ -4,7 +4,7 @@
 //! What a cache serves, the authority serves in the same way ([`onionring_node::directory`]); besides, it serves what
 //! belongs to the vote under way, and takes uploads.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
@@ -26,6 +26,10 @@ use crate::uploads::Uploads;
 /// How long votes and what comes of them may be kept, as in C tor.
 const VOTING: Duration = Duration::from_secs(60);
 const BANDWIDTH: Duration = Duration::from_secs(30 * 60);
+
+/// The address as which uploads through circuits count, which may be anybody's: all together as those of one network. Of
+/// a range in which nobody is (RFC 6666).
+const CIRCUITS: IpAddr = IpAddr::V6(Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 1));
 
 /// A vote.
 #[derive(Clone, Debug)]
@@ -216,7 +220,8 @@ impl Directory {
     }
 
     fn upload(&self, body: &[u8], asker: Asker) -> Response {
-        let answer = self.uploads().receive(body, asker.address, asker.now);
+        let from = asker.address.unwrap_or(CIRCUITS);
+        let answer = self.uploads().receive(body, Some(from), asker.now);
         debug!("an upload is answered with {} {}", answer.status, answer.reason);
         let mut response = short(answer.status, answer.reason, asker.now);
         if answer.not_new {

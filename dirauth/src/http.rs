@@ -22,7 +22,7 @@ use onionring_proto::time::Unix;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
@@ -61,6 +61,8 @@ enum Unanswered {
 pub struct Desk {
     directory: Arc<Directory>,
     guests: Arc<Guests>,
+    /// Places for requests that come through circuits.
+    circuits: Arc<Semaphore>,
     lanes: Lanes,
     tallies: [Tally; Way::ALL.len()],
 }
@@ -70,7 +72,13 @@ impl Desk {
     /// room reserved for it.
     pub fn new(directory: Arc<Directory>, authorities: Arc<[IpAddr]>) -> Desk {
         let tallies = Default::default();
-        Desk { directory, guests: Arc::default(), lanes: Lanes::new(authorities), tallies }
+        Desk {
+            directory,
+            guests: Arc::default(),
+            circuits: Arc::new(Semaphore::new(limits::HTTP_CONNECTIONS / 2)),
+            lanes: Lanes::new(authorities),
+            tallies,
+        }
     }
 
     /// What came of the requests that came one way.
@@ -106,15 +114,19 @@ pub async fn serve(listener: TcpListener, desk: Arc<Desk>) -> Infallible {
     }
 }
 
-/// Serves the request on a stream of a circuit; `client` is known only if the circuit has no hop before us. Links bound how
-/// many there are of one client.
+/// Serves the request on a stream of a circuit; `client` is known only if the circuit has no hop before us. All of them
+/// together leave half of the room to the DirPort.
 pub async fn serve_stream<S>(stream: S, client: Option<IpAddr>, desk: Arc<Desk>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     // As whoever is next door, who counts for the total alone.
-    match desk.guests.admit(Ipv4Addr::LOCALHOST.into(), false) {
-        Some(guest) => connection(stream, Way::Circuit, client, guest, desk).await,
+    let admit = || desk.guests.admit(Ipv4Addr::LOCALHOST.into(), false);
+    match desk.circuits.clone().try_acquire_owned().ok().and_then(|place| Some((place, admit()?))) {
+        Some((place, guest)) => {
+            connection(stream, Way::Circuit, client, guest, desk).await;
+            drop(place);
+        }
         None => {
             desk.tally(Way::Circuit).unanswered();
             debug!("too many requests: one that came through a circuit is not answered");

@@ -73,8 +73,6 @@ pub struct AuthorityOptions {
     pub shared_randomness: bool,
     /// `AuthDirTestEd25519LinkKeys`: probes also look for the Ed25519 identity.
     pub test_ed25519_link_keys: bool,
-    /// `AuthDirRejectRequestsUnderLoad`: directory requests of others than relays are refused when bandwidth is short.
-    pub reject_requests_under_load: bool,
 }
 
 impl AuthorityOptions {
@@ -105,7 +103,6 @@ impl AuthorityOptions {
             bandwidths_file: build.read.path("V3BandwidthsFile"),
             shared_randomness: settings.flag("AuthDirSharedRandomness"),
             test_ed25519_link_keys: settings.flag("AuthDirTestEd25519LinkKeys"),
-            reject_requests_under_load: settings.flag("AuthDirRejectRequestsUnderLoad"),
         };
         build.check_timing(&options);
         build.check_initial_timing(&options);

@@ -16,6 +16,9 @@ use tokio::time::timeout;
 
 use crate::limits;
 
+/// Bytes that are sent and read at a time.
+const PIECE: usize = 16 * 1024;
+
 /// Another authority.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
@@ -60,10 +63,16 @@ impl Peer {
         within("whole answer", limits::PEER_TIME, async {
             let connect = async { TcpStream::connect(self.dir).await.map_err(PeerError::Connect) };
             let mut stream = within("connection", limits::PEER_CONNECT_TIME, connect).await?;
-            let send = async { stream.write_all(request.as_bytes()).await.map_err(PeerError::Broken) };
-            within("room for the request", limits::PEER_STALL, send).await?;
+            for piece in request.as_bytes().chunks(PIECE) {
+                let send = async { stream.write_all(piece).await.map_err(PeerError::Broken) };
+                match within("room for the request", limits::PEER_STALL, send).await {
+                    // It may have said why before it stopped listening.
+                    Err(PeerError::Broken(_)) => break,
+                    sent => sent?,
+                }
+            }
             let mut reader = AnswerReader::new(bytes_max);
-            let mut piece = vec![0; 16 * 1024];
+            let mut piece = vec![0; PIECE];
             loop {
                 let read = async { stream.read(&mut piece).await.map_err(PeerError::Broken) };
                 let n = within("more of the answer", limits::PEER_STALL, read).await?;

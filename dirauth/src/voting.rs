@@ -33,7 +33,7 @@ mod signatures;
 mod snapshot;
 
 pub use double::{DoublePolicy, Evidence, Finding};
-pub use round::{OwnVoteError, Round};
+pub use round::{OwnVoteError, Round, STRANGER};
 pub use schedule::{Period, Schedule};
 pub use snapshot::SnapshotError;
 

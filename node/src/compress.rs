@@ -278,6 +278,8 @@ pub const BOMB_RATIO: usize = 25;
 const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 /// Memory for decoding LZMA; documents of C tor's have 8 MiB of dictionary.
 const LZMA_MEMORY: u64 = 16 << 20;
+/// Documents that may follow each other: votes of all authorities, and more. Each takes a decoder of its own.
+const DOCUMENTS: usize = 1024;
 /// Bytes that come out of a decoder at a time.
 const PIECE: usize = 16 * 1024;
 
@@ -289,6 +291,8 @@ pub struct Decoder {
     read: usize,
     written: usize,
     finished: bool,
+    /// Documents that have ended.
+    documents: usize,
 }
 
 enum Decode {
@@ -331,6 +335,7 @@ impl Decoder {
             written: 0,
             // What is not compressed has no end mark.
             finished: encoding == Encoding::Identity,
+            documents: 0,
         })
     }
 
@@ -345,6 +350,10 @@ impl Decoder {
         let mut more = !input.is_empty();
         while more {
             if self.finished {
+                self.documents += 1;
+                if self.documents > DOCUMENTS {
+                    return Err(self.corrupt("there are too many in one"));
+                }
                 // Authorities compress votes once, and send them one after the other.
                 self.state = Decode::new(self.encoding)?;
             }

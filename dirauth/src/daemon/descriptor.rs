@@ -52,9 +52,7 @@ pub struct Place {
 
 /// A descriptor of ours, and its extra-info.
 struct Current {
-    digest: Fingerprint,
-    identity: Fingerprint,
-    published: Unix,
+    parsed: RouterDesc,
     descriptor: String,
     extra_info: String,
     reason: String,
@@ -106,7 +104,8 @@ pub async fn publish(authority: Arc<Authority>, identity: Arc<std::sync::Mutex<I
 
 fn listing(authority: &Authority, current: Option<&Current>, now: Unix) -> Listing {
     let consensus = authority.press.consensus();
-    current.map_or(Listing::Unknown, |current| Listing::of(&current.identity, consensus.as_deref(), now))
+    current
+        .map_or(Listing::Unknown, |current| Listing::of(&current.parsed.identity, consensus.as_deref(), now))
 }
 
 fn contents(authority: &Authority, identity: &Identity, place: &Place, now: Unix) -> Contents {
@@ -165,9 +164,7 @@ fn sign(contents: &Contents, identity: &Identity, reason: String) -> Result<Curr
     descriptor.extra_info = Some(extra_info.parsed.digests);
     let descriptor = descriptor.sign(&document_keys, &onion, rng)?;
     Ok(Current {
-        digest: descriptor.parsed.digest,
-        identity: descriptor.parsed.identity,
-        published,
+        parsed: descriptor.parsed,
         descriptor: descriptor.text,
         extra_info: extra_info.text,
         reason,
@@ -182,9 +179,9 @@ impl Current {
 
     /// As it is served to those who ask what we say of ourselves.
     fn served(&self) -> OwnDocs {
-        let doc = |text: &str| RouterDoc { text: text.as_bytes().into(), published: self.published };
+        let doc = |text: &str| RouterDoc { text: text.as_bytes().into(), published: self.parsed.published };
         OwnDocs {
-            identity: self.identity,
+            identity: self.parsed.identity,
             descriptor: doc(&self.descriptor),
             extra_info: doc(&self.extra_info),
         }
@@ -211,7 +208,7 @@ async fn step(authority: &Authority, current: &Current, task: Task) -> bool {
     let answer = match task.step {
         Step::Post => peer.post("/tor/", &current.reason, &current.text()).await,
         Step::Confirm => {
-            let path = DirRequest::DescriptorsById(vec![current.identity]).path();
+            let path = DirRequest::DescriptorsById(vec![current.parsed.identity]).path();
             peer.get(&path, None, ROUTER_DESCRIPTOR).await
         }
     };
@@ -228,7 +225,8 @@ async fn step(authority: &Authority, current: &Current, task: Task) -> bool {
         (Step::Confirm, Ok(answer)) => {
             let text = netdoc::text_of(&answer.body).unwrap_or_default();
             let mut found = split_documents(text).filter_map(|text| RouterDesc::parse(text).ok());
-            let has_ours = found.any(|d| d.identity == current.identity && same_enough(&d, current));
+            let has_ours =
+                found.any(|d| d.identity == current.parsed.identity && same_enough(&d, &current.parsed));
             if !has_ours {
                 warn!("{} took our descriptor and does not have it; is our clock right?", peer.name);
             }
@@ -237,8 +235,12 @@ async fn step(authority: &Authority, current: &Current, task: Task) -> bool {
     }
 }
 
-fn same_enough(found: &RouterDesc, current: &Current) -> bool {
-    found.digest == current.digest || found.published >= current.published
+/// Whether a descriptor leads others to us as ours does. After a restart an authority may call ours no news, and keep the
+/// one before.
+fn same_enough(found: &RouterDesc, ours: &RouterDesc) -> bool {
+    let way =
+        |d: &RouterDesc| (d.identity, d.ed_identity, d.ntor_onion_key, d.ipv4, d.or_port, d.dir_port, d.ipv6);
+    found.digest == ours.digest || found.published > ours.published || way(found) == way(ours)
 }
 
 /// Links and answers go by these keys; made anew when it is time. Says whether anything was.

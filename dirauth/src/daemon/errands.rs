@@ -7,10 +7,11 @@ use onionring_node::directory::answer::Answer;
 use onionring_proto::dir::request::DirRequest;
 use onionring_proto::netdoc;
 use onionring_proto::netdoc::consensus::{Consensus, Flavor};
+use onionring_proto::netdoc::routerdesc::{RouterDesc, split_documents};
 use onionring_proto::netdoc::text::Fingerprint;
 use onionring_proto::time::Unix;
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinSet, spawn_blocking};
 use tracing::{debug, error, info, warn};
 
 use super::authority::{Authority, lock};
@@ -23,7 +24,8 @@ use crate::peers::{Peer, PeerError};
 const CATCH_UP: Duration = Duration::from_secs(60);
 const TESTING_CATCH_UP: Duration = Duration::from_secs(2);
 
-/// Does errands for ever, all at the same time; there are only as many as a round has steps and peers.
+/// Does errands for ever, all at the same time: as many as a round has steps and peers, and one more for each vote that was
+/// taken.
 pub async fn run(authority: Arc<Authority>, mut errands: UnboundedReceiver<Errand>) {
     while let Some(errand) = errands.recv().await {
         tokio::spawn(authority.clone().go(errand));
@@ -142,13 +144,17 @@ impl Authority {
             authority.press.add_certs(&certs, now);
             for (flavor, text) in documents {
                 match authority.press.take_consensus(&text, flavor, now) {
-                    Ok(consensus) => authority.in_force(&consensus, flavor, now),
+                    Ok(consensus) => {
+                        authority.in_force(&consensus, flavor, now);
+                        if flavor == Flavor::Ns {
+                            authority.tallies.published();
+                        }
+                    }
                     Err(error) => error!("the {} consensus is not published: {error}", flavor.name()),
                 }
             }
         });
         published.await;
-        self.tallies.published();
         self.fetch_named().await;
     }
 
@@ -167,25 +173,37 @@ impl Authority {
         self.press.consensus().is_none_or(|consensus| now > consensus.lifetime.fresh_until)
     }
 
+    /// First with the certificates at hand, and if that is in vain with those that others have.
     async fn catch_up(self: Arc<Self>) {
-        for peer in self.peers.clone() {
-            if let Some(certs) = self.fetch(&peer.v3_ident, "certs", "/tor/keys/all", limits::CERTS).await {
-                let authority = self.clone();
-                blocking(move || {
-                    let text = netdoc::text_of(&certs).unwrap_or_default();
-                    authority.press.add_certs(text, clock())
-                })
-                .await;
+        if !self.clone().catch_up_from_anybody().await {
+            let mut certs = JoinSet::new();
+            for peer in self.peers.clone() {
+                certs.spawn(self.clone().fetch_certs(peer.v3_ident));
             }
-        }
-        for flavor in Flavor::ALL {
-            for peer in &self.peers {
-                if self.clone().catch_up_from(peer, flavor).await {
-                    break;
-                }
-            }
+            certs.join_all().await;
+            self.clone().catch_up_from_anybody().await;
         }
         self.fetch_named().await;
+    }
+
+    async fn fetch_certs(self: Arc<Self>, from: Fingerprint) {
+        if let Some(certs) = self.fetch(&from, "certs", "/tor/keys/all", limits::CERTS).await {
+            blocking(move || self.press.add_certs(netdoc::text_of(&certs).unwrap_or_default(), clock()))
+                .await;
+        }
+    }
+
+    /// Says whether there is a consensus of both flavours now.
+    async fn catch_up_from_anybody(self: Arc<Self>) -> bool {
+        let mut all = true;
+        for flavor in Flavor::ALL {
+            let mut taken = false;
+            for peer in &self.peers {
+                taken = taken || self.clone().catch_up_from(peer, flavor).await;
+            }
+            all &= taken;
+        }
+        all
     }
 
     /// Gets a consensus from a peer; says whether it was any good.
@@ -233,14 +251,28 @@ impl Authority {
             let Some(body) = self.fetch(&from, "descriptors", &path, limits::DESCRIPTORS).await else {
                 return;
             };
-            let (authority, digests) = (self.clone(), digests.to_vec());
-            blocking(move || {
-                let answer = authority.directory.receive(&body, clock());
-                debug!("descriptors of another authority: {} {}", answer.status, answer.reason);
-                authority.refuse_missing(&digests);
-            })
-            .await;
+            let authority = self.clone();
+            blocking(move || authority.take_descriptors(&body)).await;
         }
+    }
+
+    /// Takes descriptors that another authority has, so many at a time as one upload may have. Those that are refused are
+    /// not asked for again; those that did not come may be had from the next.
+    fn take_descriptors(&self, body: &[u8]) {
+        let texts: Vec<&str> = split_documents(netdoc::text_of(body).unwrap_or_default()).collect();
+        for texts in texts.chunks(limits::DOCUMENTS_PER_UPLOAD) {
+            let answer = self.directory.receive(texts.concat().as_bytes(), clock());
+            debug!("descriptors of another authority: {} {}", answer.status, answer.reason);
+        }
+        let documents = self.directory.documents();
+        let digests = texts.iter().filter_map(|text| Some(RouterDesc::parse(text).ok()?.digest));
+        let missing: Vec<_> =
+            digests.filter(|d| documents.served.descriptors.by_digest(d).is_none()).collect();
+        let mut refused = lock(&self.refused);
+        if refused.len() > limits::STORED_RELAYS {
+            refused.clear();
+        }
+        refused.extend(missing);
     }
 
     /// Those of which we have no descriptor as new, and that were not refused before.
@@ -252,17 +284,6 @@ impl Authority {
             |named: &&Named| newest.get(&named.identity).is_none_or(|have| have.published < named.published);
         let fits = |named: &&Named| !refused.contains(&named.digest);
         named.iter().filter(is_news).filter(fits).map(|named| named.digest).collect()
-    }
-
-    /// What is not stored now was refused, or not sent.
-    fn refuse_missing(&self, digests: &[Fingerprint]) {
-        let documents = self.directory.documents();
-        let mut refused = lock(&self.refused);
-        if refused.len() > limits::STORED_RELAYS {
-            refused.clear();
-        }
-        let missing = digests.iter().filter(|d| documents.served.descriptors.by_digest(d).is_none());
-        refused.extend(missing);
     }
 }
 

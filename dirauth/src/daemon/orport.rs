@@ -31,11 +31,12 @@ pub struct Links {
 }
 
 impl Links {
-    /// Links of this identity. Requests on them go to `requests`.
+    /// Links of this identity. Requests on them go to `requests`; `open_files` is how many files the program may open.
     pub fn new(
         identity: &Identity,
         own_addresses: Vec<IpAddr>,
         requests: mpsc::Sender<DirRequest>,
+        open_files: usize,
     ) -> Result<Links, TlsError> {
         let service = Arc::new(Service::new(identity.server(), identity.onion_keys.clone(), requests));
         let side = side(identity, &own_addresses, &service);
@@ -44,7 +45,8 @@ impl Links {
             service,
             own_addresses,
             connector: Connector::new(TlsVersions::Both)?,
-            room: Arc::new(Semaphore::new(limits::LINKS)),
+            // The rest of the files that may be open is for the DirPort, other authorities and the disk.
+            room: Arc::new(Semaphore::new(limits::LINKS.min(open_files / 2))),
         })
     }
 

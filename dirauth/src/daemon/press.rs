@@ -114,6 +114,11 @@ impl Press {
         let bytes = checked.text.clone();
         {
             let mut stock = self.lock();
+            // Another may have come meanwhile.
+            let held = stock.library.consensus(flavor).map(|held| held.lifetime.valid_after);
+            if held.is_some_and(|held| checked.consensus.lifetime.valid_after <= held) {
+                return Err(ConsensusUnfit::NotNewer);
+            }
             if let Some(before) = stock.library.stored(flavor).map(|stored| Past::new(flavor, stored)) {
                 self.archive(&mut stock.archive, before);
             }

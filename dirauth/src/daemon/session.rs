@@ -23,7 +23,7 @@ use crate::files;
 use crate::options::Timing;
 use crate::shared_random::{Commit, Received, SharedRandom, Srv, VoteLines};
 use crate::store::NEWEST_AGE;
-use crate::voting::{Action, Alarm, Answer, Period, Round, Rules, Schedule, Signer, Whence};
+use crate::voting::{Action, Alarm, Answer, Period, Round, Rules, STRANGER, Schedule, Signer, Whence};
 
 /// The files; the second is C tor's.
 const VOTING: &str = "voting-state";
@@ -107,6 +107,19 @@ pub struct Settings {
 struct Latest {
     lifetime: Lifetime,
     delays: (u32, u32),
+    /// The shared random values: the one before, and the current one.
+    values: [Option<Srv>; 2],
+}
+
+impl Latest {
+    fn of(consensus: &Consensus) -> Latest {
+        let values = [consensus.shared_random_previous, consensus.shared_random_current];
+        Latest {
+            lifetime: consensus.lifetime,
+            delays: consensus.voting_delay,
+            values: values.map(|value| value.map(|v| Srv { reveals: v.reveals, value: v.value })),
+        }
+    }
 }
 
 /// Voting, shared by all who take part in it.
@@ -120,6 +133,8 @@ pub struct Session {
 
 struct Inner {
     settings: Settings,
+    /// What the present round is signed with: what its vote was.
+    signer: Signer,
     round: Round,
     /// When the round was begun here.
     begun: Unix,
@@ -144,7 +159,7 @@ impl Session {
         now: Unix,
     ) -> Result<Session, files::FileError> {
         let (voting_file, shared_random_file) = (data.join(VOTING), data.join(SHARED_RANDOM));
-        let latest = latest.map(|c| Latest { lifetime: c.lifetime, delays: c.voting_delay });
+        let latest = latest.map(Latest::of);
         let interval = interval(&settings.schedule, latest, now);
         let shared_random = match settings.shared_randomness {
             true => Some(read_shared_random(&shared_random_file, now, interval)?),
@@ -153,6 +168,7 @@ impl Session {
         let period = period(&settings.schedule, latest, now);
         let mut inner = Inner {
             round: Round::new(settings.rules.clone(), period),
+            signer: settings.signer.clone(),
             begun: now,
             settings,
             shared_random,
@@ -199,12 +215,13 @@ impl Session {
                 self.tallies.period_over(&inner.settings.rules.authorities);
             }
             inner.is_first = false;
+            inner.take_values();
             inner.begin(period, now);
             self.save_shared_random(inner);
             self.show(inner);
         }
         let (began, had_consensus) = (Instant::now(), inner.round.has_consensus());
-        inner.round.handle_timeout(now, &inner.settings.signer, &mut UnwrapErr(SysRng));
+        inner.round.handle_timeout(now, &inner.signer, &mut UnwrapErr(SysRng));
         if inner.round.has_consensus() && !had_consensus {
             self.tallies.computed(began.elapsed());
         }
@@ -216,7 +233,7 @@ impl Session {
         self.lock().settings = settings;
     }
 
-    /// What to vote about shared randomness, and until when the vote is of use.
+    /// What to vote about shared randomness.
     pub fn shared_random_lines(&self) -> Option<VoteLines> {
         self.lock().shared_random.as_ref().map(SharedRandom::vote)
     }
@@ -275,6 +292,8 @@ impl Session {
                 }
                 Action::NoConsensus(reason) => {
                     error!("there is no new consensus: {reason}");
+                    // They say why.
+                    self.show_votes_of(inner);
                     self.tallies.no_consensus(&reason);
                     inner.send(Errand::CatchUp);
                 }
@@ -340,15 +359,27 @@ impl Session {
         });
     }
 
-    /// The votes of this round have led to the consensus in force.
+    /// The votes of this round are those of the period that is over.
     fn show_votes_of(&self, inner: &Inner) {
         let votes: Vec<StoredVote> = inner.round.votes().map(stored).collect();
         self.directory.change(|documents| documents.votes.clone_from(&votes));
     }
 }
 
+impl Session {
+    /// Whether a vote says itself that it is nobody's: then it need not be read, which keeps others waiting.
+    fn is_of_a_stranger(&self, vote: &[u8]) -> bool {
+        let source = std::str::from_utf8(vote).ok().and_then(|text| text.split_once("\ndir-source "));
+        let identity = source.and_then(|(_, rest)| rest.split(' ').nth(1)).and_then(Fingerprint::from_hex);
+        identity.is_some_and(|identity| !self.lock().settings.rules.authorities.contains(&identity))
+    }
+}
+
 impl Voting for Session {
     fn take_vote(&self, vote: &[u8], from: Option<IpAddr>, now: Unix) -> Outcome {
+        if self.is_of_a_stranger(vote) {
+            return outcome(STRANGER);
+        }
         let inner = &mut *self.lock();
         let whence = Whence::Posted(from.unwrap_or(IpAddr::from([0, 0, 0, 0])));
         let answer = inner.round.handle_vote(now, vote, whence);
@@ -379,6 +410,7 @@ impl Inner {
             shared_random.prepare(period.valid_after, interval, rules.us, &rules.authorities, rng);
         }
         self.heard.clear();
+        self.signer = self.settings.signer.clone();
         self.round = Round::new(self.round_rules(), period);
         self.begun = now;
         info!("the next consensus begins at {}", text::format_time(period.valid_after));
@@ -393,6 +425,15 @@ impl Inner {
         }
     }
 
+    /// At the end of each period, with or without a consensus of its own, the values of the newest one hold, whatever we
+    /// computed. One that comes late, between periods, changes none: others would not have it.
+    fn take_values(&mut self) {
+        if let (Some(shared_random), Some(latest)) = (&mut self.shared_random, self.latest) {
+            let [previous, current] = latest.values;
+            shared_random.adopt(previous, current);
+        }
+    }
+
     fn publish(&mut self, documents: &[(Flavor, String)]) {
         // We made them, so they parse.
         let parsed = documents.iter().find_map(|(_, text)| UnverifiedConsensus::parse(text).ok());
@@ -402,19 +443,11 @@ impl Inner {
     }
 
     fn adopt(&mut self, consensus: &Consensus) {
-        let Consensus { lifetime, voting_delay, .. } = *consensus;
+        let lifetime = consensus.lifetime;
         if self.latest.is_some_and(|latest| lifetime.valid_after <= latest.lifetime.valid_after) {
             return;
         }
-        self.latest = Some(Latest { lifetime, delays: voting_delay });
-        if let Some(shared_random) = &mut self.shared_random {
-            let srv = |value: onionring_proto::netdoc::consensus::SharedRandom| Srv {
-                reveals: value.reveals,
-                value: value.value,
-            };
-            let (previous, current) = (consensus.shared_random_previous, consensus.shared_random_current);
-            shared_random.adopt(previous.map(srv), current.map(srv));
-        }
+        self.latest = Some(Latest::of(consensus));
     }
 
     /// Looks through votes that are new; says whether shared randomness learned from them.

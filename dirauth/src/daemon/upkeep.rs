@@ -8,9 +8,10 @@ use onionring_proto::netdoc::text::{Fingerprint, format_time};
 use onionring_proto::time::Unix;
 use tracing::{error, info, warn};
 
+use super::DaemonError;
 use super::authority::{Authority, lock};
 use crate::config::Config;
-use crate::files::{self, FileError};
+use crate::files;
 use crate::limits;
 use crate::reach::Standing;
 use crate::stability::Stability;
@@ -61,23 +62,16 @@ pub fn write_stability(authority: &Authority, data: &Path, now: Unix) {
     }
 }
 
-/// Reads the relays' past. A file of another program is left where it is, and stops the start.
-pub fn read_stability(data: &Path, now: Unix) -> Result<Stability, FileError> {
+/// Reads the relays' past. A file that is none is left where it is, and stops the start: it would be overwritten.
+pub fn read_stability(data: &Path, now: Unix) -> Result<Stability, DaemonError> {
     let path = data.join(STABILITY);
     let Some(state) = files::read(&path)? else { return Ok(Stability::default()) };
-    match Stability::read(&String::from_utf8_lossy(&state), now) {
-        Ok((stability, found)) => {
-            info!("the past of {} relays is known", stability.len());
-            if found.damaged > 0 || found.truncated {
-                warn!("{} is damaged; what could be read of it counts", path.display());
-            }
-            Ok(stability)
-        }
-        Err(error) => {
-            warn!("{error}");
-            Ok(Stability::default())
-        }
+    let (stability, found) = Stability::read(&String::from_utf8_lossy(&state), now)?;
+    info!("the past of {} relays is known", stability.len());
+    if found.damaged > 0 || found.truncated {
+        warn!("{} is damaged; what could be read of it counts", path.display());
     }
+    Ok(stability)
 }
 
 /// The page for people who look at the DirPort.

@@ -17,7 +17,7 @@ use super::session::clock;
 use super::tallies::Voted;
 use crate::bandwidth_file::{self, BandwidthFile};
 use crate::files;
-use crate::opinion::{BandwidthSource, Grounds, Opinion};
+use crate::opinion::{BandwidthSource, Grounds, Opinion, Us};
 use crate::voting::Period;
 
 impl Authority {
@@ -25,8 +25,11 @@ impl Authority {
     pub fn make_vote(&self, period: &Period) -> Result<String, BuildError> {
         let began = Instant::now();
         let now = clock();
-        let opinion = self.opinion(period.valid_after, now);
-        let (text, _) = opinion.vote.sign(&self.keys.load().signer.key, &mut UnwrapErr(SysRng))?;
+        // Both of one moment: they may be replaced meanwhile.
+        let keys = self.keys.load_full();
+        let us = Us { certificate: keys.certificate.clone(), ..Us::clone(&self.us.load()) };
+        let opinion = self.opinion(&us, period.valid_after, now);
+        let (text, _) = opinion.vote.sign(&keys.signer.key, &mut UnwrapErr(SysRng))?;
         let relays = opinion.vote.relays.len();
         let seconds = began.elapsed().as_secs_f64();
         info!("voting on {relays} relays, which took {seconds:.1} s");
@@ -36,8 +39,8 @@ impl Authority {
         Ok(text)
     }
 
-    fn opinion(&self, valid_after: Unix, now: Unix) -> Opinion {
-        let (config, us, approvals) = (self.config.load(), self.us.load(), self.approvals.load());
+    fn opinion(&self, us: &Us, valid_after: Unix, now: Unix) -> Opinion {
+        let (config, approvals) = (self.config.load(), self.approvals.load());
         // Not under the lock, which uploads take.
         let relays = self.directory.uploads().store().newest().clone();
         let authorities: Vec<_> = config.authorities.iter().map(|authority| authority.rsa_id).collect();
@@ -55,7 +58,7 @@ impl Authority {
             measurements: &bandwidths.measurements,
             bandwidth_source: bandwidths.source.clone(),
             shared_random: self.session.shared_random_lines(),
-            us: &us,
+            us,
             started: self.started,
             valid_after,
             now,

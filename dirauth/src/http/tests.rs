@@ -169,6 +169,7 @@ fn bodies_share_the_room_of_their_lane() {
     let shared = Desk {
         directory: Arc::new(Directory::new(uploads)),
         guests: Arc::default(),
+        circuits: Arc::new(Semaphore::new(1)),
         tallies: Default::default(),
         lanes: Lanes {
             votes: Lane::new(10, 100),

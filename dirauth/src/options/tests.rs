@@ -61,9 +61,7 @@ fn the_defaults_are_those_of_c_tor() {
     assert_eq!(options.admission.minimal_version.to_string(), "0.4.8.0-alpha-dev");
     assert_eq!((options.admission.pin_keys, options.admission.allow_private_addresses), (true, false));
     assert_eq!((options.admission.us, options.admission.tap_key), (None, TapKey::Required));
-    assert!(
-        options.shared_randomness && options.test_ed25519_link_keys && options.reject_requests_under_load
-    );
+    assert!(options.shared_randomness && options.test_ed25519_link_keys);
     assert_eq!(
         (options.client_versions, options.server_versions, options.bandwidths_file),
         (None, None, None)
@@ -101,7 +99,7 @@ fn all_options_are_read() {
          TestingDirAuthVoteExitIsStrict 1\nTestingDirAuthVoteGuard g\nTestingDirAuthVoteHSDir h\n\
          TestingDirAuthVoteHSDirIsStrict 1\nTestingMinExitFlagThreshold 16 KB\nTestingMinFastFlagThreshold 17 KB\n\
          AuthDirPinKeys 0\nAuthDirSharedRandomness 0\nAuthDirTestEd25519LinkKeys 0\n\
-         AuthDirRejectRequestsUnderLoad 0\nV3BandwidthsFile /bw\nAuthDirReject 192.0.2.1\nAuthDirReject 192.0.2.2\n\
+         V3BandwidthsFile /bw\nAuthDirReject 192.0.2.1\nAuthDirReject 192.0.2.2\n\
          AuthDirInvalid 192.0.2.3\nAuthDirBadExit 192.0.2.4\nAuthDirMiddleOnly 192.0.2.5\n\
          MinimalAcceptedServerVersion 0.4.9.1\n",
     );
@@ -137,9 +135,7 @@ fn all_options_are_read() {
     assert_eq!(options.flags, flags);
     assert!(!options.admission.pin_keys && !options.admission.allow_private_addresses);
     assert_eq!(options.admission.minimal_version.to_string(), "0.4.9.1");
-    assert!(
-        !options.shared_randomness && !options.test_ed25519_link_keys && !options.reject_requests_under_load
-    );
+    assert!(!options.shared_randomness && !options.test_ed25519_link_keys);
     assert_eq!(options.bandwidths_file, Some(PathBuf::from("/bw")));
     let parsed = |values: &[&str]| AddressPolicies::parse(values.iter().copied()).unwrap();
     let addresses = AddressPolicies {

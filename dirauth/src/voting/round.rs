@@ -25,7 +25,8 @@ const INTERVAL_MIN: Duration = Duration::from_secs(300);
 const STORED: Answer = Answer::ok("Vote stored");
 const DUPLICATE: Answer = Answer::ok("Duplicate discarded");
 const UNPARSABLE: Answer = Answer::refused("Unable to parse vote");
-const STRANGER: Answer = Answer::refused("Vote not from a recognized v3 authority");
+/// To a vote of somebody who is no configured authority.
+pub const STRANGER: Answer = Answer::refused("Vote not from a recognized v3 authority");
 const OTHER_SLOT: Answer = Answer::refused("Bad valid-after time");
 const TOO_LATE: Answer = Answer::refused("Posted vote received too late, would be dangerous to count it");
 const OLDER: Answer = Answer::refused("Already have a newer pending vote");

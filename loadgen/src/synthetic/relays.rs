@@ -104,7 +104,7 @@ pub(super) fn make(
     let descriptor = NewDescriptor {
         nickname,
         ipv4: address(n),
-        or_port: if n % 3 == 0 { 443 } else { 9001 },
+        or_port: if n.is_multiple_of(3) { 443 } else { 9001 },
         dir_port: 0,
         ipv6: rng.random_ratio(WITH_IPV6, 100).then(|| (address_v6(n), 9001)),
         platform: platform(rng).to_owned(),
