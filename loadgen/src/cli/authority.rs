@@ -68,7 +68,7 @@ struct Report<'a> {
 
 impl Arguments {
     pub(super) fn run(self) -> Result<(), CliError> {
-        if self.interval < 60 || 1800 % self.interval != 0 {
+        if self.interval < 60 || !1800_u64.is_multiple_of(self.interval) {
             let what = format!("--interval {}: write a divisor of 1800 from 60 on", self.interval);
             return Err(CliError::Usage(what));
         }

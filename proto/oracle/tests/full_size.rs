@@ -51,7 +51,7 @@ fn a_large_network() {
 }
 
 #[test]
-#[ignore = "takes minutes"]
+#[ignore = "takes a minute"]
 fn a_network_of_10_000_relays() {
     all_documents(10_000);
 }
