@@ -116,16 +116,20 @@ fn what_is_not_supported_is_refused_or_named() {
 fn a_reload_changes_only_what_can_change() {
     let old = config("MetricsPort 9035");
     let new = "ORPort 9002\nDirPort 9031\nDataDirectory /x\nNickname b\nAuthDirReject 192.0.2.0/24\n\
-               AuthDirDoubleVotes stop\nV3AuthVotingInterval 2 hours\nMetricsPortPolicy accept 127.0.0.1\n";
+               AuthDirDoubleVotes stop\nV3AuthVotingInterval 2 hours\nAuthDirTestReachability 0\nMetricsPortPolicy accept 127.0.0.1\n";
     let loaded = load(&LEAST.replace("ORPort 9001\nDirPort 9030\n", new), "", false);
     let before = load(LEAST, "", false).settings;
-    assert_eq!(loaded.needs_restart(&before), ["DataDirectory", "DirPort", "ORPort", "V3AuthVotingInterval"]);
+    let restart =
+        ["AuthDirTestReachability", "DataDirectory", "DirPort", "Nickname", "ORPort", "V3AuthVotingInterval"];
+    assert_eq!(loaded.needs_restart(&before), restart);
     let config = old.reloaded(loaded.config.unwrap());
     assert_eq!((&config.or_ports, &config.dir_ports), (&old.or_ports, &old.dir_ports));
     assert_eq!(config.directories.data, old.directories.data);
     assert_eq!(config.metrics.listen, old.metrics.listen);
     assert!(config.metrics.policy.permits([127, 0, 0, 1].into(), 1));
-    assert_eq!((config.nickname.as_str(), config.doubles), ("b", DoublePolicy::Stop));
+    assert_eq!((config.nickname, config.doubles), (old.nickname, DoublePolicy::Stop));
+    // What the tests of relays do not do, votes must not go by.
+    assert!(config.authority.flags.test_reachability);
     assert_eq!(config.authority.timing, old.authority.timing);
     assert_ne!(config.authority.addresses, old.authority.addresses);
 }

@@ -125,7 +125,7 @@ fn a_vote_is_what_others_read() {
         "voting-delay 300 200",
         "client-versions 0.4.9.11,0.4.9.12",
         "bandwidth-file-headers timestamp=1 a=b",
-        "params AuthDirMaxServersPerAddr=2 CircuitPriorityHalflifeMsec=30000",
+        "params AuthDirMaxServersPerAddr=0 CircuitPriorityHalflifeMsec=30000",
     ] {
         assert!(text.contains(&format!("\n{line}\n")), "{line} is not in\n{text}");
     }
