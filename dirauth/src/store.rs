@@ -88,6 +88,7 @@ pub struct Store {
     extra_infos: Shelf,
     /// Whether there is something else than when that was asked last.
     changed: bool,
+    relays_max: usize,
 }
 
 impl Store {
@@ -105,6 +106,7 @@ impl Store {
             descriptors: Shelf::new(Cached::Descriptors, bounds),
             extra_infos: Shelf::new(Cached::ExtraInfos, bounds),
             changed: false,
+            relays_max: bounds.relays,
         };
         let mut found = Found::default();
         for text in split_documents(&store.disk.load(Cached::Descriptors)?) {
@@ -150,11 +152,13 @@ impl Store {
         from: Option<IpAddr>,
     ) -> Result<(), AddError> {
         if !self.newest.contains_key(&descriptor.identity) {
-            if self.newest.len() >= STORED_RELAYS {
-                return Err(AddError::TooManyRelays);
-            }
             if let Some(from) = from.filter(|from| !self.ranks.has_room_for(Some(*from))) {
                 return Err(AddError::TooManyStrangers(from));
+            }
+            if self.newest.len() >= self.relays_max {
+                // The stranger that has had the most time to be found gives way: whoever is new is looked for at once.
+                let first = self.ranks.first().ok_or(AddError::TooManyRelays)?;
+                self.remove(&first);
             }
         }
         let kept = Kept::descriptor(&descriptor);

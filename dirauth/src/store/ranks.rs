@@ -67,6 +67,11 @@ impl Ranks {
         self.known.insert(identity, ipv4);
     }
 
+    /// The stranger that came first.
+    pub fn first(&self) -> Option<Fingerprint> {
+        self.by_arrival.first_key_value().map(|(_, first)| *first)
+    }
+
     /// The stranger that came last, if that was after this relay.
     pub fn last_after(&self, identity: &Fingerprint) -> Option<Fingerprint> {
         let (&arrival, &last) = self.by_arrival.last_key_value()?;

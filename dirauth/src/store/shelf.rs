@@ -12,7 +12,7 @@ use onionring_proto::time::Unix;
 use tracing::warn;
 
 use super::AddError;
-use crate::limits::{STORED_BYTES, STORED_PER_RELAY};
+use crate::limits::{STORED_BYTES, STORED_PER_RELAY, STORED_RELAYS};
 
 /// Bytes of forgotten documents that a file may have besides half of what it is for.
 const SLACK: u64 = 1 << 20;
@@ -29,13 +29,15 @@ pub(super) struct Bounds {
     pub bytes: usize,
     /// Documents of one relay.
     pub per_relay: usize,
+    /// Relays of which there are descriptors.
+    pub relays: usize,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
         // That of extra-infos is the same.
         let on_disk = Cached::Descriptors.bytes_max();
-        Bounds { on_disk, bytes: STORED_BYTES, per_relay: STORED_PER_RELAY }
+        Bounds { on_disk, bytes: STORED_BYTES, per_relay: STORED_PER_RELAY, relays: STORED_RELAYS }
     }
 }
 

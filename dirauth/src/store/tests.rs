@@ -194,6 +194,27 @@ fn strangers_make_room_for_those_that_came_before_them() {
 }
 
 #[test]
+fn whoever_is_new_takes_the_place_of_the_first_stranger() {
+    let directory = tempfile::tempdir().unwrap();
+    let bounds = Bounds { relays: 2, ..Bounds::default() };
+    let (mut store, _) = Store::open_bounded(directory.path(), NOW, bounds).unwrap();
+    let relays = descriptors();
+    let add = |store: &mut Store, n: usize| store.add_descriptor(relays[n].1.clone(), relays[n].0, None);
+    let stored = |store: &Store| store.newest().keys().copied().collect::<BTreeSet<_>>();
+    let ids = |of: [usize; 2]| BTreeSet::from(of.map(|n| relays[n].1.identity));
+    for n in 0..3 {
+        add(&mut store, n).unwrap();
+    }
+    assert_eq!(stored(&store), ids([1, 2]));
+    store.vouch([&relays[1].1.identity]);
+    add(&mut store, 3).unwrap();
+    assert_eq!(stored(&store), ids([1, 3]), "those that were found stay");
+    store.vouch([&relays[3].1.identity]);
+    assert!(matches!(add(&mut store, 0), Err(AddError::TooManyRelays)));
+    assert_eq!(stored(&store), ids([1, 3]));
+}
+
+#[test]
 fn a_network_uploads_only_so_many_strangers() {
     let directory = tempfile::tempdir().unwrap();
     let (mut store, _) = Store::open(directory.path(), NOW).unwrap();
