@@ -7,7 +7,7 @@
 use std::net::{IpAddr, Ipv6Addr};
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -125,7 +125,10 @@ impl Directory {
     /// A directory of what was uploaded. Until it knows who takes votes, those of others are answered with 404.
     pub fn new(uploads: Uploads) -> Directory {
         let (documents, voting) = (ArcSwap::default(), OnceLock::new());
-        Directory { documents, uploads: Mutex::new(uploads), stale: AtomicBool::new(true), voting }
+        let directory =
+            Directory { documents, uploads: Mutex::new(uploads), stale: AtomicBool::new(true), voting };
+        directory.documents();
+        directory
     }
 
     /// Hands votes and signatures of others to `voting` from now on; the first time counts.
@@ -176,16 +179,14 @@ impl Directory {
         self.uploads().expire(now);
     }
 
-    /// The documents to serve. Everything is included that was accepted before, but for what has come since the one before
-    /// last asked if an upload is being judged at this very moment: this waits for nobody.
+    /// The documents to serve, everything included that was stored before: whoever was told that its upload is stored finds
+    /// it. So after an upload the first who asks puts together what is served, and waits for the upload under way if
+    /// there is one; all others wait for nobody.
     pub fn documents(&self) -> Arc<Documents> {
         if self.stale.load(Ordering::Acquire) {
-            let uploads = match self.uploads.try_lock() {
-                Ok(uploads) => Some(uploads),
-                Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
-                Err(TryLockError::WouldBlock) => None,
-            };
-            if let Some(uploads) = uploads.filter(|_| self.stale.swap(false, Ordering::AcqRel)) {
+            let uploads = self.uploads.lock().unwrap_or_else(PoisonError::into_inner);
+            // Others have waited for the same.
+            if self.stale.swap(false, Ordering::AcqRel) {
                 self.serve_uploads(&uploads);
             }
         }

@@ -111,6 +111,22 @@ fn what_is_uploaded_is_served_at_once() {
     assert_eq!(get(directory, "/tor/server/all").0, "404 Servers unavailable");
 }
 
+/// Relays look whether what they were told is stored is there, whatever comes meanwhile.
+#[test]
+fn what_was_stored_is_found_although_more_is_being_judged() {
+    let authority = authority(None);
+    let directory = &authority.directory;
+    directory.uploads().receive(DESCRIPTORS.as_bytes(), None, NOW);
+    let (sender, receiver) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        let held = directory.uploads();
+        scope.spawn(move || sender.send(directory.documents().served.descriptors.len()).unwrap());
+        assert!(receiver.recv_timeout(Duration::from_millis(20)).is_err(), "nothing old is given");
+        drop(held);
+        assert!(receiver.recv().unwrap() > 0);
+    });
+}
+
 #[test]
 fn what_was_stored_is_served_while_the_uploads_are_held() {
     let authority = authority(None);
