@@ -93,7 +93,8 @@ impl std::fmt::Display for Whence {
     }
 }
 
-/// The answer to a posted document, to the letter that of C tor.
+/// The answer to a posted document: that of C tor, but that it says 200 to signatures which it throws away as unreadable,
+/// forged or of another time, and this does not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Answer {
     /// 200 or 400.

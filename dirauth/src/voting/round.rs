@@ -15,7 +15,7 @@ use thiserror::Error;
 
 use super::ballots::{Ballots, Standing, Taken};
 use super::double::{DoublePolicy, Seen};
-use super::signatures::{Pair, QUEUED, Queue, UNREADABLE, verified};
+use super::signatures::{FORGED, OTHER_TIMES, Pair, QUEUED, Queue, UNREADABLE, is_forged, verified};
 use super::{Action, Alarm, Answer, NoConsensus, Period, Rules, Signer, Whence};
 use crate::limits::{SIGNATURES, VOTE, VOTES_PER_BODY};
 
@@ -316,22 +316,26 @@ impl Round {
         let doc = doc.and_then(|text| DetachedSignatures::parse(text).ok());
         match (doc, self.pair.is_some()) {
             (Some(doc), true) => self.add_signatures(now, doc),
-            (Some(doc), false) => {
-                self.queue_signatures(now, doc);
-                QUEUED
-            }
-            (None, true) => UNREADABLE,
-            (None, false) => QUEUED,
+            (Some(doc), false) => self.queue_signatures(now, doc),
+            (None, _) => UNREADABLE,
         }
     }
 
-    fn queue_signatures(&mut self, now: Unix, doc: DetachedSignatures) {
-        if doc.lifetime.valid_after == self.period.valid_after
-            && let Some(doc) = verified(doc, &self.ballots.certs(), now)
+    /// Keeps what is right. Of those whose votes are not here nothing is known, so that is answered as by C tor.
+    fn queue_signatures(&mut self, now: Unix, doc: DetachedSignatures) -> Answer {
+        let certs = self.ballots.certs();
+        if doc.lifetime.valid_after != self.period.valid_after {
+            return OTHER_TIMES;
+        }
+        if is_forged(&doc, &certs) {
+            return FORGED;
+        }
+        if let Some(doc) = verified(doc, &certs, now)
             && self.queue.push(doc)
         {
             self.save();
         }
+        QUEUED
     }
 
     fn add_signatures(&mut self, now: Unix, doc: DetachedSignatures) -> Answer {

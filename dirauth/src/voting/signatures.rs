@@ -2,7 +2,7 @@
 
 use onionring_proto::crypto::rsa::RsaError;
 use onionring_proto::netdoc::authcert::CertStore;
-use onionring_proto::netdoc::consensus::{Flavor, Lifetime, PendingConsensus, SignaturesRefused};
+use onionring_proto::netdoc::consensus::{Added, Flavor, Lifetime, PendingConsensus, SignaturesRefused};
 use onionring_proto::netdoc::detached::{DetachedSignature, DetachedSignatures};
 use onionring_proto::netdoc::tally::Tally;
 use onionring_proto::netdoc::text::Fingerprint;
@@ -13,7 +13,12 @@ use super::{Answer, Signer};
 use crate::limits::QUEUED_CONSENSUSES;
 
 pub(super) const QUEUED: Answer = Answer::ok("Signature queued");
-pub(super) const UNREADABLE: Answer = Answer::ok("Couldn't parse detached signatures.");
+pub(super) const UNREADABLE: Answer = Answer::refused("Couldn't parse detached signatures.");
+pub(super) const OTHER_TIMES: Answer = Answer::refused(OTHER_VALID_AFTER);
+const OTHER_VALID_AFTER: &str = "Valid-After times do not match when adding detached signatures to consensus";
+/// C tor says 200 and `Signatures ignored`.
+pub(super) const FORGED: Answer =
+    Answer::refused("Signatures that are not right, of expired certificates, or of nobody whose vote counts");
 
 /// A consensus in both flavours, and its signatures.
 #[derive(Clone, Debug)]
@@ -43,18 +48,23 @@ impl Pair {
 
     /// Adds what is right and new; says how many were added, and what to answer.
     pub fn add(&mut self, doc: &DetachedSignatures, certs: &CertStore, now: Unix) -> (usize, Answer) {
-        let (mut added, mut failed, mut reason) = (0, false, "");
+        let (mut added, mut failed, mut forged, mut reason) = (0, false, false, "");
         // As with C tor, the last flavour has the word.
         for pending in [&mut self.ns, &mut self.microdesc] {
             match add(pending, doc, certs, now) {
-                Ok(new) => {
+                Ok(Added { new, unverified, strangers, .. }) => {
                     added += new;
+                    forged |= unverified + strangers > 0;
                     reason = if new > 0 { "Signatures added" } else { "Signatures ignored" };
                 }
                 Err(why) => (failed, reason) = (true, why),
             }
         }
-        let answer = if failed && added == 0 { Answer::refused(reason) } else { Answer::ok(reason) };
+        let answer = match added {
+            0 if failed => Answer::refused(reason),
+            0 if forged => FORGED,
+            _ => Answer::ok(reason),
+        };
         (added, answer)
     }
 
@@ -105,25 +115,23 @@ fn add(
     doc: &DetachedSignatures,
     certs: &CertStore,
     now: Unix,
-) -> Result<usize, &'static str> {
+) -> Result<Added, &'static str> {
     let consensus = pending.consensus();
     check_times(&consensus.lifetime, &doc.lifetime)?;
     if doc.signatures.iter().all(|s| s.flavor != consensus.flavor) {
         return Err("No signatures for given consensus flavor");
     }
     match pending.add(doc, certs, now) {
-        Ok(added) => Ok(added.new),
+        Ok(added) => Ok(added),
         Err(SignaturesRefused::Digest) => Err("Mismatched digest."),
         Err(SignaturesRefused::NoDigest) => Err("No digests for given consensus flavor"),
-        Err(SignaturesRefused::Lifetime) => {
-            Err("Valid-After times do not match when adding detached signatures to consensus")
-        }
+        Err(SignaturesRefused::Lifetime) => Err(OTHER_VALID_AFTER),
     }
 }
 
 fn check_times(ours: &Lifetime, theirs: &Lifetime) -> Result<(), &'static str> {
     if ours.valid_after != theirs.valid_after {
-        Err("Valid-After times do not match when adding detached signatures to consensus")
+        Err(OTHER_VALID_AFTER)
     } else if ours.fresh_until != theirs.fresh_until {
         Err("Fresh-until times do not match when adding detached signatures to consensus")
     } else if ours.valid_until != theirs.valid_until {
@@ -153,6 +161,16 @@ pub(super) fn verified(
         doc.microdesc = None;
     }
     doc.signatures.iter().any(|s| s.flavor == Flavor::Ns).then_some(doc)
+}
+
+/// Whether a signature is not that of the key which a certificate at hand names for it.
+pub(super) fn is_forged(doc: &DetachedSignatures, certs: &CertStore) -> bool {
+    doc.signatures.iter().any(|s| {
+        let (digest, cert) = (doc.digest(s.flavor), certs.get(&s.identity, &s.signing_key_id));
+        digest.zip(cert).is_some_and(|(digest, cert)| {
+            cert.signing_key.verify_bare(digest.as_bytes(), &s.signature).is_err()
+        })
+    })
 }
 
 /// Signatures that came before our own consensus was there, only right ones: whoever is no voter cannot fill it.

@@ -128,7 +128,7 @@ fn a_body_may_have_several_votes() {
 }
 
 #[test]
-fn signatures_are_answered_as_by_c_tor() {
+fn signatures_are_answered_as_by_c_tor_unless_they_are_thrown_away() {
     let mut ours = computed(0);
     let theirs = computed(1).signatures().unwrap();
     let mut answer = |text: &str| {
@@ -137,8 +137,17 @@ fn signatures_are_answered_as_by_c_tor() {
     };
     assert_eq!(answer(&theirs), (200, "Signatures added"));
     assert_eq!(answer(&theirs), (200, "Signatures ignored"));
-    assert_eq!(answer("garbage"), (200, "Couldn't parse detached signatures."));
+    let unreadable = (400, "Couldn't parse detached signatures.");
+    assert_eq!(answer("garbage"), unreadable);
     let mut doc = DetachedSignatures::parse(&theirs).unwrap();
+    let forged =
+        (400, "Signatures that are not right, of expired certificates, or of nobody whose vote counts");
+    let mut wrong = doc.clone();
+    wrong.signatures.iter_mut().for_each(|s| s.signature[9] ^= 1);
+    assert_eq!(answer(&wrong.encode()), forged, "though right ones are there");
+    let mut of_a_stranger = doc.clone();
+    of_a_stranger.signatures.iter_mut().for_each(|s| s.identity = maker(AUTHORITIES).identity());
+    assert_eq!(answer(&of_a_stranger.encode()), forged);
     doc.ns[0] ^= 1;
     assert_eq!(answer(&doc.encode()), (400, "Signatures ignored"));
     doc.microdesc = Some([0; 32]);
@@ -148,11 +157,18 @@ fn signatures_are_answered_as_by_c_tor() {
     assert_eq!(answer(&doc.encode()), times);
 
     let round = &mut round();
-    for text in [theirs.as_str(), "garbage", ""] {
-        let queued = round.handle_signatures(EARLY, text.as_bytes());
-        assert_eq!((queued.status, queued.reason), (200, "Signature queued"));
-    }
+    let mut early = |text: &str| {
+        let Answer { status, reason } = round.handle_signatures(EARLY, text.as_bytes());
+        (status, reason)
+    };
+    assert_eq!(early(&theirs), (200, "Signature queued"));
+    assert_eq!((early("garbage"), early("")), (unreadable, unreadable));
+    assert_eq!(early(&doc.encode()), times);
     assert_eq!(round.queue.iter().count(), 0, "nobody has voted, so nothing can be right");
+    post(round, EARLY, &maker(1).vote(EARLY.0, "someone"));
+    let answer = round.handle_signatures(EARLY, wrong.encode().as_bytes());
+    assert_eq!((answer.status, answer.reason), forged);
+    assert_eq!(round.queue.iter().count(), 0);
 }
 
 #[test]
@@ -496,7 +512,7 @@ proptest! {
         let before = round.snapshot();
         for body in [bytes.as_slice(), text.as_bytes(), format!("network-status-version {text}").as_bytes()] {
             prop_assert_eq!(round.handle_vote(EARLY, body, POSTED).status, 400);
-            prop_assert_eq!(round.handle_signatures(EARLY, body).reason, "Signature queued");
+            prop_assert_eq!(round.handle_signatures(EARLY, body).status, 400);
         }
         prop_assert!(round.poll_action().is_none());
         prop_assert_eq!(round.snapshot(), before);

@@ -1,6 +1,7 @@
 //! Signing a consensus that we computed, and collecting the signatures of the other authorities (dir-spec 3.10).
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use rand_core::CryptoRng;
 use sha1::Sha1;
@@ -67,7 +68,7 @@ pub enum SignaturesRefused {
 pub struct Added {
     /// Added: from a source of the consensus, right, and new.
     pub new: usize,
-    /// Known already.
+    /// Right, and of an authority whose signature is there.
     pub known: usize,
     /// Wrong, or by nobody whose certificate is at hand.
     pub unverified: usize,
@@ -172,17 +173,26 @@ impl PendingConsensus {
         for s in detached.signatures.iter().filter(|s| s.flavor == self.consensus.flavor) {
             if !self.consensus.sources.contains(&s.identity) {
                 added.strangers += 1;
-            } else if self.signatures.contains_key(&s.identity) {
+            } else if self.has(s) {
                 added.known += 1;
-            } else if self.is_right(s, certs, now) {
+            } else if !self.is_right(s, certs, now) {
+                added.unverified += 1;
+            } else if let Entry::Vacant(place) = self.signatures.entry(s.identity) {
                 let signed = Signed { signing_key_id: s.signing_key_id, signature: s.signature.clone() };
-                self.signatures.insert(s.identity, signed);
+                place.insert(signed);
                 added.new += 1;
             } else {
-                added.unverified += 1;
+                added.known += 1;
             }
         }
         Ok(added)
+    }
+
+    /// Whether it is the very signature that is there.
+    fn has(&self, s: &DetachedSignature) -> bool {
+        self.signatures
+            .get(&s.identity)
+            .is_some_and(|ours| ours.signing_key_id == s.signing_key_id && ours.signature == s.signature)
     }
 
     fn is_right(&self, s: &DetachedSignature, certs: &CertStore, now: Unix) -> bool {
