@@ -5,7 +5,8 @@
 //! 1. each signs its opinion and posts it to all others;
 //! 2. each passes on the opinions that it has. Here that is by asking: every authority is asked for the votes of all,
 //!    so that two different votes of one come to light wherever they are. Stock authorities answer that as well, and
-//!    themselves ask for what they miss, so that nothing has to be configured about who runs what;
+//!    themselves ask for what they miss, so that nothing has to be configured about who runs what. Who has two votes of
+//!    one authority serves that which counts, and posts both to the others when no more votes count: they are the proof;
 //! 3. each computes the consensus of the votes that it has, signs it, and posts the signature to all others;
 //! 4. each asks the others for the signatures that they have, and publishes what more than half have signed.
 //!
@@ -121,6 +122,14 @@ pub enum Action {
     /// Post our vote to an authority.
     PostVote {
         /// To whom.
+        to: Fingerprint,
+        /// The vote.
+        text: Arc<str>,
+    },
+    /// Post a vote to an authority that is part of the proof that its maker voted twice, now that it is too late for it to
+    /// count.
+    TellVote {
+        /// Whom.
         to: Fingerprint,
         /// The vote.
         text: Arc<str>,

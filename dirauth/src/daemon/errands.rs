@@ -57,6 +57,7 @@ impl Authority {
                 .await;
             }
             Errand::PostVote { to, text } => self.post(&to, "vote", "/tor/post/vote", &text).await,
+            Errand::TellVote { to, text } => self.tell(&to, &text).await,
             Errand::PostSignatures { to, text } => {
                 self.post(&to, "signatures", "/tor/post/consensus-signature", &text).await;
             }
@@ -78,6 +79,14 @@ impl Authority {
                 warn!("{} refuses our {what}: {} {}", peer.name, answer.status, answer.reason);
             }
             None => {}
+        }
+    }
+
+    /// Tells of a vote that is too late to count: it is refused, and looked at.
+    async fn tell(&self, to: &Fingerprint, vote: &str) {
+        let (Some(peer), what) = (self.peer(to), "evidence") else { return };
+        if let Some(answer) = self.counted(what, peer, peer.post("/tor/post/vote", what, vote)).await {
+            info!("{} was told of one of two votes of an authority, and says: {}", peer.name, answer.reason);
         }
     }
 

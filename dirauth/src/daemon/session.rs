@@ -41,6 +41,13 @@ pub enum Errand {
         /// The vote.
         text: Arc<str>,
     },
+    /// Post a vote that is evidence against its maker.
+    TellVote {
+        /// To whom.
+        to: Fingerprint,
+        /// The vote.
+        text: Arc<str>,
+    },
     /// Get votes, and hand them to [`Session::take_fetched_votes`].
     FetchVotes {
         /// From whom.
@@ -306,6 +313,7 @@ impl Session {
                 }
                 Action::MakeVote(period) => inner.send(Errand::MakeVote(period)),
                 Action::PostVote { to, text } => inner.send(Errand::PostVote { to, text }),
+                Action::TellVote { to, text } => inner.send(Errand::TellVote { to, text }),
                 Action::FetchVotes { from, of } => inner.send(Errand::FetchVotes { from, of }),
                 Action::PostSignatures { to, text } => inner.send(Errand::PostSignatures { to, text }),
                 Action::FetchSignatures { from } => inner.send(Errand::FetchSignatures { from }),

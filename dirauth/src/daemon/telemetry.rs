@@ -182,7 +182,8 @@ fn publish_answers(way: Way, tally: &Tally) {
 
 /// Labels to expect.
 mod known {
-    pub const EXCHANGES: [&str; 6] = ["vote", "votes", "signatures", "certs", "consensus", "descriptors"];
+    pub const EXCHANGES: [&str; 7] =
+        ["vote", "votes", "signatures", "certs", "consensus", "descriptors", "evidence"];
     pub const OUTCOMES: [&str; 4] = ["ok", "refused", "connect", "timeout"];
     pub const ALARMS: [&str; 5] =
         ["double_vote", "second_vote", "other_consensus", "too_late_to_vote", "signing"];

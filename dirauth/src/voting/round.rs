@@ -14,7 +14,7 @@ use rand_core::CryptoRng;
 use thiserror::Error;
 
 use super::ballots::{Ballots, Standing, Taken};
-use super::double::{DoublePolicy, Seen};
+use super::double::{DoublePolicy, Evidence, Seen};
 use super::signatures::{FORGED, OTHER_TIMES, Pair, QUEUED, Queue, UNREADABLE, is_forged, verified};
 use super::{Action, Alarm, Answer, NoConsensus, Period, Rules, Signer, Whence};
 use crate::limits::{SIGNATURES, VOTE, VOTES_PER_BODY};
@@ -59,6 +59,7 @@ pub enum OwnVoteError {
 enum Step {
     Vote,
     FetchVotes,
+    Tell,
     Compute,
     FetchSignatures,
     Publish,
@@ -91,6 +92,8 @@ pub struct Round {
     pub(super) settled: Option<Settled>,
     /// Who has signed another consensus than ours.
     dissenters: BTreeSet<Fingerprint>,
+    /// Digests of votes that the others were told of as evidence.
+    told: BTreeSet<Fingerprint>,
     actions: VecDeque<Action>,
 }
 
@@ -106,6 +109,7 @@ impl Round {
             pair: None,
             settled: None,
             dissenters: BTreeSet::new(),
+            told: BTreeSet::new(),
             actions: VecDeque::new(),
         }
     }
@@ -139,6 +143,7 @@ impl Round {
         match self.step {
             Step::Vote => Some(self.period.voting_starts),
             Step::FetchVotes => Some(self.period.fetch_votes),
+            Step::Tell => Some(self.tell_at()),
             Step::Compute => Some(self.period.voting_ends),
             Step::FetchSignatures => Some(self.period.fetch_signatures),
             Step::Publish => Some(self.period.valid_after),
@@ -185,13 +190,18 @@ impl Round {
             match self.step {
                 Step::Vote => self.start(now),
                 Step::FetchVotes => self.fetch_votes(now),
+                Step::Tell => self.tell_of_doubles(),
                 Step::Compute => self.compute(now, signer, rng),
-                Step::FetchSignatures => self.fetch_signatures(now),
+                Step::FetchSignatures => {
+                    self.fetch_signatures(now);
+                    self.tell_of_doubles();
+                }
                 Step::Publish | Step::Over => self.publish(),
             }
             self.step = match self.step {
                 Step::Vote => Step::FetchVotes,
-                Step::FetchVotes => Step::Compute,
+                Step::FetchVotes => Step::Tell,
+                Step::Tell => Step::Compute,
                 Step::Compute => Step::FetchSignatures,
                 Step::FetchSignatures => Step::Publish,
                 Step::Publish | Step::Over => Step::Over,
@@ -403,6 +413,26 @@ impl Round {
         match self.tally(&settled) {
             Ok(tally) => self.sign(now, tally, signer, rng),
             Err(error) => self.give_up(error),
+        }
+    }
+
+    /// In time for others to leave out who voted twice, and long enough after votes count for clocks to differ: stock
+    /// authorities would count the vote that was published later.
+    fn tell_at(&self) -> Unix {
+        let Period { fetch_votes, voting_ends, .. } = self.period;
+        fetch_votes + Duration::from_secs(voting_ends.0.saturating_sub(fetch_votes.0).div_ceil(2))
+    }
+
+    /// Posts the votes of who voted twice to the others, as nobody else may have got both. They are too late to count.
+    fn tell_of_doubles(&mut self) {
+        let doubles = self.ballots.iter().filter(|(_, ballot)| ballot.evidence == Some(Evidence::Double));
+        for (authority, ballot) in doubles {
+            for seen in ballot.all().filter(|seen| self.told.insert(seen.digest)) {
+                let others = self.rules.authorities.iter();
+                for to in others.filter(|id| **id != self.rules.us && *id != authority) {
+                    self.actions.push_back(Action::TellVote { to: *to, text: seen.text.clone() });
+                }
+            }
         }
     }
 

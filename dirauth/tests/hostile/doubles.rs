@@ -49,7 +49,7 @@ fn two_votes_are_found_out_whichever_way_they_arrive() {
                     }
                     Arrival::Fetched => assert!(counted.is_some()),
                 }
-                check_evidence(&stage, &votes, arrival);
+                check_evidence(&stage, &period, &votes, arrival);
             });
         }
     });
@@ -70,10 +70,10 @@ fn the_operator_chooses_what_becomes_of_them() {
                         assert_eq!(stage.in_force(), None, "no consensus");
                         let posted = stage.played[0].signatures_for(period.valid_after);
                         assert!(posted.is_empty(), "and no signature: {posted:?}");
-                        assert!(stage.errors().iter().any(|line| line.contains("this one is set to stop")));
+                        assert!(stage.log().contains("this one is set to stop"));
                     }
                 }
-                check_evidence(&stage, &votes, Arrival::PostedAndFetched);
+                check_evidence(&stage, &period, &votes, Arrival::PostedAndFetched);
                 // What happened in one period is not held against anybody in the next.
                 let period = stage.next_period();
                 stage.vote_well(0, &period);
@@ -138,10 +138,13 @@ fn vote_twice(stage: &Stage, period: &Period, arrival: Arrival) -> [String; 2] {
     votes
 }
 
-/// Both are on disk as they were signed, and the operator knows.
-fn check_evidence(stage: &Stage, votes: &[String; 2], arrival: Arrival) {
+/// Both are on disk as they were signed, the operator knows, and the other authority is told.
+fn check_evidence(stage: &Stage, period: &Period, votes: &[String; 2], arrival: Arrival) {
     let files = stage.evidence();
     assert_eq!(files.len(), 2, "{arrival:?}: {files:?}\n{}", stage.log());
+    let [one, two] = &stage.played;
+    wait("the other is told", || (two.votes_of(one.identity(), period.valid_after).len() == 2).then_some(()));
+    assert!(one.votes_of(one.identity(), period.valid_after).is_empty(), "and not the one who voted");
     for vote in votes {
         let digest = SignedVote::parse(vote).unwrap().digest;
         let file = files.iter().find(|name| name.ends_with(&digest.to_string()));

@@ -12,7 +12,8 @@ fn well_behaved_authorities_agree() {
     stage.played[1].desk.lock().unwrap().votes = stage.played[1].vote(&period, 1, "well");
 
     let ours = wait("the vote is posted to both", || {
-        let [one, two] = stage.played.each_ref().map(|played| played.votes_for(period.valid_after).pop());
+        let [one, two] =
+            stage.played.each_ref().map(|played| played.votes_of(stage.identity, period.valid_after).pop());
         one.zip(two)
     });
     assert_eq!(ours.0.digest, ours.1.digest, "the same to both");

@@ -157,13 +157,14 @@ impl Played {
         DetachedSignatures::of(&sign(tally.ns.clone()), &sign(tally.microdesc.clone())).unwrap()
     }
 
-    /// The votes for a period that were posted to it, each once.
-    pub fn votes_for(&self, valid_after: Unix) -> Vec<SignedVote> {
+    /// The votes of an authority for a period that were posted to it, each once.
+    pub fn votes_of(&self, voter: Fingerprint, valid_after: Unix) -> Vec<SignedVote> {
         let mut votes: Vec<SignedVote> = Vec::new();
         for (_, body) in self.desk.lock().unwrap().posted.iter().filter(|(path, _)| path == "/tor/post/vote")
         {
             let vote = SignedVote::parse(body).unwrap();
-            let is_of_it = vote.vote.lifetime.valid_after == valid_after;
+            let is_of_it =
+                (vote.vote.authority.identity, vote.vote.lifetime.valid_after) == (voter, valid_after);
             if is_of_it && votes.iter().all(|known| known.digest != vote.digest) {
                 votes.push(vote);
             }

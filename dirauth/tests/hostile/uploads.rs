@@ -78,7 +78,7 @@ fn whatever_relays_publish_is_taken_or_refused_with_a_reason() {
     stage.vote_well(0, &period);
     stage.vote_well(1, &period);
     stage.finish(&period);
-    let vote = stage.played[0].votes_for(period.valid_after).pop().unwrap().vote;
+    let vote = stage.played[0].votes_of(stage.identity, period.valid_after).pop().unwrap().vote;
     let digest = RouterDesc::parse(&descriptor).unwrap().digest;
     let is_listed = |relay: &&onionring_proto::netdoc::vote::VotedRelay| relay.identity == good.identity();
     let listed = vote.relays.iter().find(is_listed).unwrap();

@@ -207,7 +207,9 @@ impl Network {
                     let vote = maker(n).vote(now.0, &format!("someone, at {}", self.now));
                     round.handle_own_vote(now, &vote).unwrap();
                 }
-                Action::PostVote { to, text } => out.push((index(to), Message::Vote(text))),
+                Action::PostVote { to, text } | Action::TellVote { to, text } => {
+                    out.push((index(to), Message::Vote(text)));
+                }
                 Action::FetchVotes { from, of } => out.push((index(from), Message::AskVotes(of))),
                 Action::PostSignatures { to, text } => out.push((index(to), Message::Signatures(text))),
                 Action::FetchSignatures { from } => out.push((index(from), Message::AskSignatures)),

@@ -223,9 +223,12 @@ enum Way {
     PostedAndServed,
     /// It posts none, and serves one to each, both together.
     ServedTogether,
+    /// It posts one to all, and the other to one that has the first, as an older one that nobody counts.
+    OlderToOne,
 }
 
-const WAYS: [Way; 4] = [Way::BothToAll, Way::OneEach, Way::PostedAndServed, Way::ServedTogether];
+const WAYS: [Way; 5] =
+    [Way::BothToAll, Way::OneEach, Way::PostedAndServed, Way::ServedTogether, Way::OlderToOne];
 
 /// Runs five authorities of which the first votes twice.
 fn double(way: Way, policy: DoublePolicy, seed: u64) -> Network {
@@ -253,6 +256,13 @@ fn double(way: Way, policy: DoublePolicy, seed: u64) -> Network {
             (1..5).for_each(|n| network.post_vote(0, n, &one));
         }
         Way::ServedTogether => network.puppet(0, &[&both]),
+        Way::OlderToOne => {
+            network.puppet(0, &[&two]);
+            network.run_until(-16_000);
+            (1..5).for_each(|n| network.post_vote(0, n, &two));
+            network.run_until(-14_500);
+            network.post_vote(0, 1, &maker(0).vote(published - 1, "older"));
+        }
     }
     network.finish();
     network
