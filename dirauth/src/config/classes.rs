@@ -42,7 +42,7 @@ const SUPPORTED: &[(&str, &str)] = &[
     ("Address", "The IPv4 address to publish, that of the `DirAuthority` line, and perhaps an IPv6 address; names are not resolved. May be left out if an ORPort names it."),
     ("AuthDirBadExit", "Networks in which relays are voted BadExit."),
     ("AuthDirCompareVotes", "Asks every authority for all votes, in each period, so that an authority that votes twice is found out; 0 asks for missing ones alone."),
-    ("AuthDirDoubleVotes", "What becomes of an authority that signs two votes for one consensus: `alert` tells the operator, keeps both as evidence and counts what stock authorities count; `exclude` counts none of its votes, which only makes sense if most authorities do so; `stop` signs no consensus of that period."),
+    ("AuthDirDoubleVotes", "What becomes of an authority that signs two votes for one consensus: `alert` tells the operator and the other authorities, keeps both as evidence and counts what stock authorities count; `exclude` counts none of its votes, which only makes sense if most authorities do so; `stop` signs no consensus of that period."),
     ("AuthDirFastGuarantee", "With so much bandwidth a relay is Fast, whatever the others have."),
     ("AuthDirGuardBWGuarantee", "With so much bandwidth a relay is fast enough for a guard, whatever the others have."),
     ("AuthDirHasIPv6Connectivity", "Relays' IPv6 ORPorts are tested, too, and count."),

@@ -32,6 +32,8 @@ pub struct Press {
     store: DocStore,
     shelf: Shelf,
     stock: Mutex<Stock>,
+    /// Held while a file is written.
+    disk: Mutex<()>,
 }
 
 #[derive(Default)]
@@ -50,7 +52,8 @@ impl Press {
     ) -> Result<Press, StoreError> {
         let store = DocStore::open(data)?;
         let shelf = store.shelf(SHELF);
-        let press = Press { directory, authorities, store, shelf, stock: Mutex::default() };
+        let press =
+            Press { directory, authorities, store, shelf, stock: Mutex::default(), disk: Mutex::default() };
         press.load(now);
         Ok(press)
     }
@@ -111,7 +114,6 @@ impl Press {
             (library.consensus(flavor).map(|held| held.lifetime.valid_after), library.certs().clone())
         };
         let checked = check::consensus(text, flavor, held, &self.authorities, &certs, &Encoding::ALL, now)?;
-        let bytes = checked.text.clone();
         {
             let mut stock = self.lock();
             // Another may have come meanwhile.
@@ -125,7 +127,9 @@ impl Press {
             stock.library.set_consensus(checked, now);
             self.serve(&stock);
         }
-        self.write(file_of(flavor), &[bytes]);
+        let text =
+            |library: &Library| library.stored(flavor).map(|stored| stored.whole.form(Encoding::Identity));
+        self.write(file_of(flavor), |library| text(library).into_iter().collect());
         self.make_diffs(flavor);
         // It was set, and nobody takes it away.
         self.lock().library.consensus(flavor).cloned().ok_or(ConsensusUnfit::NotNewer)
@@ -143,9 +147,8 @@ impl Press {
         }
         stock.library.add_certs(fit);
         self.serve(&stock);
-        let texts: Vec<Blob> = stock.library.cert_texts().cloned().collect();
         drop(stock);
-        self.write(Cached::Certs, &texts);
+        self.write(Cached::Certs, |library| library.cert_texts().cloned().collect());
         true
     }
 
@@ -154,9 +157,8 @@ impl Press {
         let mut stock = self.lock();
         stock.library.add_microdescs(microdescs, now);
         self.serve(&stock);
-        let texts: Vec<Blob> = stock.library.microdesc_texts().cloned().collect();
         drop(stock);
-        self.write(Cached::Microdescs, &texts);
+        self.write(Cached::Microdescs, |library| library.microdesc_texts().cloned().collect());
     }
 
     fn serve(&self, stock: &Stock) {
@@ -200,7 +202,10 @@ impl Press {
         }
     }
 
-    fn write(&self, file: Cached, texts: &[Blob]) {
+    /// Writes what the library has now, one file after the other: whoever comes later writes the newer.
+    fn write(&self, file: Cached, texts: impl Fn(&Library) -> Vec<Blob>) {
+        let _alone = self.disk.lock().unwrap_or_else(PoisonError::into_inner);
+        let texts = texts(&self.lock().library);
         if let Err(error) = self.store.replace(file, texts.iter().map(|text| &text[..])) {
             warn!("documents are kept in memory only: {error}");
         }
