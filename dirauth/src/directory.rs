@@ -185,9 +185,10 @@ impl Directory {
     pub fn documents(&self) -> Arc<Documents> {
         if self.stale.load(Ordering::Acquire) {
             let uploads = self.uploads.lock().unwrap_or_else(PoisonError::into_inner);
-            // Others have waited for the same.
-            if self.stale.swap(false, Ordering::AcqRel) {
+            // Others have waited for the same; until it is served, whoever comes waits, too.
+            if self.stale.load(Ordering::Acquire) {
                 self.serve_uploads(&uploads);
+                self.stale.store(false, Ordering::Release);
             }
         }
         self.documents.load_full()
