@@ -46,7 +46,7 @@ use crate::opinion::Us;
 use crate::peers::Peer;
 use crate::reach::{self, ListenAt, Paces, Prober};
 use crate::stability::StabilityError;
-use crate::uploads::{OpenError, Uploads};
+use crate::uploads::{APPROVED, OpenError, Uploads};
 use crate::voting::{Rules, Schedule};
 
 mod authority;
@@ -70,9 +70,6 @@ use session::{Session, Settings, clock};
 use sockets::{Sockets, port};
 use tallies::Tallies;
 use telemetry::Telemetry;
-
-/// The file of decisions about relays, C tor's.
-const APPROVED: &str = "approved-routers";
 
 /// Why the authority does not run, or stopped running.
 #[derive(Debug, Error)]

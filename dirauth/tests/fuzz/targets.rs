@@ -20,9 +20,11 @@ use onionring_dirauth::stability::Stability;
 use onionring_dirauth::uploads::Uploads;
 use onionring_dirauth::version::TorVersion;
 use onionring_dirauth::voting::{DoublePolicy, Period, Round, Rules, Whence};
+use onionring_node::directory::answer::{Answer, AnswerReader};
 use onionring_node::directory::http::{Method, RequestReader};
 use onionring_node::directory::serve::Asker;
 use onionring_node::directory::spool::{Blob, Spool};
+use onionring_node::limits::DIR_ANSWER_HEAD;
 use onionring_proto::netdoc::routerdesc::{RouterDesc, split_documents};
 use onionring_proto::netdoc::tally::Terms;
 use onionring_proto::netdoc::text::Fingerprint;
@@ -35,6 +37,7 @@ pub type Target = (&'static str, fn(&[u8]));
 pub const TARGETS: &[Target] = &[
     ("upload", upload),
     ("directory_request", directory_request),
+    ("directory_answer", directory_answer),
     ("approved_routers", approved_routers),
     ("pending_relays", pending_relays),
     ("key_pinning_journal", key_pinning_journal),
@@ -113,6 +116,27 @@ fn directory_request(data: &[u8]) {
     let mut piece = [0; 4096];
     while !spool.is_finished() {
         spool.fill(&mut piece).expect("memory");
+    }
+}
+
+/// What another authority answers, in pieces of the length that the first byte says.
+fn directory_answer(data: &[u8]) {
+    const MAX: usize = 1 << 16;
+    let Some((&length, data)) = data.split_first() else { return };
+    let read = |length: usize| -> Option<Answer> {
+        let mut reader = AnswerReader::new(MAX);
+        for piece in data.chunks(length) {
+            if reader.push(piece).ok()? {
+                break;
+            }
+        }
+        reader.finish().ok()
+    };
+    let whole = read(data.len().max(1));
+    assert!(whole.as_ref().is_none_or(|answer| answer.body.len() <= MAX && answer.reason.len() <= 800));
+    // A longer head may be whole before it is found to be too long.
+    if data.len() <= DIR_ANSWER_HEAD {
+        assert_eq!(read(usize::from(length).max(1)), whole);
     }
 }
 
