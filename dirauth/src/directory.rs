@@ -16,11 +16,13 @@ use onionring_node::directory::http::{Method, Request};
 use onionring_node::directory::serve::{self, Asker, NOT_FOUND, Refused, short};
 use onionring_node::directory::snapshot::DirSnapshot;
 use onionring_node::directory::spool::{Blob, Response};
+use onionring_proto::netdoc::routerdesc::split_documents;
 use onionring_proto::netdoc::text::Fingerprint;
 use onionring_proto::time::Unix;
 use tracing::debug;
 
 use crate::admission::Answer;
+use crate::limits::DOCUMENTS_PER_UPLOAD;
 use crate::uploads::Uploads;
 
 /// How long votes and what comes of them may be kept, as in C tor.
@@ -219,6 +221,15 @@ impl Directory {
     /// Takes documents of relays that nobody uploaded here: our own, or those that other authorities have.
     pub fn receive(&self, documents: &[u8], now: Unix) -> Answer {
         self.uploads().receive(documents, None, now)
+    }
+
+    /// Takes any number of them, as many at a time as one upload may have.
+    pub fn receive_all(&self, documents: &str, now: Unix) {
+        let texts: Vec<&str> = split_documents(documents).collect();
+        for texts in texts.chunks(DOCUMENTS_PER_UPLOAD) {
+            let answer = self.receive(texts.concat().as_bytes(), now);
+            debug!("documents that nobody uploaded: {} {}", answer.status, answer.reason);
+        }
     }
 
     fn upload(&self, body: &[u8], asker: Asker) -> Response {

@@ -265,16 +265,13 @@ impl Authority {
         }
     }
 
-    /// Takes descriptors that another authority has, so many at a time as one upload may have. Those that are refused are
-    /// not asked for again; those that did not come may be had from the next.
+    /// Takes descriptors that another authority has. Those that are refused are not asked for again; those that did not come
+    /// may be had from the next.
     fn take_descriptors(&self, body: &[u8]) {
-        let texts: Vec<&str> = split_documents(netdoc::text_of(body).unwrap_or_default()).collect();
-        for texts in texts.chunks(limits::DOCUMENTS_PER_UPLOAD) {
-            let answer = self.directory.receive(texts.concat().as_bytes(), clock());
-            debug!("descriptors of another authority: {} {}", answer.status, answer.reason);
-        }
+        let text = netdoc::text_of(body).unwrap_or_default();
+        self.directory.receive_all(text, clock());
         let documents = self.directory.documents();
-        let digests = texts.iter().filter_map(|text| Some(RouterDesc::parse(text).ok()?.digest));
+        let digests = split_documents(text).filter_map(|text| Some(RouterDesc::parse(text).ok()?.digest));
         let missing: Vec<_> =
             digests.filter(|d| documents.served.descriptors.by_digest(d).is_none()).collect();
         let mut refused = lock(&self.refused);

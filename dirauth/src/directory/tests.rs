@@ -7,7 +7,7 @@ use onionring_proto::netdoc::authcert::AuthCert;
 use onionring_proto::netdoc::consdiff;
 use onionring_proto::netdoc::consensus::UnverifiedConsensus;
 use onionring_proto::netdoc::extrainfo::ExtraInfo;
-use onionring_proto::netdoc::routerdesc::{RouterDesc, split_documents};
+use onionring_proto::netdoc::routerdesc::RouterDesc;
 use onionring_proto::netdoc::text;
 use proptest::prelude::*;
 
@@ -109,6 +109,16 @@ fn what_is_uploaded_is_served_at_once() {
     assert_eq!(split_documents(&get(directory, "/tor/server/all").1).count(), 6);
     directory.expire(NOW + Duration::from_secs(6 * 24 * 3600));
     assert_eq!(get(directory, "/tor/server/all").0, "404 Servers unavailable");
+}
+
+/// As another authority sends them, when we have missed many.
+#[test]
+fn more_documents_than_one_upload_may_have_are_all_taken() {
+    let authority = authority(None);
+    let before = "router junk\n".repeat(DOCUMENTS_PER_UPLOAD + 8);
+    assert_eq!(split_documents(&format!("{before}{DESCRIPTORS}")).count(), DOCUMENTS_PER_UPLOAD + 8 + 6);
+    authority.directory.receive_all(&format!("{before}{DESCRIPTORS}"), NOW);
+    assert_eq!(authority.directory.documents().served.descriptors.len(), 6);
 }
 
 /// Relays look whether what they were told is stored is there, whatever comes meanwhile.
