@@ -538,3 +538,61 @@ fn read_shared_random(path: &Path, now: Unix, interval: Duration) -> Result<Shar
 pub fn clock() -> Unix {
     Unix(SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs()))
 }
+
+#[cfg(test)]
+mod tests {
+    use onionring_proto::netdoc::consensus::SharedRandom as Value;
+
+    use super::*;
+    use crate::admission::tests::options;
+    use crate::approval::Approvals;
+    use crate::uploads::Uploads;
+    use crate::voting::DoublePolicy;
+    use crate::voting::tests::maker::{VALID_AFTER, identities, maker};
+
+    const CONSENSUS: &str = include_str!("../../../proto/src/netdoc/testdata/consensus.txt");
+
+    /// What others would not have yet, we must not vote: a consensus that comes late says nothing before its period ends.
+    #[test]
+    fn the_values_of_a_consensus_hold_from_the_end_of_a_period_on() {
+        let home = tempfile::tempdir().unwrap();
+        let start = Unix(VALID_AFTER);
+        let uploads = Uploads::open(home.path(), options(), Approvals::default(), start).unwrap();
+        let [interval, delay] = [20, 4].map(Duration::from_secs);
+        let authorities = identities(3);
+        let settings = Settings {
+            rules: Rules {
+                us: authorities[0],
+                terms: Terms { authorities: 3, shared_random: None },
+                authorities,
+                doubles: DoublePolicy::Alert,
+                compare: true,
+                testing: true,
+            },
+            shared_randomness: true,
+            schedule: Schedule {
+                initial: Timing { interval, vote_delay: delay, dist_delay: delay },
+                start_offset: Duration::ZERO,
+            },
+            signer: maker(0).signer.clone(),
+        };
+        let directory = Arc::new(Directory::new(uploads));
+        let (errands, _to_do) = tokio::sync::mpsc::unbounded_channel();
+        let session =
+            Session::open(home.path(), settings, None, directory, Arc::default(), errands, start).unwrap();
+        let current = || session.shared_random_lines().unwrap().current;
+        assert_eq!(current(), None);
+
+        let mut consensus = UnverifiedConsensus::parse(CONSENSUS).unwrap().peek().clone();
+        consensus.lifetime =
+            Lifetime { valid_after: start, fresh_until: start + interval, valid_until: start + interval * 3 };
+        consensus.shared_random_current = Some(Value { reveals: 3, value: [5; 32] });
+        session.adopt(&consensus, start + delay);
+        session.tick(start + delay);
+        assert_eq!(current(), None);
+        // The first tick ends the period, the next begins another.
+        session.tick(start + interval);
+        session.tick(start + interval);
+        assert_eq!(current(), Some(Srv { reveals: 3, value: [5; 32] }));
+    }
+}
