@@ -82,6 +82,13 @@ pub const SECTION_ITEMS: usize = 4096;
 /// Flags that one authority votes on, as many as C tor takes; a longer list refuses the vote.
 pub const VOTE_KNOWN_FLAGS: usize = 64;
 
+/// Guards of one selection, whatever the consensus says of the sample's size; the sample grows no further. Of a state
+/// file with more, those that were sampled last are left out. C tor's samples have 60 at most.
+pub const GUARD_SAMPLE: usize = 1024;
+/// Circuits and directory requests whose guards are watched; beyond that the oldest that may be used already is forgotten,
+/// or else the oldest.
+pub const GUARD_ATTEMPTS: usize = 4096;
+
 const _: () = {
     // Ten lines for each relay, and the lengths of common subsequences fit 16 bits.
     assert!(CONSENSUS_DIFF_LINES >= 10 * CONSENSUS_RELAYS);

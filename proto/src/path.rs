@@ -21,6 +21,7 @@ use crate::relay_msg::LinkSpecs;
 
 mod weights;
 
+pub(crate) use weights::draw;
 pub use weights::{Position, Weights};
 
 /// Hops of an ordinary path.
@@ -239,7 +240,7 @@ pub fn choose<'a>(
     if all.iter().any(|r| r.status.flags.has(need.preferred)) {
         all.retain(|r| r.status.flags.has(need.preferred));
     }
-    weights::draw(&all, |r| network.weights.of(need.position, r.status), rng)
+    draw(&all, |r| network.weights.of(need.position, r.status), rng)
 }
 
 /// The first hop of a path.

@@ -284,6 +284,36 @@ params! {
     USE_FAMILY_LISTS = "use-family-lists", 1, 0, 1;
     /// Whether shared `family-ids` make a family (proposal 321).
     USE_FAMILY_IDS = "use-family-ids", 1, 0, 1;
+
+    // Entry guards (guard-spec).
+    /// Percentage of all possible guards that a sample may have.
+    GUARD_MAX_SAMPLE_THRESHOLD_PERCENT = "guard-max-sample-threshold-percent", 20, 1, 100;
+    /// Guards that a sample may have.
+    GUARD_MAX_SAMPLE_SIZE = "guard-max-sample-size", 60, 1, MAX;
+    /// Usable guards that a sample should have.
+    GUARD_MIN_FILTERED_SAMPLE_SIZE = "guard-min-filtered-sample-size", 20, 1, MAX;
+    /// Days after which a guard that is not listed leaves the sample.
+    GUARD_REMOVE_UNLISTED_GUARDS_AFTER_DAYS = "guard-remove-unlisted-guards-after-days", 20, 1, 3650;
+    /// Days after which a guard that was never used leaves the sample.
+    GUARD_LIFETIME_DAYS = "guard-lifetime-days", 120, 1, 3650;
+    /// Days after its first use at which a guard leaves the sample.
+    GUARD_CONFIRMED_MIN_LIFETIME_DAYS = "guard-confirmed-min-lifetime-days", 60, 1, 3650;
+    /// Primary guards.
+    GUARD_N_PRIMARY_GUARDS = "guard-n-primary-guards", 3, 1, MAX;
+    /// Primary guards that circuits are spread over.
+    GUARD_N_PRIMARY_GUARDS_TO_USE = "guard-n-primary-guards-to-use", 1, 1, MAX;
+    /// Primary guards that directory requests are spread over.
+    GUARD_N_PRIMARY_DIR_GUARDS_TO_USE = "guard-n-primary-dir-guards-to-use", 3, 1, MAX;
+    /// Seconds of silence after which our own connection to the network is thought to have been down.
+    GUARD_INTERNET_LIKELY_DOWN_INTERVAL = "guard-internet-likely-down-interval", 600, 1, MAX;
+    /// Seconds for which an attempt with a guard that is not primary holds up worse ones.
+    GUARD_NONPRIMARY_GUARD_CONNECT_TIMEOUT = "guard-nonprimary-guard-connect-timeout", 15, 1, MAX;
+    /// Seconds that a circuit waits for better guards to fail until it is given up.
+    GUARD_NONPRIMARY_GUARD_IDLE_TIMEOUT = "guard-nonprimary-guard-idle-timeout", 600, 1, MAX;
+    /// Percentage of possible guards below which a configuration has a sample of its own.
+    GUARD_MEANINGFUL_RESTRICTION_PERCENT = "guard-meaningful-restriction-percent", 20, 1, MAX;
+    /// Percentage of possible guards below which a configuration sets its user apart.
+    GUARD_EXTREME_RESTRICTION_PERCENT = "guard-extreme-restriction-percent", 1, 1, 100;
 }
 
 /// The `params` line of a consensus; empty before the first consensus, so that defaults apply.

@@ -114,7 +114,7 @@ impl Weights {
 }
 
 /// Draws one of `list` with a probability proportional to its weight; if all weights are 0, any.
-pub(super) fn draw<T: Copy>(
+pub(crate) fn draw<T: Copy>(
     list: &[T],
     weight: impl Fn(&T) -> f64,
     rng: &mut (impl Rng + ?Sized),

@@ -10,6 +10,7 @@ use onionring_proto::circuit::{Outbound, RelayCircuit};
 use onionring_proto::crypto::ed25519::Ed25519Pair;
 use onionring_proto::crypto::rsa::RsaPrivate;
 use onionring_proto::crypto::tor1::{ClientOnion, KeyMaterial};
+use onionring_proto::guard::Guards;
 use onionring_proto::handshake::{
     self, Client, Create2, CreateFast, Created2, CreatedFast, OnionKey, OnionKeyRing, ServerIdentity, htype,
 };
@@ -32,6 +33,7 @@ use onionring_proto::relay_msg::{
     self, Begin, Connected, End, Extend2, Extended2, RelayCmd, Resolve, Resolved, Sendme, StreamId, Truncate,
     Truncated,
 };
+use onionring_proto::state_file::StateFile;
 use onionring_proto::time::Unix;
 use onionring_proto::torrc::{Settings, lines};
 use rand_chacha::ChaCha8Rng;
@@ -57,6 +59,7 @@ pub const TARGETS: &[Target] = &[
     ("vote", vote),
     ("detached_signatures", detached_signatures),
     ("torrc", torrc),
+    ("state_file", state_file),
 ];
 
 fn rng() -> ChaCha8Rng {
@@ -340,4 +343,18 @@ fn configured(torrc: &[u8]) -> Settings {
     let mut settings = Settings::default();
     settings.assign(items.collect(), &mut problems, &mut notes);
     settings
+}
+
+/// What a client remembers: what is read is written, and reads as the same again, without damage.
+fn state_file(data: &[u8]) {
+    let Ok(text) = text_of(data) else { return };
+    let mut file = StateFile::read(text);
+    let (guards, _) = Guards::read(&file, RECORDED);
+    guards.write(&mut file);
+    let written = file.to_string();
+    let mut file = StateFile::read(&written);
+    let (guards, damage) = Guards::read(&file, RECORDED);
+    assert!(damage.is_empty(), "{damage:?}");
+    guards.write(&mut file);
+    assert_eq!(file.to_string(), written);
 }
