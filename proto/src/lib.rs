@@ -10,6 +10,7 @@
 // Tests may read vectors and start the stock tor (clippy.toml).
 #![cfg_attr(test, allow(clippy::disallowed_types, clippy::disallowed_methods))]
 
+pub mod build_times;
 pub mod cell;
 pub mod circuit;
 pub mod crypto;

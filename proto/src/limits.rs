@@ -88,6 +88,8 @@ pub const GUARD_SAMPLE: usize = 1024;
 /// Circuits and directory requests whose guards are watched; beyond that the oldest that may be used already is forgotten,
 /// or else the oldest.
 pub const GUARD_ATTEMPTS: usize = 4096;
+/// Circuit build times that are remembered (path-spec 2.4.2); the newest takes the place of the oldest.
+pub const BUILD_TIMES: usize = 1000;
 
 const _: () = {
     // Ten lines for each relay, and the lengths of common subsequences fit 16 bits.

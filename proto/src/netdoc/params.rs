@@ -314,6 +314,32 @@ params! {
     GUARD_MEANINGFUL_RESTRICTION_PERCENT = "guard-meaningful-restriction-percent", 20, 1, MAX;
     /// Percentage of possible guards below which a configuration sets its user apart.
     GUARD_EXTREME_RESTRICTION_PERCENT = "guard-extreme-restriction-percent", 1, 1, 100;
+
+    // Learning how long circuits take to build (path-spec 2.4).
+    /// Whether nothing is learned.
+    CBTDISABLED = "cbtdisabled", 0, 0, 1;
+    /// Commonest bins of which the start of the Pareto curve is the average.
+    CBTNUMMODES = "cbtnummodes", 10, 1, 20;
+    /// Recent circuits that are looked at for time-outs.
+    CBTRECENTCOUNT = "cbtrecentcount", 20, 3, 1000;
+    /// Time-outs among them at which all that was learned is thrown away.
+    CBTMAXTIMEOUTS = "cbtmaxtimeouts", 18, 3, 10_000;
+    /// Circuits before the first estimate.
+    CBTMINCIRCS = "cbtmincircs", 100, 1, 10_000;
+    /// Percentage of circuits that are to be built before the time-out.
+    CBTQUANTILE = "cbtquantile", 80, 10, 99;
+    /// Percentage of circuits that are to be built before slow ones are closed.
+    CBTCLOSEQUANTILE = "cbtclosequantile", 99, 10, 99;
+    /// Seconds between two circuits that are built only to learn.
+    CBTTESTFREQ = "cbttestfreq", 10, 1, MAX;
+    /// Least time-out, in milliseconds.
+    CBTMINTIMEOUT = "cbtmintimeout", 10, 10, MAX;
+    /// Time-out before the first estimate, in milliseconds.
+    CBTINITIALTIMEOUT = "cbtinitialtimeout", 60_000, 10, MAX;
+    /// Seconds that an unused circuit is kept while there is no estimate.
+    CBTLEARNTIMEOUT = "cbtlearntimeout", 180, 10, 60_000;
+    /// Unused circuits at which none is built only to learn.
+    CBTMAXOPENCIRCS = "cbtmaxopencircs", 10, 0, 14;
 }
 
 /// The `params` line of a consensus; empty before the first consensus, so that defaults apply.

@@ -5,6 +5,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use onionring_proto::build_times::{BuildTimeSettings, BuildTimes};
 use onionring_proto::cell::{self, BODY_LEN, Body, Command, Frame, Framing, LinkVersion};
 use onionring_proto::circuit::{Outbound, RelayCircuit};
 use onionring_proto::crypto::ed25519::Ed25519Pair;
@@ -24,6 +25,7 @@ use onionring_proto::netdoc::consensus::UnverifiedConsensus;
 use onionring_proto::netdoc::detached::DetachedSignatures;
 use onionring_proto::netdoc::extrainfo::ExtraInfo;
 use onionring_proto::netdoc::microdesc::Microdesc;
+use onionring_proto::netdoc::params::ConsensusParams;
 use onionring_proto::netdoc::routerdesc::RouterDesc;
 use onionring_proto::netdoc::tally::{Tally, Terms};
 use onionring_proto::netdoc::vote::{self, SignedVote};
@@ -33,7 +35,7 @@ use onionring_proto::relay_msg::{
     self, Begin, Connected, End, Extend2, Extended2, RelayCmd, Resolve, Resolved, Sendme, StreamId, Truncate,
     Truncated,
 };
-use onionring_proto::state_file::StateFile;
+use onionring_proto::state_file::{Damage, StateFile};
 use onionring_proto::time::Unix;
 use onionring_proto::torrc::{Settings, lines};
 use rand_chacha::ChaCha8Rng;
@@ -351,10 +353,19 @@ fn state_file(data: &[u8]) {
     let mut file = StateFile::read(text);
     let (guards, _) = Guards::read(&file, RECORDED);
     guards.write(&mut file);
+    let (times, _) = read_times(&file);
+    times.write(&mut file);
     let written = file.to_string();
     let mut file = StateFile::read(&written);
     let (guards, damage) = Guards::read(&file, RECORDED);
     assert!(damage.is_empty(), "{damage:?}");
     guards.write(&mut file);
+    let (times, damage) = read_times(&file);
+    assert_eq!(damage, None);
+    times.write(&mut file);
     assert_eq!(file.to_string(), written);
+}
+
+fn read_times(file: &StateFile) -> (BuildTimes, Option<Damage>) {
+    BuildTimes::read(file, &ConsensusParams::default(), &BuildTimeSettings::default(), &mut rng())
 }
