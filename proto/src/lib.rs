@@ -28,6 +28,7 @@ pub mod rate;
 pub mod relay_msg;
 pub mod rotation;
 pub mod state_file;
+pub mod socks;
 pub mod stream;
 pub mod time;
 pub mod torrc;

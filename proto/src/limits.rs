@@ -35,6 +35,10 @@ pub const HANDSHAKE_BYTES: usize = 64 * 1024;
 /// Addresses of our own in a NETINFO cell; the rest is left out. A relay has two.
 pub const NETINFO_ADDRESSES: usize = 8;
 
+/// Bytes of one message of a SOCKS client, as in C tor; a longer one refuses the connection. The longest that makes sense
+/// is a SOCKS 4a request with a user name and a host name of 255 bytes each.
+pub const SOCKS_MESSAGE: usize = 520;
+
 /// Random circuit IDs to try before a circuit fails with RESOURCELIMIT, as in C tor.
 pub const CIRC_ID_TRIES: u32 = 64;
 

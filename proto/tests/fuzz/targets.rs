@@ -36,6 +36,7 @@ use onionring_proto::relay_msg::{
     Truncated,
 };
 use onionring_proto::state_file::{Damage, StateFile};
+use onionring_proto::socks::{self, Client as SocksClient, Command as SocksCommand, Server as SocksServer};
 use onionring_proto::time::Unix;
 use onionring_proto::torrc::{Settings, lines};
 use rand_chacha::ChaCha8Rng;
@@ -62,6 +63,8 @@ pub const TARGETS: &[Target] = &[
     ("detached_signatures", detached_signatures),
     ("torrc", torrc),
     ("state_file", state_file),
+    ("socks_server", socks_server),
+    ("socks_client", socks_client),
 ];
 
 fn rng() -> ChaCha8Rng {
@@ -368,4 +371,43 @@ fn state_file(data: &[u8]) {
 
 fn read_times(file: &StateFile) -> (BuildTimes, Option<Damage>) {
     BuildTimes::read(file, &ConsensusParams::default(), &BuildTimeSettings::default(), &mut rng())
+}
+
+/// The first byte says where the bytes are cut in two; that must make no difference.
+fn socks_server(data: &[u8]) {
+    let Some((&at, data)) = data.split_first() else { return };
+    let serve = |cut: usize| {
+        let (mut server, mut out) = (SocksServer::new(at & 1 == 1), Vec::new());
+        let mut used = 0;
+        for end in [cut.min(data.len()), data.len()] {
+            match server.handle(&data[used..end], &mut out) {
+                Ok((n, None)) => used += n,
+                Ok((n, request)) => return (out, Ok((used + n, request))),
+                Err(error) => return (out, Err(error)),
+            }
+        }
+        (out, Ok((used, None)))
+    };
+    let (out, result) = serve(at.into());
+    assert_eq!((&out, &result), (&serve(data.len()).0, &serve(data.len()).1));
+    if let Ok((used, Some(request))) = result {
+        assert!(used <= data.len());
+        assert!(request.port != 0 || request.command != SocksCommand::Connect);
+        let mut answer = Vec::new();
+        request.write_status(socks::Status::Succeeded, &mut answer);
+        assert!(!answer.is_empty());
+    }
+}
+
+/// The first byte says whether a password is offered, the rest is what a proxy answers.
+fn socks_client(data: &[u8]) {
+    let Some((&mode, data)) = data.split_first() else { return };
+    let mut out = Vec::new();
+    let auth = (mode & 1 == 1).then(|| socks::Auth { user: b"user".as_slice().into(), password: [].into() });
+    let host = socks::Host::Name("example.com".into());
+    let mut client = SocksClient::new(SocksCommand::Resolve, host, 0, auth, &mut out);
+    if let Ok((used, _)) = client.handle(data, &mut out) {
+        assert!(used <= data.len());
+    }
+    assert!(out.len() < 300);
 }
