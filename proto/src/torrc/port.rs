@@ -4,6 +4,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::{Item, Origin, Problem, value};
 
+mod client;
+
+pub use client::{ClientKind, ClientPlace, ClientPort, IsolateBy, client_ports};
+
 /// A port number as configured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PortNumber {

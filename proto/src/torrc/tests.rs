@@ -8,7 +8,7 @@ use super::cmdline::{Argument, Flag};
 use super::lines::Line;
 use super::log::{Severity, Target};
 use super::options::Lookup;
-use super::port::PortNumber;
+use super::port::{ClientKind, ClientPlace, ClientPort, PortNumber};
 use super::value::Kind;
 use super::*;
 
@@ -308,6 +308,131 @@ fn metrics_ports() {
     assert_eq!(problems.len(), 1);
 }
 
+/// The ports that these lines make, with what is wrong and what there is to know.
+fn client_ports(kind: ClientKind, text: &str) -> (Vec<ClientPort>, Vec<Problem>, Vec<Note>) {
+    let (mut problems, mut notes) = (Vec::new(), Vec::new());
+    let ports = port::client_ports(kind, &items(text), false, &mut problems, &mut notes);
+    (ports, problems, notes)
+}
+
+#[test]
+fn client_ports_and_their_places() {
+    let place = |kind: ClientKind, line: &str| {
+        let (ports, problems, _) = client_ports(kind, &format!("{} {line}", kind.option()));
+        assert_eq!(problems, [], "{line}");
+        ports.into_iter().map(|port| port.place).collect::<Vec<_>>()
+    };
+    let at = |address: &str| vec![ClientPlace::Address(address.parse().unwrap())];
+    let file = |path: &str| vec![ClientPlace::File(path.to_owned())];
+    assert_eq!(place(ClientKind::Socks, "9150"), at("127.0.0.1:9150"));
+    assert_eq!(place(ClientKind::Socks, "auto"), at("127.0.0.1:0"));
+    assert_eq!(place(ClientKind::Dns, "[::1]:auto"), at("[::1]:0"));
+    assert_eq!(place(ClientKind::Transparent, "10.0.0.1:9040"), at("10.0.0.1:9040"));
+    assert_eq!(place(ClientKind::Socks, "0"), []);
+    assert_eq!(place(ClientKind::Socks, "unix:/run/socks GroupWritable"), file("/run/socks"));
+    assert_eq!(place(ClientKind::Http, "unix:\"/run/my \\\"socks\" WorldWritable"), file("/run/my \"socks"));
+    let (ports, _, _) = client_ports(ClientKind::Socks, "");
+    assert_eq!(ports[0].place, at("127.0.0.1:9050")[0]);
+    assert_eq!(client_ports(ClientKind::Http, "").0, []);
+}
+
+#[test]
+fn flags_of_client_ports() {
+    let one = |flags: &str| {
+        let (mut ports, problems, _) = client_ports(ClientKind::Socks, &format!("SocksPort 9050 {flags}"));
+        assert_eq!(problems, [], "{flags}");
+        ports.remove(0)
+    };
+    let plain = one("");
+    assert!(plain.isolate.client_addr && plain.isolate.socks_auth);
+    assert!(!plain.isolate.client_protocol && !plain.isolate.dest_port && !plain.isolate.dest_addr);
+    assert!(plain.ipv4 && plain.ipv6 && plain.dns_request && plain.onion && !plain.prefer_ipv6);
+    assert!(!plain.extended_errors && !plain.prefer_no_auth && plain.session_group.is_none());
+
+    let changed = |change: fn(&mut ClientPort)| {
+        let mut port = plain.clone();
+        change(&mut port);
+        port
+    };
+    type Change = fn(&mut ClientPort);
+    let cases: &[(&str, Change)] = &[
+        ("NoIsolateClientAddr", |p| p.isolate.client_addr = false),
+        ("noisolatesocksauth", |p| (p.isolate.socks_auth, p.prefer_no_auth) = (false, true)),
+        ("IsolateClientProtocol", |p| p.isolate.client_protocol = true),
+        ("IsolateDestPorts", |p| p.isolate.dest_port = true),
+        ("IsolateDestAddr NoIsolateDestAddr", |_| ()),
+        ("ISOLATEDESTADDR", |p| p.isolate.dest_addr = true),
+        ("SessionGroup=7", |p| p.session_group = Some(7)),
+        ("KeepAliveIsolateSOCKSAuth", |p| p.keep_alive = true),
+        ("NoIPv4Traffic", |p| p.ipv4 = false),
+        ("NoIPv6Traffic", |p| p.ipv6 = false),
+        ("IPv6Traffic PreferIPv6", |p| p.prefer_ipv6 = true),
+        ("NoDNSRequest", |p| p.dns_request = false),
+        ("NoOnionTraffic", |p| p.onion = false),
+        ("OnionTrafficOnly", |p| (p.ipv4, p.ipv6, p.dns_request) = (false, false, false)),
+        ("ExtendedErrors", |p| p.extended_errors = true),
+        ("PreferSOCKSNoAuth", |p| p.prefer_no_auth = true),
+        ("NoPreferIPv6Automap", |_| ()),
+    ];
+    for (flags, change) in cases {
+        assert_eq!(one(flags), changed(*change), "{flags}");
+    }
+
+    let (ports, problems, _) =
+        client_ports(ClientKind::Socks, "SocksPort unix:/s GroupWritable WorldWritable RelaxDirModeCheck");
+    assert_eq!(problems, []);
+    assert!(ports[0].group_writable && ports[0].world_writable && ports[0].relax_dir_mode_check);
+    assert!(!ports[0].isolate.client_addr, "applications have no address there");
+    let (mut problems, mut notes) = (Vec::new(), Vec::new());
+    let lines = items("SocksPort unix:/s\nSocksPort unix:/t NoGroupWritable\nSocksPort 1");
+    let ports = port::client_ports(ClientKind::Socks, &lines, true, &mut problems, &mut notes);
+    assert_eq!(ports.iter().map(|port| port.group_writable).collect::<Vec<_>>(), [true, false, false]);
+}
+
+#[test]
+fn client_ports_that_cannot_be() {
+    for (kind, text, says) in [
+        (ClientKind::Socks, "SocksPort 70000", "not a port"),
+        (ClientKind::Socks, "SocksPort ::1:9050", "not a port"),
+        (ClientKind::Socks, "SocksPort unix:run/socks", "full path"),
+        (ClientKind::Socks, "SocksPort unix:\"/run/socks", "do not end"),
+        (ClientKind::Dns, "DNSPort unix:/run/dns", "not possible"),
+        (ClientKind::Transparent, "TransPort unix:/run/trans", "not possible"),
+        (ClientKind::Socks, "SocksPort 9050 IsolateEverything", "unknown flag"),
+        (ClientKind::Socks, "SocksPort 9050 NoOnionTrafficOnly", "unknown flag"),
+        (ClientKind::Socks, "SocksPort 9050 SessionGroup=-1", "no number"),
+        (ClientKind::Socks, "SocksPort 9050 SessionGroup=1 SessionGroup=2", "more than one"),
+        (ClientKind::Socks, "SocksPort 9050 GroupWritable", "socket file"),
+        (ClientKind::Socks, "SocksPort 9050 NoIPv4Traffic NoIPv6Traffic NoOnionTraffic", "all off"),
+        (ClientKind::Socks, "SocksPort 9050 NoIPv4Traffic NoIPv6Traffic", "neither"),
+        (ClientKind::Socks, "SocksPort 9050 NoIsolateSOCKSAuth KeepAliveIsolateSOCKSAuth", "beside"),
+        (ClientKind::Dns, "DNSPort 53 NoDNSRequest", "may not look up"),
+        (ClientKind::Socks, "SocksPort 0\nSocksPort 9050", "turns it off"),
+        (ClientKind::Socks, "SocksPort 0 Nonsense", "unknown flag"),
+    ] {
+        let (_, problems, _) = client_ports(kind, text);
+        let [problem] = &problems[..] else { panic!("{text}: {problems:?}") };
+        assert!(problem.to_string().contains(says), "{text}: {problem}");
+    }
+}
+
+#[test]
+fn client_ports_that_others_can_reach_are_noted() {
+    for (text, notes, says) in [
+        ("SocksPort 127.0.0.2:9050", 0, ""),
+        ("SocksPort [::1]:9050", 0, ""),
+        ("SocksPort 192.168.1.1:9050", 1, "local network"),
+        ("SocksPort 0.0.0.0:9050", 1, "open proxy"),
+        ("SocksPort 198.51.100.7:9050", 1, "open proxy"),
+        ("SocksPort [::]:9050", 1, "open proxy"),
+        ("SocksPort 9050 CacheDNS NoUseIPv4Cache", 1, "no effect"),
+    ] {
+        let (ports, problems, found) = client_ports(ClientKind::Socks, text);
+        assert_eq!((ports.len(), problems.len(), found.len()), (1, 0, notes), "{text}: {found:?}");
+        assert!(found.iter().all(|note| note.text.contains(says)), "{text}: {found:?}");
+    }
+}
+
 #[test]
 fn authorities() {
     let text = "moria orport=9201 v3ident=f533c81cef0bc0267857c99b2f471adf249fa232 ipv6=[2001:db8::1]:443 no-v2 \
@@ -396,6 +521,9 @@ proptest! {
                 let _ = (log::parse(&item), authority::parse(&item));
                 port::or_ports(std::slice::from_ref(&item), &mut problems);
                 port::metrics_ports(std::slice::from_ref(&item), &mut problems);
+                for kind in ClientKind::ALL {
+                    port::client_ports(kind, std::slice::from_ref(&item), true, &mut problems, &mut Vec::new());
+                }
                 family::parse(&[item], &mut problems);
             }
         }
@@ -414,6 +542,7 @@ proptest! {
         log::parse(&only("Log", &text)).ok();
         authority::parse(&only("DirAuthority", &text)).ok();
         port::or_ports(settings.lines("ORPort"), &mut problems);
+        port::client_ports(ClientKind::Socks, &[only("SocksPort", &text)], true, &mut problems, &mut Vec::new());
         family::parse(settings.lines("MyFamily"), &mut problems);
         settings.dump(None);
     }

@@ -35,8 +35,8 @@ use onionring_proto::relay_msg::{
     self, Begin, Connected, End, Extend2, Extended2, RelayCmd, Resolve, Resolved, Sendme, StreamId, Truncate,
     Truncated,
 };
-use onionring_proto::state_file::{Damage, StateFile};
 use onionring_proto::socks::{self, Client as SocksClient, Command as SocksCommand, Server as SocksServer};
+use onionring_proto::state_file::{Damage, StateFile};
 use onionring_proto::time::Unix;
 use onionring_proto::torrc::{Settings, lines};
 use rand_chacha::ChaCha8Rng;
