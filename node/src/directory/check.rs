@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::compress::{EncodeError, Encoding};
 use onionring_proto::netdoc::authcert::{AuthCert, CertStore};
-use onionring_proto::netdoc::consensus::{Consensus, Flavor, Shortfall, UnverifiedConsensus};
+use onionring_proto::netdoc::consensus::{Consensus, Flavor, Lifetime, Shortfall, UnverifiedConsensus};
 use onionring_proto::netdoc::extrainfo::{ExtraInfo, ExtraInfoMismatch};
 use onionring_proto::netdoc::microdesc::{Microdesc, MicrodescDigest};
 use onionring_proto::netdoc::routerdesc::{RouterDesc, split_documents};
@@ -115,7 +115,7 @@ pub enum ConsensusUnfit {
     Flavor,
     /// It is too old or from the future. The clock of one of us is wrong.
     #[error("it is more than a day outside its time; check this machine's clock")]
-    NotLive,
+    NotLive(Lifetime),
     /// What we have is as new or newer.
     #[error("it is no newer than the one at hand")]
     NotNewer,
@@ -154,7 +154,7 @@ pub fn consensus(
         return Err(ConsensusUnfit::Flavor);
     }
     if !claims.lifetime.is_reasonably_live(now) {
-        return Err(ConsensusUnfit::NotLive);
+        return Err(ConsensusUnfit::NotLive(claims.lifetime));
     }
     if newer_than.is_some_and(|held| claims.lifetime.valid_after <= held) {
         return Err(ConsensusUnfit::NotNewer);

@@ -178,8 +178,8 @@ impl Control {
         loop {
             {
                 let state = fetched.borrow();
-                table::DIRECTORY_FETCHES.counter(&[("outcome", "answered")]).absolute(state.answered);
-                for (outcome, n) in &state.failed {
+                table::DIRECTORY_FETCHES.counter(&[("outcome", "answered")]).absolute(state.kept.answered);
+                for (outcome, n) in &state.kept.failed {
                     table::DIRECTORY_FETCHES.counter(&[("outcome", outcome)]).absolute(*n);
                 }
                 self.seen.set(state.seen_ipv4());

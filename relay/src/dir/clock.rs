@@ -2,16 +2,8 @@
 
 use std::time::{Instant, SystemTime};
 
+pub use onionring_node::directory::keeper::Clocks;
 use onionring_proto::time::{Mono, Unix};
-
-/// The two clocks at one moment.
-#[derive(Clone, Copy, Debug)]
-pub struct Clocks {
-    /// For time-outs.
-    pub mono: Mono,
-    /// For what documents and answers say.
-    pub unix: Unix,
-}
 
 /// The clocks of this machine; the monotonic one counts from when this was made.
 #[derive(Clone, Copy, Debug)]

@@ -277,7 +277,7 @@ fn in_a_network_of_stock_tor() {
         let fetching = client.state();
         glommio::spawn_local(client.run(|| {})).detach();
         until(|| is_whole(&directory, &fetching)).await;
-        assert_eq!(fetching.borrow().unfit, 0);
+        assert_eq!(fetching.borrow().kept.unfit, 0);
 
         let (ours, mut listeners) = net::listen((our_address, 0).into(), 1).unwrap();
         let listener = net::adopt_listener(listeners.remove(0));
@@ -309,8 +309,8 @@ fn in_a_network_of_stock_tor() {
             until(|| compared.is_finished()).await;
             compared.join().unwrap();
         }
-        until(|| fetching.borrow().diffs > 0).await;
-        assert_eq!(fetching.borrow().unfit, 0);
+        until(|| fetching.borrow().kept.diffs > 0).await;
+        assert_eq!(fetching.borrow().kept.unfit, 0);
     });
     for file in ["cached-certs", "cached-consensus", "cached-microdesc-consensus"] {
         assert!(disk.path().join(file).exists(), "{file}");
@@ -325,7 +325,7 @@ fn is_whole(directory: &Directory, state: &Rc<RefCell<FetchState>>) -> bool {
         && documents.certs.len() == 3
         && documents.descriptors.len() >= 6
         && documents.extra_infos.len() >= 6
-        && state.missing == 0
+        && state.kept.missing == 0
 }
 
 /// Waits for a condition, looking often.

@@ -85,7 +85,7 @@ fn a_consensus_must_be_newer_signed_current_and_of_its_flavour() {
             &certs,
             NOW + Duration::from_secs(7 * 86_400)
         )),
-        ConsensusUnfit::NotLive
+        ConsensusUnfit::NotLive(_)
     ));
     match refused(judge(testdata::CONSENSUS_NS, Flavor::Ns, None, &CertStore::default(), NOW)) {
         ConsensusUnfit::Signatures(shortfall) => assert!(shortfall.certs_may_help()),

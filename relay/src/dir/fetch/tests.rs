@@ -5,8 +5,14 @@ use std::path::Path;
 use std::thread;
 
 use glommio::LocalExecutorBuilder;
+use onionring_node::compress::Encoding;
+use onionring_node::docstore::Cached;
+use onionring_proto::netdoc::consdiff;
+use onionring_proto::netdoc::text::Fingerprint;
+use onionring_proto::time::Unix;
 
 use super::super::client::DirPorts;
+use super::super::library::Library;
 use super::super::port;
 use super::super::snapshot::DirSnapshot;
 use super::*;
@@ -116,8 +122,8 @@ fn everything_is_fetched_kept_and_there_again_after_a_restart() {
     run(async || {
         let authority = good();
         let (directory, state) = fetch_until([authority; 3], Some(disk.path()), |d, _| is_whole(d)).await;
-        assert_eq!((state.unfit, state.disk_failing), (0, false));
-        assert_eq!(state.valid_after.map(|at| at.is_some()), [true, true]);
+        assert_eq!((state.kept.unfit, state.kept.disk_failing), (0, false));
+        assert_eq!(state.kept.valid_after.map(|at| at.is_some()), [true, true]);
         let network = directory.network().unwrap();
         assert!(network.consensus.relays.iter().all(|r| network.relays.get(&r.identity.0).is_some()));
     });
@@ -134,14 +140,14 @@ fn everything_is_fetched_kept_and_there_again_after_a_restart() {
     run(async || {
         let gone = bad(|_| Vec::new());
         let (_, state) = fetch_until([gone; 3], Some(disk.path()), |d, _| is_whole(d)).await;
-        assert_eq!(state.answered, 0);
+        assert_eq!(state.kept.answered, 0);
     });
     // A damaged file costs what is in it, no more.
     std::fs::write(disk.path().join("cached-microdescs.new"), [0xff; 100]).unwrap();
     run(async || {
         let authority = good();
         let (_, state) = fetch_until([authority; 3], Some(disk.path()), |d, _| is_whole(d)).await;
-        assert_eq!(state.answered, 1);
+        assert_eq!(state.kept.answered, 1);
     });
 }
 
@@ -159,16 +165,12 @@ fn servers_that_are_of_no_use_cost_nothing_but_time() {
             r if r.contains("/keys/") => ok(&[0xff; 1000]),
             _ => b"HTTP/1.0 500 broken\r\n\r\n".to_vec(),
         });
-        let bomb = onionring_node::compress::compress(
-            onionring_node::compress::Encoding::Deflate,
-            &vec![b'\n'; 30 << 20],
-        )
-        .unwrap();
+        let bomb = onionring_node::compress::compress(Encoding::Deflate, &vec![b'\n'; 30 << 20]).unwrap();
         let bombs =
             bad(move |_| [b"HTTP/1.0 200 OK\r\nContent-Encoding: deflate\r\n\r\n", &bomb[..]].concat());
         let servers = [lies, good(), bombs];
         let (_, state) = fetch_until(servers, None, |d, _| is_whole(d)).await;
-        assert!(state.failed.values().sum::<u64>() > 0);
+        assert!(state.kept.failed.values().sum::<u64>() > 0);
     });
 }
 
@@ -182,7 +184,7 @@ fn nothing_forged_is_ever_served() {
             true => certs.clone().into_bytes(),
             false => consensus.clone().into_bytes(),
         });
-        let (directory, _) = fetch_until([liar; 3], None, |_, state| state.unfit >= 4).await;
+        let (directory, _) = fetch_until([liar; 3], None, |_, state| state.kept.unfit >= 4).await;
         let documents = directory.documents();
         assert!(documents.ns.is_none() && documents.microdesc.is_none() && directory.network().is_none());
     });
@@ -249,7 +251,7 @@ fn what_came_as_a_diff_goes_out_as_one_after_a_restart_too() {
         run(async || {
             let settings = settings(pair::authorities(), [server(); 3]);
             let (_, state) = fetch_at(pair::NOW, settings, Some(disk.path()), enough).await;
-            assert_eq!((state.unfit, state.disk_failing), (0, false));
+            assert_eq!((state.kept.unfit, state.kept.disk_failing), (0, false));
         });
     };
     let with_diffs = || {
@@ -257,16 +259,16 @@ fn what_came_as_a_diff_goes_out_as_one_after_a_restart_too() {
         PAIRS.iter().for_each(|(flavor, [a, b])| testdata::add_diff(&mut library, *flavor, a, b));
         serve(&library, pair::NOW)
     };
-    run_against(with_diffs, |documents, state| has_diffs(documents) && state.diffs == 2);
+    run_against(with_diffs, |documents, state| has_diffs(documents) && state.kept.diffs == 2);
     assert_eq!(std::fs::read_dir(disk.path().join("past-consensuses")).unwrap().count(), 2);
-    run_against(|| bad(|_| Vec::new()), |documents, state| has_diffs(documents) && state.diffs == 0);
+    run_against(|| bad(|_| Vec::new()), |documents, state| has_diffs(documents) && state.kept.diffs == 0);
     // A directory that makes none sends the whole.
     let disk = disk_with_the_first_of_the_pair();
     run(async || {
         let settings = settings(pair::authorities(), [serve(&pair::library(), pair::NOW); 3]);
         let enough = |documents: &DirSnapshot, _: &FetchState| has_diffs(documents);
         let (_, state) = fetch_at(pair::NOW, settings, Some(disk.path()), enough).await;
-        assert_eq!(state.diffs, 0);
+        assert_eq!(state.kept.diffs, 0);
     });
 }
 
@@ -302,7 +304,7 @@ fn after_a_diff_of_no_use_the_whole_is_fetched() {
             let settings = settings(pair::authorities(), [liar(make); 3]);
             let enough = |documents: &DirSnapshot, _: &FetchState| has_the_second_of_the_pair(documents);
             let (_, state) = fetch_at(pair::NOW, settings, Some(disk.path()), enough).await;
-            assert!(state.unfit >= 2);
+            assert!(state.kept.unfit >= 2);
         });
     }
 }
