@@ -2,10 +2,10 @@
 //! or one network could hold together.
 //!
 //! A [`Network`] is a consensus with the microdescriptors it names. [`choose`] picks one relay for a position;
-//! [`choose_path`] picks a whole path, last hop first.
+//! [`choose_path`] picks a whole path, last hop first. [`NodeRules`] are what a person says of the relays on it.
 
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
 use std::sync::Arc;
 
 use rand_core::Rng;
@@ -19,8 +19,10 @@ use crate::netdoc::text::{Fingerprint, Nickname};
 use crate::origin::{HandshakeKind, HopTarget};
 use crate::relay_msg::LinkSpecs;
 
+mod nodes;
 mod weights;
 
+pub use nodes::{NodeRules, NodeSet, NodeSetError};
 pub(crate) use weights::draw;
 pub use weights::{Position, Weights};
 
@@ -140,6 +142,26 @@ impl<'a> RelayRef<'a> {
         }
     }
 
+    /// Whether streams to names and this port are likely to be let out, over IPv4 or, if so said, IPv6. What is known of
+    /// the policy is its summary, which tells nothing of single networks.
+    pub fn permits(&self, port: u16, v6: bool) -> bool {
+        match v6 {
+            true => self.microdesc.policy_v6.permits(port),
+            false => self.microdesc.policy.permits(port),
+        }
+    }
+
+    /// The same for this address. An IPv4 address written as an IPv6 one is judged as IPv4. Summaries leave out internal
+    /// networks, so whether to try one is for others to say.
+    pub fn permits_address(&self, address: IpAddr, port: u16) -> bool {
+        self.permits(port, address.to_canonical().is_ipv6())
+    }
+
+    /// Whether it lets any stream out.
+    pub fn is_exit(&self) -> bool {
+        !self.microdesc.policy.rejects_all() || !self.microdesc.policy_v6.rejects_all()
+    }
+
     /// What a circuit needs to be extended to it: with ntor-v3 if the relay says that it knows it, with ntor otherwise.
     pub fn hop_target(&self) -> HopTarget {
         let v3 = self.microdesc.ed_identity.is_some() && self.status.protocols.supports("Relay", 4);
@@ -168,6 +190,8 @@ pub struct Rules {
     pub family_ids: bool,
     /// Relays that are not to be used.
     pub excluded: BTreeSet<Fingerprint>,
+    /// What a person says of relays.
+    pub nodes: Arc<NodeRules>,
 }
 
 impl Rules {
@@ -178,6 +202,7 @@ impl Rules {
             family_lists: params.is_on(&USE_FAMILY_LISTS),
             family_ids: params.is_on(&USE_FAMILY_IDS),
             excluded: BTreeSet::new(),
+            nodes: Arc::default(),
         }
     }
 
@@ -194,6 +219,7 @@ impl Rules {
             || self.distinct_subnets && same_subnet()
             || self.family_lists && listed()
             || self.family_ids && proved()
+            || self.nodes.are_family(a, b)
     }
 }
 
@@ -222,6 +248,9 @@ impl Need {
 
 /// Chooses a relay that fits `need` and `wanted` and goes with all of `others`, with a probability proportional to its
 /// weight in the position; `None` if there is no such relay.
+///
+/// What a person says of relays counts: what they exclude, and for exits, which they want. One that they exclude may still
+/// be asked for the directory when there is no other and they are not strict (`StrictNodes`).
 pub fn choose<'a>(
     network: &'a Network,
     rules: &Rules,
@@ -233,10 +262,17 @@ pub fn choose<'a>(
     let fits = |r: &RelayRef<'a>| {
         need.fits(r.status)
             && !rules.excluded.contains(&r.status.identity)
-            && !others.iter().any(|other| rules.conflict(&r.kin(), other))
             && wanted(r)
+            && !others.iter().any(|other| rules.conflict(&r.kin(), other))
     };
-    let mut all: Vec<RelayRef<'a>> = network.relays().filter(fits).collect();
+    let allowed = |r: &RelayRef<'a>| match need.position {
+        Position::Exit => rules.nodes.allow_exit(r.status),
+        Position::Guard | Position::Middle | Position::Directory => !rules.nodes.exclude.contains(r),
+    };
+    let mut all: Vec<RelayRef<'a>> = network.relays().filter(|r| allowed(r) && fits(r)).collect();
+    if all.is_empty() && need.position == Position::Directory && !rules.nodes.strict {
+        all = network.relays().filter(fits).collect();
+    }
     if all.iter().any(|r| r.status.flags.has(need.preferred)) {
         all.retain(|r| r.status.flags.has(need.preferred));
     }
@@ -266,6 +302,15 @@ pub enum Last<'a> {
         /// Whether over IPv6.
         v6: bool,
     },
+    /// An exit that lets streams out to this address and port.
+    ExitTo {
+        /// The address.
+        address: IpAddr,
+        /// The port.
+        port: u16,
+    },
+    /// An exit, for what leaves no stream: names and addresses that it is to look up.
+    AnyExit,
     /// This relay, which need not be in the network (ourselves, for a self-test). It is not part of the path that
     /// comes back: that is one hop shorter.
     Given(Kin<'a>),
@@ -326,11 +371,12 @@ pub fn choose_path<'a>(
                     .ok_or(PathError::NoRelay(Position::Directory))?,
             )
         }
-        Last::Exit { port, v6 } => {
+        Last::Exit { .. } | Last::ExitTo { .. } | Last::AnyExit => {
             let need = need(Position::Exit, none);
-            let permits = |r: &RelayRef<'_>| match v6 {
-                true => r.microdesc.policy_v6.permits(port),
-                false => r.microdesc.policy.permits(port),
+            let permits = |r: &RelayRef<'_>| match spec.last {
+                Last::Exit { port, v6 } => r.permits(port, v6),
+                Last::ExitTo { address, port } => r.permits_address(address, port),
+                _ => r.is_exit(),
             };
             Some(choose(network, rules, &need, &[], permits, rng).ok_or(PathError::NoRelay(Position::Exit))?)
         }
@@ -351,7 +397,8 @@ pub fn choose_path<'a>(
                 .filter(|r| !taken.iter().any(|t| rules.conflict(&r.kin(), t)))
                 .ok_or(PathError::Guard(identity))?,
             First::AnyGuard => {
-                choose(network, rules, &need(Position::Guard, RelayFlags::GUARD), &taken, |_| true, rng)
+                let need = need(Position::Guard, RelayFlags::GUARD);
+                choose(network, rules, &need, &taken, |r| rules.nodes.allow_entry(r.status), rng)
                     .ok_or(PathError::NoRelay(Position::Guard))?
             }
         };
@@ -359,7 +406,8 @@ pub fn choose_path<'a>(
         path.push(first);
     }
     for _ in 1..before {
-        let middle = choose(network, rules, &need(Position::Middle, none), &taken, |_| true, rng)
+        let need = need(Position::Middle, none);
+        let middle = choose(network, rules, &need, &taken, |r| rules.nodes.allow_middle(r.status), rng)
             .ok_or(PathError::NoRelay(Position::Middle))?;
         taken.push(middle.kin());
         path.push(middle);

@@ -8,6 +8,7 @@ use super::*;
 use crate::netdoc::consensus::UnverifiedConsensus;
 use crate::netdoc::family::FamilyMember;
 use crate::netdoc::testdata;
+use crate::policy::PortSummary;
 
 fn rng(seed: u8) -> ChaCha20Rng {
     ChaCha20Rng::from_seed([seed; 32])
@@ -38,6 +39,7 @@ fn synthetic(relays: &[(RelayFlags, u32)]) -> Network {
                 digest,
                 family: Family::default(),
                 family_ids: Box::new([]),
+                policy: PortSummary::parse("accept 1-65535").unwrap(),
                 ..(*mds[0]).clone()
             };
             all.push(Arc::new(md));
@@ -346,7 +348,168 @@ fn known_paths_multiply_over_the_positions() {
     assert_eq!(synthetic(&[(RelayFlags::GUARD, 1), (RelayFlags::GUARD, 1)]).known_paths(), 1.0);
 }
 
+/// Identities of those who can be chosen for a path's last hop.
+fn lasts(net: &Network, rules: &Rules, last: Last<'_>) -> Vec<u8> {
+    let spec = PathSpec { len: 1, first: First::AnyGuard, last, stable: false };
+    let paths = (0..100).filter_map(|seed| choose_path(net, rules, &spec, &mut rng(seed)).ok());
+    paths.map(|path| path[0].status.identity.0[0]).collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+fn set(value: &str) -> NodeSet {
+    NodeSet::parse(value).unwrap()
+}
+
+fn with(nodes: NodeRules) -> Rules {
+    Rules { nodes: Arc::new(nodes), ..rules() }
+}
+
+#[test]
+fn relays_are_named_by_identity_nickname_and_network() {
+    let (mut consensus, mds) = real();
+    consensus.relays[1].ipv6 = Some(("2001:db8::7".parse().unwrap(), 9001));
+    let id = |n: usize| consensus.relays[n].identity.to_string();
+    let cases = [
+        (format!("${}", id(0)), vec![0]),
+        (id(0).to_lowercase(), vec![0]),
+        (format!("${}~whatever, {}=other", id(0), id(2)), vec![0, 2]),
+        (consensus.relays[3].nickname.as_str().to_uppercase(), vec![3]),
+        (format!("{}/32", consensus.relays[2].ipv4), vec![2]),
+        (consensus.relays[2].ipv4.to_string(), vec![2]),
+        (format!("{}:{}", consensus.relays[2].ipv4, consensus.relays[2].or_port), vec![2]),
+        (format!("{}:1", consensus.relays[2].ipv4), vec![]),
+        ("[2001:db8::]/32".to_owned(), vec![1]),
+        ("[2001:db8::]/32:9002".to_owned(), vec![]),
+        ("0.0.0.0/0".to_owned(), (0..consensus.relays.len()).collect()),
+        (" , ,".to_owned(), vec![]),
+        ("192.0.2.0/24,nobody".to_owned(), vec![]),
+    ];
+    let net = network(consensus.clone(), mds);
+    for (value, expected) in cases {
+        let named: Vec<_> =
+            net.relays().filter(|r| set(&value).contains(r)).map(|r| r.status.identity).collect();
+        let expected: Vec<_> = expected.into_iter().map(|n: usize| consensus.relays[n].identity).collect();
+        assert_eq!(named, expected, "{value}");
+    }
+    assert!(set(",").is_empty() && !set("a").is_empty());
+    let mut both = set("a");
+    both.extend(set("b"));
+    assert_eq!(both, set("a,b"));
+}
+
+#[test]
+fn entries_that_name_nothing_are_refused_by_name() {
+    for (value, start) in [
+        ("a,{de}", "'{de}' is a country"),
+        ("{??}", "'{??}' is a country"),
+        ("a b", "'a b' names no relay"),
+        ("$ABC", "'$ABC' names no relay"),
+        ("192.0.2.0/33", "'192.0.2.0/33' names no relay"),
+        ("much-too-long-for-a-nickname", "'much-too-long"),
+    ] {
+        let error = NodeSet::parse(value).unwrap_err().to_string();
+        assert!(error.starts_with(start), "{error}");
+    }
+    assert!(NodeSet::parse(&"{".repeat(1000)).unwrap_err().to_string().len() < 200);
+}
+
+#[test]
+fn exits_are_those_that_are_wanted_and_not_excluded() {
+    let net = synthetic(&[(RelayFlags::EXIT, 10), (RelayFlags::EXIT, 10), (RelayFlags::EXIT, 10)]);
+    let exit = Last::AnyExit;
+    assert_eq!(lasts(&net, &rules(), exit), [0, 1, 2]);
+    let wanted = NodeRules { exit: set("10.0.0.1,10.1.0.1"), ..NodeRules::default() };
+    assert_eq!(lasts(&net, &with(wanted.clone()), exit), [0, 1]);
+    let less = NodeRules { exclude_exit: set("10.1.0.0/16"), ..wanted.clone() };
+    assert_eq!(lasts(&net, &with(less), exit), [0]);
+    // StrictNodes has no say in what carries streams.
+    let none = NodeRules { exclude: set("10.0.0.0/8"), ..wanted };
+    assert_eq!(lasts(&net, &with(none), exit), [0; 0]);
+    let elsewhere = NodeRules { exclude_exit: set("10.0.0.0/8"), ..NodeRules::default() };
+    assert_eq!(lasts(&net, &with(elsewhere), Last::Any).len(), 3);
+}
+
+#[test]
+fn exits_are_chosen_by_where_a_stream_goes() {
+    let template = synthetic(&[(RelayFlags::EXIT, 10); 4]);
+    let [web, six, none] =
+        ["accept 80,443", "accept 443", "reject 1-65535"].map(|p| PortSummary::parse(p).unwrap());
+    let policies = [(&web, &none), (&none, &six), (&none, &none), (&web, &six)];
+    let mds = template.relays().zip(policies).map(|(r, (v4, v6))| {
+        Arc::new(Microdesc { policy: v4.clone(), policy_v6: v6.clone(), ..r.microdesc.clone() })
+    });
+    let net = network(template.consensus().clone(), mds.collect());
+    let to = |address: &str, port| Last::ExitTo { address: address.parse().unwrap(), port };
+    for (last, expected) in [
+        (to("192.0.2.1", 80), &[0, 3][..]),
+        (to("::ffff:192.0.2.1", 80), &[0, 3]),
+        (to("2001:db8::1", 443), &[1, 3]),
+        (to("2001:db8::1", 80), &[]),
+        (Last::Exit { port: 443, v6: false }, &[0, 3]),
+        (Last::Exit { port: 443, v6: true }, &[1, 3]),
+        (Last::AnyExit, &[0, 1, 3]),
+    ] {
+        assert_eq!(lasts(&net, &rules(), last), expected, "{last:?}");
+    }
+}
+
+#[test]
+fn first_and_middle_hops_are_those_that_are_wanted() {
+    let guard = (RelayFlags::GUARD, 10);
+    let net = synthetic(&[guard, guard, guard, (PLAIN, 10), (PLAIN, 10), (RelayFlags::EXIT, 10)]);
+    let nodes =
+        NodeRules { entry: set("10.0.0.1,10.1.0.1"), middle: set("10.3.0.1"), ..NodeRules::default() };
+    let excluding = NodeRules { exclude: set("10.1.0.0/16"), ..nodes.clone() };
+    let spec = PathSpec { len: 3, first: First::AnyGuard, last: Last::AnyExit, stable: false };
+    // The last hop of a path within the network is nobody's exit and nobody's middle.
+    let paths = |nodes: &NodeRules| {
+        let rules = with(nodes.clone());
+        let path = |seed| {
+            let path = choose_path(&net, &rules, &spec, &mut rng(seed)).ok()?;
+            Some([path[0].status.identity.0[0], path[1].status.identity.0[0]])
+        };
+        (0..100).filter_map(path).collect::<BTreeSet<_>>()
+    };
+    assert_eq!(paths(&nodes), BTreeSet::from([[0, 3], [1, 3]]));
+    assert_eq!(paths(&excluding), BTreeSet::from([[0, 3]]));
+    let nowhere = NodeRules { middle: set("nobody"), ..NodeRules::default() };
+    let error = choose_path(&net, &with(nowhere), &spec, &mut rng(0)).unwrap_err();
+    assert_eq!(error, PathError::NoRelay(Position::Middle));
+}
+
+#[test]
+fn excluded_relays_are_asked_for_the_directory_only_when_no_other_is_left() {
+    let cache = (RelayFlags::V2_DIR, 10);
+    let net = synthetic(&[cache, cache]);
+    let one = NodeRules { exclude: set("10.0.0.1"), ..NodeRules::default() };
+    assert_eq!(lasts(&net, &with(one), Last::Directory), [1]);
+    let all = NodeRules { exclude: set("10.0.0.0/8"), ..NodeRules::default() };
+    assert_eq!(lasts(&net, &with(all.clone()), Last::Directory), [0, 1]);
+    let strict = NodeRules { strict: true, ..all };
+    assert_eq!(lasts(&net, &with(strict), Last::Directory), [0; 0]);
+}
+
+#[test]
+fn a_person_may_call_relays_a_family() {
+    let net = synthetic(&[(PLAIN, 1), (PLAIN, 1), (PLAIN, 1)]);
+    let relays: Vec<_> = net.relays().collect();
+    // Ports do not count: the two still are on one machine.
+    let families = vec![set("10.0.0.1:1,10.1.0.1"), set("10.2.0.1")];
+    let rules = with(NodeRules { families, ..NodeRules::default() });
+    let conflict = |a: usize, b: usize| rules.conflict(&relays[a].kin(), &relays[b].kin());
+    assert!(conflict(0, 1) && !conflict(0, 2) && !conflict(1, 2));
+}
+
 proptest! {
+    #[test]
+    fn lists_of_relays_are_read_without_panic(value in "([$~={}\\[\\]:/.,a-fA-F0-9* ]{0,8}){0,12}") {
+        if let Ok(set) = NodeSet::parse(&value) {
+            let net = synthetic(&[(PLAIN, 1)]);
+            let relay = net.relays().next().unwrap();
+            prop_assert_eq!(set.contains(&relay), set.lists(relay.status));
+            prop_assert!(!set.contains(&relay) || set.contains_kin(&relay.kin()));
+        }
+    }
+
     #[test]
     fn paths_keep_the_rules(seed: u8, n in 1usize..12, len in 1usize..6, kinds in proptest::collection::vec(0u8..4, 12)) {
         let flags = |k: u8| match k {

@@ -30,6 +30,7 @@ use onionring_proto::netdoc::routerdesc::RouterDesc;
 use onionring_proto::netdoc::tally::{Tally, Terms};
 use onionring_proto::netdoc::vote::{self, SignedVote};
 use onionring_proto::netdoc::{text, text_of};
+use onionring_proto::path::NodeSet;
 use onionring_proto::policy::ExitPolicy;
 use onionring_proto::relay_msg::{
     self, Begin, Connected, End, Extend2, Extended2, RelayCmd, Resolve, Resolved, Sendme, StreamId, Truncate,
@@ -65,6 +66,7 @@ pub const TARGETS: &[Target] = &[
     ("state_file", state_file),
     ("socks_server", socks_server),
     ("socks_client", socks_client),
+    ("node_sets", node_sets),
 ];
 
 fn rng() -> ChaCha8Rng {
@@ -329,6 +331,18 @@ fn vote(data: &[u8]) {
 fn detached_signatures(data: &[u8]) {
     if let Ok(Ok(read)) = text_of(data).map(DetachedSignatures::parse) {
         assert_eq!(DetachedSignatures::parse(&read.encode()), Ok(read));
+    }
+}
+
+/// Lists of relays: what is read can be put together again.
+fn node_sets(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let mut all = NodeSet::default();
+    let one = |entry: &str| NodeSet::parse(entry).map(|set| all.extend(set));
+    let parts = text.split(',').map(one).collect::<Result<Vec<()>, _>>();
+    match NodeSet::parse(text) {
+        Ok(set) => assert_eq!(set, all),
+        Err(error) => assert!(parts.is_err() && error.to_string().len() < 500),
     }
 }
 

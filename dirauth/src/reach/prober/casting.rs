@@ -29,6 +29,7 @@ impl Casting<'_> {
             family_lists: true,
             family_ids: false,
             excluded: BTreeSet::new(),
+            nodes: Arc::default(),
         };
         let fits = |other: &&Arc<RouterDesc>| {
             !other.hibernating
