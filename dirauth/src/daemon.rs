@@ -3,7 +3,7 @@
 //! One task, the clerk (`Daemon::run`), looks every second what is due. Voting is `session`'s; what it wants of the other
 //! authorities are `errands`. Consensuses go through the `press` into what is served, on the DirPort and on the `orport`.
 //! `vote` makes our vote, `descriptor` what we say of ourselves as a relay. All of them share the `Authority`. What they
-//! count, `telemetry` shows on the `metrics_port`.
+//! count, `telemetry` shows on the metrics port.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -17,18 +17,17 @@ use onionring_node::identity::{Identity, IdentityFailure};
 use onionring_node::keys::{KeyError, KeyStore};
 use onionring_node::log::{Log, LogError};
 use onionring_node::metrics::http::is_allowed;
-use onionring_node::metrics::{self, Exporter, MetricsError};
+use onionring_node::metrics::{self, Exporter, MetricsError, port as metrics_port};
 use onionring_node::process::{self, Notice, PidFile};
+use onionring_node::signals::{Signals, Wish};
 use onionring_node::tls::{TlsError, TlsVersions};
 use onionring_proto::netdoc::tally::Terms;
 use onionring_proto::netdoc::text::Fingerprint;
 use rand::SeedableRng as _;
 use rand::rngs::SysRng;
 use rand_core::UnwrapErr;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use thiserror::Error;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::sleep;
@@ -52,7 +51,6 @@ use crate::voting::{Rules, Schedule};
 mod authority;
 mod descriptor;
 mod errands;
-mod metrics_port;
 mod orport;
 mod press;
 mod session;
@@ -153,7 +151,7 @@ impl DaemonError {
 
 /// Runs the authority until it is told to end.
 pub fn run(start: Start) -> Result<(), DaemonError> {
-    raise_open_files();
+    process::raise_open_files();
     let sockets = Sockets::bind(&start.config)?;
     cli::become_user(&start.config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
@@ -175,14 +173,6 @@ pub fn run(start: Start) -> Result<(), DaemonError> {
     outcome
 }
 
-/// Each connection is a file: takes all there is.
-fn raise_open_files() {
-    let limit = getrlimit(Resource::Nofile);
-    let wanted = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    // With fewer, links and requests are refused earlier.
-    let _ = setrlimit(Resource::Nofile, wanted);
-}
-
 /// The program.
 struct Daemon {
     authority: Arc<Authority>,
@@ -195,27 +185,6 @@ struct Daemon {
     signals: Signals,
     /// What runs beside the clerk for as long as the program does.
     tasks: JoinSet<&'static str>,
-}
-
-/// What people and supervisors ask for.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    reload: Signal,
-    report: Signal,
-    log_all: Signal,
-}
-
-impl Signals {
-    fn install() -> std::io::Result<Signals> {
-        Ok(Signals {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            reload: signal(SignalKind::hangup())?,
-            report: signal(SignalKind::user_defined1())?,
-            log_all: signal(SignalKind::user_defined2())?,
-        })
-    }
 }
 
 impl Daemon {
@@ -280,7 +249,7 @@ impl Daemon {
         let stability = Arc::new(Mutex::new(upkeep::read_stability(&data, now)?));
         let (requests, circuits) = mpsc::channel(limits::CIRCUIT_REQUESTS);
         let own_addresses = own_addresses(&config);
-        let links = Arc::new(Links::new(&identity, own_addresses.clone(), requests, open_files())?);
+        let links = Arc::new(Links::new(&identity, own_addresses.clone(), requests, process::open_files())?);
         let prober = Arc::new(Prober::start(reach::Setup {
             us: relay,
             options: reach::Options {
@@ -393,15 +362,16 @@ impl Daemon {
                 Some(ended) = self.tasks.join_next() => {
                     return Err(DaemonError::Ended(ended.unwrap_or("a part of the program")));
                 }
-                _ = self.signals.terminate.recv() => break,
-                _ = self.signals.interrupt.recv() => break,
-                _ = self.signals.reload.recv() => {
-                    process::notify(Notice::Reloading);
-                    self.reload();
-                    process::notify(Notice::Ready);
-                }
-                _ = self.signals.report.recv() => self.report(),
-                _ = self.signals.log_all.recv() => self.log_all(),
+                wish = self.signals.next() => match wish {
+                    Wish::End => break,
+                    Wish::Reload => {
+                        process::notify(Notice::Reloading);
+                        self.reload();
+                        process::notify(Notice::Ready);
+                    }
+                    Wish::Report => self.report(),
+                    Wish::LogAll => self.log_all(),
+                },
             }
         }
         process::notify(Notice::Stopping);
@@ -516,12 +486,6 @@ fn approvals(config: &Config, data: &std::path::Path) -> Result<Approvals, FileE
 fn own_addresses(config: &Config) -> Vec<IpAddr> {
     let v6 = config.address_v6.map(IpAddr::from);
     std::iter::once(config.address.into()).chain(v6).collect()
-}
-
-/// Files that this program may open.
-fn open_files() -> usize {
-    let limit = getrlimit(Resource::Nofile).current;
-    limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
 }
 
 /// A task that must not end, with its name.

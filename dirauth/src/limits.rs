@@ -225,11 +225,5 @@ pub const CIRCUIT_REQUESTS: usize = 256;
 /// Bytes of the page for people who look at the DirPort; a longer one is not shown.
 pub const FRONT_PAGE: u64 = 1 << 20;
 
-/// Connections to the metrics port that are served at the same time; one more is closed.
-pub const METRICS_CONNECTIONS: usize = 16;
-
-/// Time that reading and answering one request for metrics may take; a longer one is closed.
-pub const METRICS_TIME: Duration = Duration::from_secs(10);
-
 /// How long the end of the program waits for work under way.
 pub const SHUTDOWN: Duration = Duration::from_secs(5);

@@ -11,11 +11,15 @@ pub mod keys;
 pub mod limits;
 #[cfg(feature = "tokio")]
 pub mod link;
+#[cfg(feature = "tokio")]
+pub mod listen;
 pub mod lock;
 pub mod log;
 pub mod metrics;
 pub mod private_dir;
 pub mod process;
+#[cfg(feature = "tokio")]
+pub mod signals;
 pub mod terminal;
 pub mod tls;
 pub mod torrc;

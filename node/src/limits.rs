@@ -73,3 +73,9 @@ pub const DIR_PAST_BYTES: usize = 32 << 20;
 
 /// Bytes of the head of a directory server's answer; a longer one is refused.
 pub const DIR_ANSWER_HEAD: usize = 50_000;
+
+/// Connections to the metrics port that are served at the same time; one more is closed.
+pub const METRICS_CONNECTIONS: usize = 16;
+
+/// Time that reading and answering one request for metrics may take; a longer one is closed.
+pub const METRICS_TIME: Duration = Duration::from_secs(10);

@@ -9,6 +9,8 @@ mod figures;
 pub mod http;
 mod metric;
 pub mod page;
+#[cfg(feature = "tokio")]
+pub mod port;
 pub mod process;
 pub mod table;
 

@@ -5,6 +5,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sd_notify::NotifyState;
 use thiserror::Error;
 
@@ -72,6 +73,19 @@ pub fn notify(notice: Notice<'_>) {
 /// How often systemd wants [`Notice::Alive`]: half the time after which it would kill us.
 pub fn watchdog_interval() -> Option<std::time::Duration> {
     sd_notify::watchdog_enabled().map(|limit| limit / 2)
+}
+
+/// Each connection is a file: takes all that the system lets the program have. With fewer, connections are refused
+/// earlier.
+pub fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+}
+
+/// Files that this program may open.
+pub fn open_files() -> usize {
+    let limit = getrlimit(Resource::Nofile).current;
+    limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]

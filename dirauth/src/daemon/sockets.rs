@@ -1,15 +1,11 @@
 //! Listening sockets.
 
-use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use onionring_node::listen;
 
 use super::DaemonError;
 use crate::config::Config;
-
-/// New connections that the system holds until they are accepted.
-const BACKLOG: i32 = 1024;
 
 /// The sockets, by what they are for.
 pub struct Sockets {
@@ -24,8 +20,9 @@ pub struct Sockets {
 impl Sockets {
     /// Binds all that the configuration names. Before the user is changed, for ports below 1024.
     pub fn bind(config: &Config) -> Result<Sockets, DaemonError> {
-        let bind =
-            |option, address| listen(address).map_err(|source| DaemonError::Bind { address, option, source });
+        let bind = |option, address| {
+            listen::tcp(address).map_err(|source| DaemonError::Bind { address, option, source })
+        };
         let or = config.or_ports.iter().filter(|port| port.listen).map(|port| bind("ORPort", port.to_bind()));
         let dir = config.dir_ports.iter().filter(|port| port.listen);
         let dir = dir.map(|port| bind("DirPort", port.to_bind()));
@@ -36,19 +33,6 @@ impl Sockets {
             metrics: metrics.collect::<Result<_, _>>()?,
         })
     }
-}
-
-/// A port without an address listens twice, once for each family, and so each of them for its own alone.
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    socket.set_nonblocking(true)?;
-    Ok(socket.into())
 }
 
 /// The port that others use: the configured one, or the one that the system has chosen for this family.
@@ -67,12 +51,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_families_listen_on_one_port() {
-        let v4 = listen((Ipv4Addr::UNSPECIFIED, 0).into()).unwrap();
+    fn a_port_that_the_system_chose_is_found_by_its_family() {
+        let v4 = listen::tcp((Ipv4Addr::UNSPECIFIED, 0).into()).unwrap();
         let number = v4.local_addr().unwrap().port();
-        let v6 = listen((Ipv6Addr::UNSPECIFIED, number).into()).unwrap();
-        assert!(listen((Ipv4Addr::UNSPECIFIED, number).into()).is_err(), "somebody listens there");
-        let sockets = [v4, v6];
+        let sockets = [v4, listen::tcp((Ipv6Addr::UNSPECIFIED, number).into()).unwrap()];
         assert_eq!((port(None, &sockets, false), port(Some(0), &sockets, true)), (number, number));
         assert_eq!((port(Some(7), &sockets, true), port(None, &[], true)), (7, 0));
     }

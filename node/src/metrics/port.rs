@@ -1,4 +1,4 @@
-//! The metrics port (`MetricsPort`, `MetricsPortPolicy`); what it says is [`telemetry`](super::telemetry)'s.
+//! The metrics port on tokio (`MetricsPort`, `MetricsPortPolicy`); what it says is for whoever fills the [`Pages`].
 
 use std::convert::Infallible;
 use std::io;
@@ -6,8 +6,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use onionring_node::log::{RateLimit, safe};
-use onionring_node::metrics::http::{Pages, REQUEST_LEN, respond};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -15,7 +13,9 @@ use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info};
 
+use super::http::{Pages, REQUEST_LEN, respond};
 use crate::limits;
+use crate::log::{RateLimit, safe};
 
 /// Time between attempts to accept after one has failed, for lack of files as a rule.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
