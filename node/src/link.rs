@@ -28,7 +28,7 @@ mod task;
 mod tests;
 
 pub use accept::{LinkAcceptor, Side};
-pub use circuit::Circuit;
+pub use circuit::{Answer, Asked, Circuit};
 pub use connect::{ConnectError, Dialer};
 pub use connection::Times;
 pub use error::{CircuitError, LinkFailure, Step, StreamError};

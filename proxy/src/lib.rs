@@ -5,7 +5,11 @@
 //! circuit. [`links`] are the connections to relays on which circuits begin.
 #![forbid(unsafe_code)]
 
+pub mod circuits;
+pub mod guards;
 pub mod isolation;
 pub mod limits;
 pub mod links;
+pub mod memory;
 pub mod network;
+pub mod streams;

@@ -10,3 +10,33 @@ pub const HANDSHAKE_TIME: Duration = Duration::from_secs(15);
 
 /// How long a link without circuits stays open.
 pub const LINK_IDLE: Duration = Duration::from_secs(180);
+
+/// Ports for which circuits are kept ready; the one that was wanted longest ago makes room.
+pub const PREDICTED_PORTS: usize = 16;
+
+/// Circuits that are kept ready for each of them.
+pub const SPARE_PER_PORT: usize = 2;
+
+/// Circuits that are kept ready in all, whatever the ports; there are no more until one is used.
+pub const SPARE_CIRCUITS: usize = 14;
+
+/// The shortest and the longest time between two attempts to build a circuit when nothing succeeds.
+pub const BUILD_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+
+/// Bytes that an application may have sent before its stream is open; it is read no further until then.
+pub const EARLY_BYTES: usize = 16 * 1024;
+
+/// Exits that one stream is tried at; then the application hears why the last of them failed.
+pub const STREAM_TRIES: usize = 8;
+
+/// How long an exit may take to answer a stream; then another circuit is tried. The first two, and all after them.
+pub const STREAM_TIMES: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(15)];
+
+/// Exits at which a name is looked up that the ones before say does not resolve.
+pub const NAME_TRIES: usize = 3;
+
+/// Time between two looks at which circuits are worn, and which will be wanted.
+pub const CIRCUIT_LOOK: Duration = Duration::from_secs(1);
+
+/// Bytes of the state file; a longer one is an error, read no further. C tor's have 100 KiB.
+pub const STATE_BYTES: u64 = 8 << 20;

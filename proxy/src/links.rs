@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::limits;
+use crate::network::Families;
 
 /// A relay that circuits may begin at: where it is, and who it must prove to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,11 +26,12 @@ pub struct Place {
 }
 
 impl Place {
-    /// The place of a relay that the directory lists; `None` if it has no address of a family that is used.
-    pub fn of(target: &HopTarget) -> Option<Place> {
+    /// The place of a relay that the directory lists; `None` if it has no address of a family that is dialed.
+    pub fn of(target: &HopTarget, dial: Families) -> Option<Place> {
         let specs = &target.specs;
-        let v6 = || specs.ipv6.map(SocketAddr::V6);
-        let address = specs.ipv4.map(SocketAddr::V4).or_else(v6)?;
+        let v4 = specs.ipv4.map(SocketAddr::V4).filter(|_| dial.v4);
+        let v6 = specs.ipv6.map(SocketAddr::V6).filter(|_| dial.v6);
+        let address = if dial.prefer_v6 { v6.or(v4) } else { v4.or(v6) }?;
         Some(Place { address, rsa_id: specs.rsa_id, ed_id: specs.ed_id })
     }
 }

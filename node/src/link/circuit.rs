@@ -81,6 +81,13 @@ impl Circuit {
         self.open(limit, |circuit, rng| circuit.begin(rng, hop, begin)).await
     }
 
+    /// Asks hop number `hop` for a stream to an address, without waiting for the answer: what is written to the stream
+    /// goes along with the request.
+    pub fn ask(&self, hop: usize, begin: &Begin<'_>) -> Result<Asked, StreamError> {
+        let (no, stream) = self.start_stream(|circuit, rng| circuit.begin(rng, hop, begin))?;
+        Ok(Asked { stream, answer: Answer { lease: self.lease.clone(), no } })
+    }
+
     /// Opens a stream to the directory of hop number `hop`; the answer must come within `limit`.
     pub async fn begin_dir(&self, hop: usize, limit: Duration) -> Result<Stream, StreamError> {
         self.open(limit, |circuit, rng| circuit.begin_dir(rng, hop)).await
@@ -94,7 +101,7 @@ impl Circuit {
         limit: Duration,
     ) -> Result<Resolved, StreamError> {
         let (no, _stream) = self.start_stream(|circuit, rng| circuit.resolve(rng, hop, resolve))?;
-        self.answer(no, limit, |slot| slot.resolved.take()).await
+        self.lease.answer(no, limit, |slot| slot.resolved.take()).await
     }
 
     /// Number of hops.
@@ -147,7 +154,7 @@ impl Circuit {
         begin: impl FnOnce(&mut OriginCircuit, &mut ThreadRng) -> Result<StreamKey, OriginError>,
     ) -> Result<Stream, StreamError> {
         let (no, mut stream) = self.start_stream(begin)?;
-        let connected = self.answer(no, limit, |slot| slot.connected.take()).await?;
+        let connected = self.lease.answer(no, limit, |slot| slot.connected.take()).await?;
         stream.set_connected(connected);
         Ok(stream)
     }
@@ -168,23 +175,26 @@ impl Circuit {
         })?;
         Ok((no, Stream::new(self.lease.clone(), no, Connected::default())))
     }
+}
 
-    /// Waits for the answer to what opened a stream.
-    async fn answer<T>(
-        &self,
-        no: StreamNo,
-        limit: Duration,
-        mut found: impl FnMut(&mut Slot) -> Option<T>,
-    ) -> Result<T, StreamError> {
-        let answered = self.lease.shared.until(|origin| {
-            let slot = origin.slots.get_mut(no)?;
-            if let Some(answer) = found(slot) {
-                return Some(Ok(answer));
-            }
-            let over = slot.over.map(|over| Err(over.into()));
-            over.or_else(|| origin.end.clone().map(|end| Err(end.into())))
-        });
-        timeout(limit, answered).await.unwrap_or(Err(StreamError::Timeout(limit)))
+/// A stream that has been asked for; dropping it ends it.
+pub struct Asked {
+    /// The stream, which takes data already.
+    pub stream: Stream,
+    /// What the relay will say.
+    pub answer: Answer,
+}
+
+/// The answer to come for a stream.
+pub struct Answer {
+    lease: Arc<CircuitLease>,
+    no: StreamNo,
+}
+
+impl Answer {
+    /// Waits for it, at most so long: where the stream leads, if the relay says so.
+    pub async fn wait(&self, limit: Duration) -> Result<Connected, StreamError> {
+        self.lease.answer(self.no, limit, |slot| slot.connected.take()).await
     }
 }
 
@@ -214,6 +224,24 @@ impl CircuitLease {
 
     fn close(&self) {
         self.act(|origin, _, _| origin.close(CircuitError::Dropped));
+    }
+
+    /// Waits for the answer to what opened a stream.
+    async fn answer<T>(
+        &self,
+        no: StreamNo,
+        limit: Duration,
+        mut found: impl FnMut(&mut Slot) -> Option<T>,
+    ) -> Result<T, StreamError> {
+        let answered = self.shared.until(|origin| {
+            let slot = origin.slots.get_mut(no)?;
+            if let Some(answer) = found(slot) {
+                return Some(Ok(answer));
+            }
+            let over = slot.over.map(|over| Err(over.into()));
+            over.or_else(|| origin.end.clone().map(|end| Err(end.into())))
+        });
+        timeout(limit, answered).await.unwrap_or(Err(StreamError::Timeout(limit)))
     }
 }
 

@@ -1,0 +1,447 @@
+//! Circuits: built in the background, handed out to streams, and let go of.
+//!
+//! [`Circuits`] keeps the [`table`] of them. Whoever wants one looks there; what is not there is planned ([`plan`]) and built
+//! (`build`) by a task of its own, and everybody who waits looks again whenever something has changed. So a stream uses the
+//! first circuit that will do, whichever it has waited for. [`Circuits::keep`] runs beside: it has circuits ready for the ports
+//! that streams went to lately ([`predict`]), and lets go of those that are worn.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use onionring_node::link::Circuit;
+use onionring_proto::netdoc::text::Fingerprint;
+use onionring_proto::origin::HopTarget;
+use onionring_proto::path;
+use onionring_proto::time::Mono;
+use rand::RngExt as _;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, timeout_at};
+use tracing::debug;
+
+use crate::guards::Guards;
+use crate::limits;
+use crate::links::{Links, Place};
+use crate::memory::{Memory, lock};
+use crate::network::{Families, Host, Refusal};
+
+mod build;
+pub mod plan;
+pub mod predict;
+pub mod table;
+
+use build::{BuildError, Built};
+use plan::{Plan, PlanError, Wanted};
+use predict::Predicted;
+use table::{Found, Number, Table, Target, Wish};
+
+/// How circuits are made and kept.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How they are kept and shared.
+    pub rules: table::Rules,
+    /// What a person says of relays (`EntryNodes` and the like).
+    pub nodes: Arc<path::NodeRules>,
+    /// Whether relays of one network exclude each other (`EnforceDistinctSubnets`).
+    pub distinct_subnets: bool,
+    /// Ports to which streams last long (`LongLivedPorts`).
+    pub long_lived_ports: BTreeSet<u16>,
+    /// How often it is considered to build one ahead, while there is one to spare (`NewCircuitPeriod`).
+    pub new_circuit_period: Duration,
+    /// Circuits that may be under construction (`MaxClientCircuitsPending`).
+    pub pending_max: usize,
+    /// How long a circuit waits for its first stream (`CircuitsAvailableTimeout`).
+    pub spare_time: Duration,
+    /// Whether circuits are built ahead at all.
+    pub ahead: bool,
+    /// Hops of a circuit (`CircuitLength`).
+    pub length: usize,
+    /// Whether they all begin at few relays, the guards (`UseEntryGuards`).
+    pub use_guards: bool,
+    /// Which addresses of guards are dialed.
+    pub dial: Families,
+}
+
+/// What is known of the network: nothing until the directory is there.
+pub type Map = Arc<dyn Fn() -> Option<Arc<path::Network>> + Send + Sync>;
+
+/// A circuit for a stream.
+pub struct Carrier {
+    /// Its number.
+    pub number: Number,
+    circuit: Arc<Built>,
+    /// The hop at which the stream is to leave.
+    pub hop: usize,
+    /// The relay there.
+    pub exit: Fingerprint,
+}
+
+impl Carrier {
+    /// The circuit.
+    pub fn circuit(&self) -> &Circuit {
+        &self.circuit.circuit
+    }
+}
+
+/// What there is of a circuit, for people.
+#[derive(Clone, Debug)]
+pub struct Sight {
+    /// Its number.
+    pub number: Number,
+    /// The nicknames and identities on its path.
+    pub path: Vec<(String, Fingerprint)>,
+    /// Whether it is built.
+    pub is_open: bool,
+    /// Whether it waits for its first stream.
+    pub is_spare: bool,
+    /// Streams on it.
+    pub streams: usize,
+}
+
+/// All circuits.
+pub struct Circuits {
+    settings: Mutex<Settings>,
+    table: Mutex<Table<Arc<Built>>>,
+    predicted: Mutex<Predicted>,
+    pause: Mutex<Pause>,
+    map: Map,
+    memory: Arc<Memory>,
+    guards: Arc<Guards>,
+    links: Arc<Links>,
+    /// The zero of the monotonic clock.
+    epoch: Instant,
+    /// Something has changed for those who wait.
+    changed: Notify,
+    counts: Counts,
+}
+
+/// What has happened, for metrics.
+#[derive(Debug, Default)]
+pub struct Counts {
+    /// Circuits that were built.
+    pub built: AtomicU64,
+    /// Circuits that were not.
+    pub failed: AtomicU64,
+}
+
+/// Keeps failures from following each other at the speed of the machine.
+#[derive(Debug, Default)]
+struct Pause {
+    failures: u32,
+    until: Option<Instant>,
+}
+
+impl Circuits {
+    /// No circuits yet.
+    pub fn new(
+        settings: Settings,
+        map: Map,
+        memory: Arc<Memory>,
+        guards: Arc<Guards>,
+        links: Arc<Links>,
+    ) -> Arc<Circuits> {
+        Arc::new(Circuits {
+            table: Mutex::new(Table::new(settings.rules)),
+            settings: Mutex::new(settings),
+            predicted: Mutex::new(Predicted::new(Instant::now())),
+            pause: Mutex::default(),
+            map,
+            memory,
+            guards,
+            links,
+            epoch: Instant::now(),
+            changed: Notify::new(),
+            counts: Counts::default(),
+        })
+    }
+
+    /// A circuit for `target`: one that is there, or a new one, within the time there is.
+    pub async fn get(
+        self: &Arc<Self>,
+        target: &Target,
+        token: &crate::isolation::Token,
+        avoid: &[Fingerprint],
+        deadline: Instant,
+    ) -> Result<Carrier, Refusal> {
+        let stable = self.is_long_lived(target);
+        if let Target::Stream { port, .. } = target {
+            lock(&self.predicted).wanted(*port, Instant::now());
+        }
+        let wish = Wish { target, stable, token, avoid };
+        loop {
+            // Made before the look, so that no change is missed between the two.
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let patience = match self.look(&wish) {
+                Ok(carrier) => return Ok(carrier),
+                Err(Wait::Until(at)) => at.min(deadline),
+                Err(Wait::Change) => deadline,
+                Err(Wait::Never(refusal)) => return Err(refusal),
+            };
+            if timeout_at(patience, changed).await.is_err() && Instant::now() >= deadline {
+                return Err(if (self.map)().is_none() { Refusal::NotReady } else { Refusal::Timeout });
+            }
+        }
+    }
+
+    /// Looks for a circuit, and has one built if there is none.
+    fn look(self: &Arc<Self>, wish: &Wish<'_>) -> Result<Carrier, Wait> {
+        if let Some(found) = self.find(wish) {
+            return found;
+        }
+        self.may_build()?;
+        match self.launch(wish.target, wish.stable, wish.avoid) {
+            // It is the wisher's now.
+            Ok(_) => self.find(wish).unwrap_or(Err(Wait::Change)),
+            Err(PlanError::NoExit) => Err(Wait::Never(Refusal::NotAllowed)),
+            Err(error) => {
+                debug!("no circuit can be built now: {error}");
+                Err(Wait::Until(self.failed()))
+            }
+        }
+    }
+
+    fn find(&self, wish: &Wish<'_>) -> Option<Result<Carrier, Wait>> {
+        let mut table = lock(&self.table);
+        loop {
+            match table.find(wish, Instant::now()) {
+                Found::Nothing => return None,
+                Found::Building(_) => return Some(Err(Wait::Change)),
+                Found::Open(number, hop) => {
+                    let carrier = table.get(number).and_then(|record| {
+                        let circuit = record.circuit()?.clone();
+                        let exit = record.hops.get(hop)?.identity;
+                        Some(Carrier { number, circuit, hop, exit })
+                    });
+                    match carrier {
+                        Some(carrier) if carrier.circuit().failure().is_none() => return Some(Ok(carrier)),
+                        _ => drop(table.remove(number)),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether another circuit may be begun now.
+    fn may_build(&self) -> Result<(), Wait> {
+        if (self.map)().is_none() || lock(&self.table).building() >= lock(&self.settings).pending_max {
+            return Err(Wait::Change);
+        }
+        match lock(&self.pause).until.filter(|until| *until > Instant::now()) {
+            Some(until) => Err(Wait::Until(until)),
+            None => Ok(()),
+        }
+    }
+
+    /// Plans a circuit, and has it built.
+    fn launch(
+        self: &Arc<Self>,
+        target: &Target,
+        stable: bool,
+        avoid: &[Fingerprint],
+    ) -> Result<Number, PlanError> {
+        let Some(network) = (self.map)() else { return Err(PlanError::NoGuard) };
+        let settings = lock(&self.settings).clone();
+        let rules = path::Rules {
+            nodes: settings.nodes.clone(),
+            ..path::Rules::new(&network.consensus().params, settings.distinct_subnets)
+        };
+        let spare_until = Instant::now() + settings.spare_time.mul_f64(rand::rng().random_range(1.0..2.0));
+        if let Some((hops, circuit)) = self.take_worn() {
+            let wanted = Wanted { target, stable, avoid, length: settings.length };
+            let exit = plan::choose_new_exit(&network, &rules, &hops, &wanted);
+            if let Some((exit, hops)) = exit {
+                let number = lock(&self.table).begin(hops, stable, spare_until);
+                tokio::spawn(self.clone().recut(number, circuit, exit));
+                return Ok(number);
+            }
+        }
+        let guards = settings.use_guards.then_some(&self.guards);
+        let wanted = Wanted { target, stable, avoid, length: settings.length };
+        let plan = plan::choose_plan(&network, &rules, guards, &wanted)?;
+        let number = lock(&self.table).begin(plan.hops.clone(), plan.stable, spare_until);
+        tokio::spawn(self.clone().build(number, plan, network));
+        Ok(number)
+    }
+
+    /// A worn circuit to cut, if that is wanted.
+    fn take_worn(&self) -> Option<(Arc<[table::Hop]>, Arc<Built>)> {
+        lock(&self.table)
+            .take_worn(Instant::now(), |c| c.circuit.failure().is_none() && c.circuit.streams() == 0)
+    }
+
+    /// Builds a circuit, and says so to all who wait.
+    async fn build(self: Arc<Self>, number: Number, plan: Plan, network: Arc<path::Network>) {
+        let built = build::build(&self, number, plan, &network).await;
+        self.finish(number, built.map(Arc::new));
+    }
+
+    /// Puts another exit in place of a circuit's own, and says so to all who wait.
+    async fn recut(self: Arc<Self>, number: Number, circuit: Arc<Built>, exit: HopTarget) {
+        let recut = build::recut(&self, &circuit.circuit, &exit).await;
+        self.finish(number, recut.map(|()| circuit));
+    }
+
+    fn finish(&self, number: Number, outcome: Result<Arc<Built>, BuildError>) {
+        match outcome {
+            Ok(circuit) => {
+                self.counts.built.fetch_add(1, Relaxed);
+                *lock(&self.pause) = Pause::default();
+                // It comes back if nobody wants it any more.
+                let unwanted = lock(&self.table).built(number, circuit);
+                drop(unwanted);
+                self.changed.notify_waiters();
+            }
+            Err(error) => {
+                self.counts.failed.fetch_add(1, Relaxed);
+                debug!("circuit {number} was not built: {error}");
+                self.forget(number);
+                self.failed();
+                self.changed.notify_waiters();
+            }
+        }
+    }
+
+    fn forget(&self, number: Number) {
+        let gone = lock(&self.table).remove(number);
+        drop(gone);
+        self.changed.notify_waiters();
+    }
+
+    /// Something failed: until when nothing more is begun.
+    fn failed(&self) -> Instant {
+        let mut pause = lock(&self.pause);
+        let (least, most) = limits::BUILD_PAUSE;
+        let wait = least.saturating_mul(1 << pause.failures.min(16)).min(most);
+        pause.failures = pause.failures.saturating_add(1);
+        *pause.until.insert(Instant::now() + wait)
+    }
+
+    /// Streams are put on this circuit no more.
+    pub fn retire(&self, number: Number) {
+        lock(&self.table).retire(number);
+    }
+
+    /// No circuit that is there takes streams any more.
+    pub fn new_identity(&self) {
+        lock(&self.table).retire_all();
+        self.changed.notify_waiters();
+    }
+
+    /// What was not there may be there now: the directory has changed.
+    pub fn map_changed(&self) {
+        self.changed.notify_waiters();
+    }
+
+    /// Changes what can change in a running proxy.
+    pub fn set_settings(&self, settings: Settings) {
+        lock(&self.table).rules = settings.rules;
+        *lock(&self.settings) = settings;
+    }
+
+    /// Where a link to a guard is to lead.
+    fn place(&self, guard: &HopTarget) -> Option<Place> {
+        Place::of(guard, lock(&self.settings).dial)
+    }
+
+    fn mono(&self) -> Mono {
+        Mono(u64::try_from(self.epoch.elapsed().as_micros()).unwrap_or(u64::MAX))
+    }
+
+    /// What has happened.
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// All circuits, for people.
+    pub fn sights(&self) -> Vec<Sight> {
+        let table = lock(&self.table);
+        let sight = |(number, record): (Number, &table::Record<Arc<Built>>)| Sight {
+            number,
+            path: record.hops.iter().map(|hop| (hop.nickname.to_string(), hop.identity)).collect(),
+            is_open: record.circuit().is_some(),
+            is_spare: record.is_spare(),
+            streams: record.circuit().map_or(0, |built| built.circuit.streams()),
+        };
+        table.iter().map(sight).collect()
+    }
+
+    /// Keeps circuits ready and lets go of worn ones, for ever.
+    pub async fn keep(self: Arc<Self>) {
+        let mut considered: Option<Instant> = None;
+        loop {
+            let now = Instant::now();
+            let gone =
+                lock(&self.table).expire(now, |c| c.circuit.failure().is_some(), |c| c.circuit.streams() > 0);
+            drop(gone);
+            self.links.sweep();
+            let period = lock(&self.settings).new_circuit_period;
+            let is_due = considered.is_none_or(|at| now.duration_since(at) >= period);
+            if is_due && (self.map)().is_some() {
+                considered = Some(now);
+            }
+            self.build_ahead(is_due);
+            self.build_to_learn();
+            sleep(limits::CIRCUIT_LOOK).await;
+        }
+    }
+
+    /// Has circuits built for the ports that will be wanted: as many as there should be if it is due, one for each port
+    /// that has none otherwise.
+    fn build_ahead(self: &Arc<Self>, is_due: bool) {
+        if !lock(&self.settings).ahead {
+            return;
+        }
+        let enough = if is_due { limits::SPARE_PER_PORT } else { 1 };
+        let ports = lock(&self.predicted).ports(Instant::now());
+        for port in ports {
+            // Any name at all.
+            let host = Host::Name(Box::from(""));
+            let target = Target::Stream { host, port, families: Families::default() };
+            let stable = self.is_long_lived(&target);
+            loop {
+                let (spare, all) = {
+                    let table = lock(&self.table);
+                    let all = table.iter().filter(|(_, record)| record.is_spare()).count();
+                    (table.spare(&target, stable), all)
+                };
+                if spare >= enough || all >= limits::SPARE_CIRCUITS || self.may_build().is_err() {
+                    break;
+                }
+                if let Err(error) = self.launch(&target, stable, &[]) {
+                    debug!("no circuit can be built ahead: {error}");
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Builds a circuit only to learn how long that takes, if too little is known of that.
+    fn build_to_learn(self: &Arc<Self>) {
+        let unused = lock(&self.table).iter().filter(|(_, record)| record.is_spare()).count();
+        let is_wanted = lock(&self.memory.times).wants_test_circuit(unused, self.mono());
+        if is_wanted && lock(&self.settings).ahead && self.may_build().is_ok() {
+            // Why there is none is said where somebody wants one.
+            let _ = self.launch(&Target::LookUp, false, &[]);
+        }
+    }
+
+    fn is_long_lived(&self, target: &Target) -> bool {
+        match target {
+            Target::Stream { port, .. } => lock(&self.settings).long_lived_ports.contains(port),
+            Target::LookUp => false,
+        }
+    }
+}
+
+/// What somebody who finds no circuit does.
+enum Wait {
+    /// Look again when something has changed,
+    Change,
+    /// or at this moment.
+    Until(Instant),
+    /// Nothing that is waited for would help.
+    Never(Refusal),
+}

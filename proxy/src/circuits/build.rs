@@ -1,0 +1,161 @@
+//! Building one circuit: link, first hop, and the others one after the other.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use onionring_node::link::{Circuit, CircuitError, ConnectError, Link};
+use onionring_proto::build_times::MEASURED_HOPS;
+use onionring_proto::netdoc::params::{CIRCWINDOW, ConsensusParams, SENDME_ACCEPT_MIN_VERSION};
+use onionring_proto::origin::{FirstHop, HopTarget, OriginConfig};
+use onionring_proto::path;
+use thiserror::Error;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::Circuits;
+use super::plan::Plan;
+use super::table::Number;
+use crate::guards::Attempt;
+use crate::memory::lock;
+
+/// Why a circuit was not built.
+#[derive(Debug, Error)]
+pub enum BuildError {
+    /// The guard cannot be reached.
+    #[error(transparent)]
+    Link(#[from] Arc<ConnectError>),
+    /// A relay did not do its part.
+    #[error(transparent)]
+    Circuit(#[from] CircuitError),
+    /// It has no address that is used here.
+    #[error("the guard has no address of a family that is used here")]
+    NoAddress,
+    /// It took longer than circuits do.
+    #[error("it took longer than {} ms", .0.as_millis())]
+    Slow(Duration),
+    /// A better guard works.
+    #[error("a better guard works")]
+    BetterGuard,
+}
+
+impl BuildError {
+    /// A short stable name for metrics.
+    pub fn label(&self) -> &'static str {
+        match self {
+            BuildError::Link(error) => error.failure.label(),
+            BuildError::Circuit(error) => error.label(),
+            BuildError::NoAddress => "no_address",
+            BuildError::Slow(_) => "slow",
+            BuildError::BetterGuard => "better_guard",
+        }
+    }
+}
+
+/// A circuit that is built, and the use that it makes of its guard.
+pub struct Built {
+    /// The circuit.
+    pub circuit: Circuit,
+    /// Circuits through worse guards wait while it is there.
+    _guard: Option<Attempt>,
+}
+
+/// Builds the planned circuit.
+pub(super) async fn build(
+    circuits: &Circuits,
+    number: Number,
+    plan: Plan,
+    network: &path::Network,
+) -> Result<Built, BuildError> {
+    let Plan { targets, guard, .. } = plan;
+    let place = targets.first().and_then(|first| circuits.place(first)).ok_or(BuildError::NoAddress)?;
+    let link = circuits.links.get(&place).await.inspect_err(|_| blame(guard.as_ref()))?;
+    let (usable, close) = {
+        let mut times = lock(&circuits.memory.times);
+        times.launched(circuits.mono());
+        let usable = times.timeout(targets.len());
+        (usable, times.close_after().max(usable))
+    };
+    let keep_early = !lock(&circuits.settings).rules.worn_time.is_zero();
+    let config = config(&network.consensus().params, close, keep_early);
+    let (begun, began) = (Instant::now(), circuits.mono());
+    let done = AtomicUsize::new(0);
+    let hops = build_hops(&link, &targets, config, |hops| {
+        done.store(hops, Relaxed);
+        let mut times = lock(&circuits.memory.times);
+        times.network_seen(circuits.mono());
+        if hops == MEASURED_HOPS {
+            times.built(begun.elapsed(), begun.elapsed() > usable);
+        }
+    });
+    tokio::pin!(hops);
+    let circuit = tokio::select! {
+        built = &mut hops => built.inspect_err(|_| if done.load(Relaxed) == 0 { blame(guard.as_ref()) })?,
+        () = sleep(usable) => {
+            // Others need not wait for it; how long it takes is still worth knowing.
+            circuits.forget(number);
+            if done.load(Relaxed) < MEASURED_HOPS {
+                lock(&circuits.memory.times).timed_out(done.load(Relaxed) > 0);
+            }
+            let late = timeout(close.saturating_sub(usable), hops).await;
+            if late.is_err() && done.load(Relaxed) < MEASURED_HOPS {
+                lock(&circuits.memory.times).closed(began);
+            }
+            return Err(BuildError::Slow(usable));
+        }
+    };
+    let may_be_used = match &guard {
+        Some(guard) => guard.succeeded().await,
+        None => true,
+    };
+    match may_be_used {
+        true => Ok(Built { circuit, _guard: guard }),
+        false => Err(BuildError::BetterGuard),
+    }
+}
+
+/// The guard did not do its part.
+fn blame(guard: Option<&Attempt>) {
+    guard.into_iter().for_each(Attempt::failed);
+}
+
+/// Builds hop after hop, and says so of each.
+async fn build_hops(
+    link: &Link,
+    targets: &[HopTarget],
+    config: OriginConfig,
+    mut done: impl FnMut(usize),
+) -> Result<Circuit, CircuitError> {
+    let Some((first, others)) = targets.split_first() else { return Err(CircuitError::Dropped) };
+    let circuit = link.create(FirstHop::Relay(first), config).await?;
+    done(1);
+    for target in others {
+        circuit.extend(target).await?;
+        done(circuit.hops());
+    }
+    Ok(circuit)
+}
+
+/// Puts another exit in place of a circuit's last hop.
+pub(super) async fn recut(
+    circuits: &Circuits,
+    circuit: &Circuit,
+    exit: &HopTarget,
+) -> Result<(), BuildError> {
+    let limit = lock(&circuits.memory.times).timeout(MEASURED_HOPS);
+    let last = circuit.hops().saturating_sub(2);
+    circuit.truncate(last, limit).await?;
+    circuit.extend(exit).await?;
+    Ok(())
+}
+
+/// How circuits behave in a network with these parameters.
+fn config(params: &ConsensusParams, hop_timeout: Duration, keep_early: bool) -> OriginConfig {
+    OriginConfig {
+        circwindow: u16::try_from(params.get(&CIRCWINDOW)).unwrap_or(onionring_proto::flow::CIRCUIT_WINDOW),
+        accept_v0_sendmes: params.get(&SENDME_ACCEPT_MIN_VERSION) == 0,
+        // Circuits that are extended later need what is left of RELAY_EARLY then.
+        early_data: !keep_early,
+        hop_timeout,
+        ..OriginConfig::default()
+    }
+}

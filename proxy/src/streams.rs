@@ -1,0 +1,290 @@
+//! Streams of applications on circuits: which exit is tried, how long, and where next when it fails.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use onionring_node::link::{Asked, CircuitError, Stream, StreamError};
+use onionring_proto::netdoc::text::Fingerprint;
+use onionring_proto::policy;
+use onionring_proto::relay_msg::{
+    self, Begin, BeginFlags, Connected, EndReason, Resolve, Resolved, ResolvedValue,
+};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::Instant;
+use tracing::debug;
+
+use crate::circuits::table::Target;
+use crate::circuits::{Carrier, Circuits};
+use crate::isolation::Token;
+use crate::limits;
+use crate::network::{Destination, Early, Families, Host, Network, Question, Refusal};
+
+/// What streams may do.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// How long an application waits for its stream (`SocksTimeout`).
+    pub patience: Duration,
+    /// How long an exit may take to answer (`CircuitStreamTimeout`); without it as long as [`limits::STREAM_TIMES`] say.
+    pub stream_timeout: Option<Duration>,
+    /// Addresses that only mean something on this host or its network are refused (`ClientRejectInternalAddresses`).
+    pub reject_internal: bool,
+    /// Exits are not believed that a name leads to such an address (`ClientDNSRejectInternalAddresses`).
+    pub reject_internal_answers: bool,
+}
+
+/// Opens streams through circuits.
+pub struct Streams {
+    circuits: Arc<Circuits>,
+    settings: Mutex<Settings>,
+}
+
+/// How one try ended.
+enum Tried {
+    /// Nothing else would end otherwise.
+    Final(Refusal),
+    /// Another exit may do better.
+    Exit(Refusal),
+    /// Another circuit may, whatever its exit.
+    Circuit(Refusal),
+}
+
+impl Streams {
+    /// Streams through these circuits.
+    pub fn new(circuits: Arc<Circuits>, settings: Settings) -> Streams {
+        Streams { circuits, settings: Mutex::new(settings) }
+    }
+
+    /// Changes what can change in a running proxy.
+    pub fn set_settings(&self, settings: Settings) {
+        *self.settings.lock().unwrap_or_else(PoisonError::into_inner) = settings;
+    }
+
+    fn settings(&self) -> Settings {
+        *self.settings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins to try circuits for something.
+    fn tries<'a>(&'a self, target: &'a Target, token: &'a Token) -> Tries<'a> {
+        let settings = self.settings();
+        let deadline = Instant::now() + settings.patience;
+        Tries {
+            circuits: &self.circuits,
+            target,
+            token,
+            deadline,
+            stream_timeout: settings.stream_timeout,
+            made: 0,
+            avoid: Vec::new(),
+            last: None,
+            unresolved: 0,
+        }
+    }
+}
+
+/// Circuit after circuit for one stream or question.
+struct Tries<'a> {
+    circuits: &'a Arc<Circuits>,
+    target: &'a Target,
+    token: &'a Token,
+    deadline: Instant,
+    stream_timeout: Option<Duration>,
+    made: usize,
+    /// Exits that did not serve it.
+    avoid: Vec<Fingerprint>,
+    /// Why the last one did not.
+    last: Option<Refusal>,
+    /// Exits that say the name does not resolve.
+    unresolved: usize,
+}
+
+impl Tries<'_> {
+    /// The next circuit, and how long its exit may take to answer.
+    async fn next(&mut self) -> Result<(Carrier, Duration), Refusal> {
+        if self.made >= limits::STREAM_TRIES || Instant::now() >= self.deadline {
+            return Err(self.last.unwrap_or(Refusal::Timeout));
+        }
+        let found = self.circuits.get(self.target, self.token, &self.avoid, self.deadline).await;
+        // What exits said tells the application more than that there are no others.
+        let carrier = found.map_err(|refusal| self.last.unwrap_or(refusal))?;
+        let [first, later] = limits::STREAM_TIMES;
+        let limit = self.stream_timeout.unwrap_or(if self.made < 2 { first } else { later });
+        self.made += 1;
+        Ok((carrier, limit.min(self.deadline.saturating_duration_since(Instant::now()))))
+    }
+
+    /// A circuit did not serve it: whether to go on.
+    fn failed(&mut self, carrier: &Carrier, error: &StreamError) -> Result<(), Refusal> {
+        debug!("a stream failed on circuit {}: {error}", carrier.number);
+        match judge(error) {
+            Tried::Final(refusal) => return Err(refusal),
+            Tried::Exit(refusal) => {
+                self.unresolved += usize::from(refusal == Refusal::NotFound);
+                if self.unresolved >= limits::NAME_TRIES {
+                    return Err(refusal);
+                }
+                self.avoid.push(carrier.exit);
+                self.last = Some(refusal);
+            }
+            Tried::Circuit(refusal) => {
+                self.circuits.retire(carrier.number);
+                self.last = Some(refusal);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What the end of a try means for the next.
+fn judge(error: &StreamError) -> Tried {
+    match error {
+        StreamError::Ended(reason) => match reason {
+            EndReason::ConnectRefused | EndReason::ConnReset | EndReason::Done | EndReason::Timeout => {
+                Tried::Final((*reason).into())
+            }
+            EndReason::ResolveFailed
+            | EndReason::ExitPolicy
+            | EndReason::Misc
+            | EndReason::NoRoute
+            | EndReason::Hibernating
+            | EndReason::ResourceLimit
+            | EndReason::Internal => Tried::Exit((*reason).into()),
+            _ => Tried::Circuit((*reason).into()),
+        },
+        StreamError::Timeout(_) => Tried::Circuit(Refusal::Timeout),
+        StreamError::Shut | StreamError::Circuit(CircuitError::Refused(_)) => Tried::Circuit(Refusal::Failed),
+        StreamError::Circuit(_) => Tried::Circuit(Refusal::Failed),
+    }
+}
+
+impl Network for Streams {
+    type Tunnel = Stream;
+
+    async fn connect(&self, destination: &Destination, early: &mut Early<'_>) -> Result<Stream, Refusal> {
+        let Destination { host, port, families, token } = destination;
+        if self.settings().reject_internal && is_internal(host) {
+            return Err(Refusal::Internal);
+        }
+        let begin = Begin {
+            host: match host {
+                Host::Name(name) => relay_msg::Host::Name(name),
+                Host::Address(address) => relay_msg::Host::Addr(*address),
+            },
+            port: *port,
+            flags: flags(*families),
+        };
+        let target = Target::Stream { host: host.clone(), port: *port, families: *families };
+        let believe = |connected: &Connected| {
+            let leads_home = connected.addr.is_some_and(|(address, _)| policy::is_internal(address));
+            !leads_home || matches!(host, Host::Address(_)) || !self.settings().reject_internal_answers
+        };
+        let mut tries = self.tries(&target, token);
+        loop {
+            let (carrier, limit) = tries.next().await?;
+            let opened = match carrier.circuit().ask(carrier.hop, &begin) {
+                Ok(asked) => open(asked, early, limit, believe).await,
+                Err(error) => Err(error),
+            };
+            match opened {
+                Ok(stream) => return Ok(stream),
+                Err(error) => tries.failed(&carrier, &error)?,
+            }
+        }
+    }
+
+    async fn resolve(&self, question: &Question, token: &Token) -> Result<Resolved, Refusal> {
+        let resolve = match question {
+            Question::Addresses(name) => Resolve::Name(name),
+            Question::Name(address) => Resolve::Reverse(*address),
+        };
+        let reject_internal = self.settings().reject_internal_answers;
+        let leads_home = |value: &ResolvedValue| match value {
+            ResolvedValue::Addr(address) => reject_internal && policy::is_internal(*address),
+            _ => false,
+        };
+        let mut tries = self.tries(&Target::LookUp, token);
+        loop {
+            let (carrier, limit) = tries.next().await?;
+            let error = match carrier.circuit().resolve(carrier.hop, &resolve, limit).await {
+                Ok(resolved) => match judge_answers(&resolved, leads_home) {
+                    Ok(()) => return Ok(resolved),
+                    Err(Tried::Final(refusal)) => return Err(refusal),
+                    // Another exit may know it.
+                    Err(_) => StreamError::Ended(EndReason::ResolveFailed),
+                },
+                Err(error) => error,
+            };
+            tries.failed(&carrier, &error)?;
+        }
+    }
+}
+
+/// Whether there is an answer to a question among these.
+fn judge_answers(resolved: &Resolved, leads_home: impl Fn(&ResolvedValue) -> bool) -> Result<(), Tried> {
+    let values = || resolved.answers.iter().map(|(value, _)| value);
+    let is_answer = |value: &ResolvedValue| matches!(value, ResolvedValue::Addr(_) | ResolvedValue::Name(_));
+    if values().any(|value| *value == ResolvedValue::TransientError || leads_home(value)) {
+        Err(Tried::Exit(Refusal::NotFound))
+    } else if values().any(is_answer) {
+        Ok(())
+    } else {
+        Err(Tried::Final(Refusal::NotFound))
+    }
+}
+
+/// Waits until the stream is open, while what the application sends is sent along.
+async fn open(
+    asked: Asked,
+    early: &mut Early<'_>,
+    limit: Duration,
+    believe: impl Fn(&Connected) -> bool,
+) -> Result<Stream, StreamError> {
+    let Asked { mut stream, answer } = asked;
+    let answer = answer.wait(limit);
+    tokio::pin!(answer);
+    let mut sent = 0;
+    let mut piece = [0; 4096];
+    let connected = loop {
+        let unsent = early.read.get(sent..).unwrap_or_default();
+        let room = if early.is_over { 0 } else { limits::EARLY_BYTES.saturating_sub(early.read.len()) };
+        let room = room.min(piece.len());
+        tokio::select! {
+            biased;
+            answered = &mut answer => break answered?,
+            written = stream.write(unsent), if !unsent.is_empty() => match written {
+                Ok(n) => sent += n,
+                // Why it failed is in the answer.
+                Err(_) => break answer.await?,
+            },
+            read = early.reader.read(&mut piece[..room]), if room > 0 => match read {
+                Ok(n @ 1..) => early.read.extend_from_slice(piece.get(..n).unwrap_or_default()),
+                _ => early.is_over = true,
+            }
+        }
+    };
+    if !believe(&connected) {
+        return Err(StreamError::Ended(EndReason::ResolveFailed));
+    }
+    let rest = early.read.get(sent..).unwrap_or_default();
+    // A stream that ends now is one that was open.
+    let _ = stream.write_all(rest).await;
+    Ok(stream)
+}
+
+/// What an exit is told of the addresses that will do.
+fn flags(families: Families) -> BeginFlags {
+    let set = |is_set, flag| if is_set { flag } else { BeginFlags::default() };
+    set(families.v6, BeginFlags::IPV6_OK)
+        | set(!families.v4, BeginFlags::IPV4_NOT_OK)
+        | set(families.v6 && families.prefer_v6, BeginFlags::IPV6_PREFERRED)
+}
+
+/// Whether an exit could only take it for something of its own.
+fn is_internal(host: &Host) -> bool {
+    match host {
+        Host::Name(name) => {
+            let name = name.trim_end_matches('.').to_ascii_lowercase();
+            name == "localhost" || name.ends_with(".localhost")
+        }
+        Host::Address(address) => policy::is_internal(*address),
+    }
+}
