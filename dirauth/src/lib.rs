@@ -33,3 +33,17 @@ pub mod store;
 pub mod uploads;
 pub mod version;
 pub mod voting;
+
+use std::process::ExitCode;
+
+/// The program `onionring-dirauth`: obeys the command line of this process.
+pub fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into()).collect();
+    match cli::run(&words) {
+        cli::Outcome::Done(code) => code,
+        cli::Outcome::Run(start) => match daemon::run(*start) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => cli::failed(&error, error.exit_code()),
+        },
+    }
+}
