@@ -1,7 +1,7 @@
 //! An onion proxy: it takes the streams of applications, and carries them through the network.
 //!
 //! [`network`] is the seam between the two halves. On the one side are the ports, which speak with applications and know
-//! nothing of circuits; on the other whoever opens streams for them. [`isolation`] says which streams may share a
+//! nothing of circuits ([`ports`]); on the other whoever opens streams for them. [`isolation`] says which streams may share a
 //! circuit. [`links`] are the connections to relays on which circuits begin.
 #![forbid(unsafe_code)]
 
@@ -13,3 +13,4 @@ pub mod links;
 pub mod memory;
 pub mod network;
 pub mod streams;
+pub mod ports;

@@ -40,3 +40,40 @@ pub const CIRCUIT_LOOK: Duration = Duration::from_secs(1);
 
 /// Bytes of the state file; a longer one is an error, read no further. C tor's have 100 KiB.
 pub const STATE_BYTES: u64 = 8 << 20;
+}
+
+/// Connections of applications at one port, and questions under way at one DNSPort. One more is closed at once, and a
+/// question answered with SERVFAIL, with a warning now and then.
+pub const APPLICATIONS: usize = 4096;
+
+/// Bytes of an HTTP request before the empty line; a longer one is refused (431). As C tor.
+pub const HTTP_REQUEST: usize = 8192;
+
+/// Headers of an HTTP request; with more it is refused (431).
+pub const HTTP_HEADERS: usize = 64;
+
+/// Bytes that are read at once from an application while its request arrives, and from a stream in each direction.
+pub const CARRY_BUFFER: usize = 16 * 1024;
+
+/// Buffers that one direction of a stream moves before others get their turn.
+pub const CARRY_ROUNDS: usize = 16;
+
+/// How long a stream stays open on which nothing comes, after its application has ended what it sends: as long as an
+/// application waits for a stream to open.
+pub const HALF_CLOSED_IDLE: Duration = Duration::from_secs(120);
+
+/// Bytes that are read and dropped from an application whose connection is being closed, so that it sees the last answer.
+pub const GOODBYE_BYTES: usize = 64 * 1024;
+
+/// How long the same may take.
+pub const GOODBYE_TIME: Duration = Duration::from_secs(2);
+
+/// Bytes of a question to a DNSPort; what is longer is cut, and is then no question.
+pub const DNS_QUESTION: usize = 1500;
+
+/// Seconds for which an answer of a DNSPort may be kept, whatever the exit says: the time says nothing of who else asked.
+pub const DNS_TTL: u32 = 60;
+
+/// Bytes that are read at once while a SOCKS request arrives; all of them together are bounded by
+/// `onionring_proto::limits::SOCKS_MESSAGE` for each message.
+pub const SOCKS_HELLO: usize = 1024;
