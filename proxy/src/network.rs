@@ -39,9 +39,9 @@ pub struct Families {
 }
 
 impl Default for Families {
-    /// As C tor's ports have it: both, IPv6 first.
+    /// As C tor's ports have it: both, IPv4 first.
     fn default() -> Families {
-        Families { v4: true, v6: true, prefer_v6: true }
+        Families { v4: true, v6: true, prefer_v6: false }
     }
 }
 
