@@ -25,6 +25,7 @@ mod weights;
 pub use nodes::{NodeRules, NodeSet, NodeSetError};
 pub(crate) use weights::draw;
 pub use weights::{Position, Weights};
+pub use weights::{Position, Weights, draw};
 
 /// Hops of an ordinary path.
 pub const DEFAULT_LEN: usize = 3;

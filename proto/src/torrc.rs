@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 pub mod authority;
 pub mod cmdline;
+pub mod fallback;
 pub mod family;
 pub mod lines;
 pub mod log;

@@ -7,6 +7,12 @@
 
 pub mod circuits;
 pub mod guards;
+//! nothing of circuits; on the other whoever opens streams for them. [`isolation`] says which streams may share a
+//! circuit. [`links`] are the connections to relays on which circuits begin. [`directory`] is what the proxy knows of the
+//! network.
+#![forbid(unsafe_code)]
+
+pub mod directory;
 pub mod isolation;
 pub mod limits;
 pub mod links;

@@ -77,3 +77,22 @@ pub const DNS_TTL: u32 = 60;
 /// Bytes that are read at once while a SOCKS request arrives; all of them together are bounded by
 /// `onionring_proto::limits::SOCKS_MESSAGE` for each message.
 pub const SOCKS_HELLO: usize = 1024;
+}
+
+/// How long a directory may take until it expects a request, link and circuit included; then another is asked.
+pub const DIR_OPEN_TIME: Duration = Duration::from_secs(60);
+
+/// How long a directory may send nothing, or take nothing; then another is asked.
+pub const DIR_STALL: Duration = Duration::from_secs(30);
+
+/// How long the whole answer of a directory may take; then another is asked.
+pub const DIR_ANSWER_TIME: Duration = Duration::from_secs(300);
+
+/// Requests to directories under way at once; what else is due waits.
+pub const DIR_FETCHES: usize = 8;
+
+/// Relays that are not asked again soon, because as directories they failed; the one that failed first is forgotten.
+pub const DIR_FAILED_RELAYS: usize = 256;
+
+/// How long a relay that failed as a directory is not asked again.
+pub const DIR_FAILED_TIME: Duration = Duration::from_secs(600);

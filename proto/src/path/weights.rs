@@ -119,6 +119,7 @@ pub(crate) fn draw<T: Copy>(
     weight: impl Fn(&T) -> f64,
     rng: &mut (impl Rng + ?Sized),
 ) -> Option<T> {
+pub fn draw<T: Copy>(list: &[T], weight: impl Fn(&T) -> f64, rng: &mut (impl Rng + ?Sized)) -> Option<T> {
     // 53 bits fill a double's mantissa: from 0 up to, not including, 1.
     let mut unit = || (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
     let total: f64 = list.iter().map(&weight).sum();

@@ -458,6 +458,35 @@ fn authorities() {
 }
 
 #[test]
+fn fallbacks() {
+    let text = "127.0.0.2:9231 orport=9201 id=1A25C6358DB91342AA51720A5038B72742732498 IPv6=[2001:db8::1]:443 \
+                weight=2.5 nickname=moria extrainfo=0";
+    let fallback = fallback::parse(&only("FallbackDir", text)).unwrap();
+    assert_eq!(fallback.or, "127.0.0.2:9201".parse().unwrap());
+    assert_eq!(fallback.ipv6, Some("[2001:db8::1]:443".parse().unwrap()));
+    assert_eq!((fallback.rsa_id.0[..3].to_vec(), fallback.weight), (vec![0x1a, 0x25, 0xc6], 2.5));
+    let id = "id=1A25C6358DB91342AA51720A5038B72742732498";
+    let short = fallback::parse(&only("FallbackDir", &format!("127.0.0.2 {id} orport=1"))).unwrap();
+    assert_eq!((short.or, short.weight), ("127.0.0.2:1".parse().unwrap(), 1.0));
+    let zero = format!("id={}", "0".repeat(40));
+    for (bad, why) in [
+        (String::new(), "the address is missing"),
+        (format!("127.0.0.1:1 {id}"), "orport= is missing"),
+        ("127.0.0.1:1 orport=2".to_owned(), "id= is missing"),
+        (format!("127.0.0.1:1 orport=2 {zero}"), "id= is missing"),
+        (format!("127.0.0.1:1 127.0.0.1:2 orport=2 {id}"), "more than one address"),
+        (format!("host:1 orport=2 {id}"), "bad word host:1"),
+        (format!("127.0.0.1:1 orport=0 {id}"), "bad word orport=0"),
+        (format!("127.0.0.1:1 orport=2 {id} weight=-1"), "bad word weight=-1"),
+        (format!("127.0.0.1:1 orport=2 {id} ipv6=127.0.0.1:1"), "bad word ipv6=127.0.0.1:1"),
+        ("127.0.0.1:1 orport=2 id=1A".to_owned(), "bad word id=1A"),
+    ] {
+        let problem = fallback::parse(&only("FallbackDir", &bad)).unwrap_err();
+        assert!(problem.to_string().contains(why), "{bad}: {problem}");
+    }
+}
+
+#[test]
 fn families() {
     let mut problems = Vec::new();
     let fp = "1a25c6358db91342aa51720a5038b72742732498";
@@ -541,6 +570,7 @@ proptest! {
         settings.assign(items.collect(), &mut problems, &mut Vec::new());
         log::parse(&only("Log", &text)).ok();
         authority::parse(&only("DirAuthority", &text)).ok();
+        fallback::parse(&only("FallbackDir", &text)).ok();
         port::or_ports(settings.lines("ORPort"), &mut problems);
         port::client_ports(ClientKind::Socks, &[only("SocksPort", &text)], true, &mut problems, &mut Vec::new());
         family::parse(settings.lines("MyFamily"), &mut problems);
