@@ -6,8 +6,11 @@
 use onionring_node::config::{Class, Classes, Group, shared};
 
 /// The table.
-pub const CLASSES: Classes =
-    Classes { supported: &[shared::RELAY, SUPPORTED], groups: GROUPS, reloadable: RELOADABLE };
+pub const CLASSES: Classes = Classes {
+    supported: &[shared::PROGRAM, shared::RELAY, SUPPORTED],
+    groups: GROUPS,
+    reloadable: RELOADABLE,
+};
 
 /// The page of documentation about all options.
 pub fn document() -> String {

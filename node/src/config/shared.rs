@@ -1,37 +1,42 @@
 //! Lists of options that several programs put into their classes.
 
-/// Options that mean the same in every program that is a relay, with what they do.
+/// Options that mean the same in every program, with what they do.
 #[rustfmt::skip]
-pub const RELAY: &[(&str, &str)] = &[
-    ("__DirPort", "The same as `DirPort`."),
+pub const PROGRAM: &[(&str, &str)] = &[
     ("__MetricsPort", "The same as `MetricsPort`."),
-    ("__ORPort", "The same as `ORPort`."),
-    ("AddressDisableIPv6", "Opens and publishes no IPv6 ORPort."),
     ("AlternateDirAuthority", "The same as `DirAuthority`, used when there is no such line."),
-    ("ContactInfo", "How to reach the operator, in the descriptor."),
     ("DataDirectory", "Where everything else is kept; `~/.tor` by default."),
     ("DataDirectoryGroupReadable", "Lets the group read that directory."),
     ("DirAuthority", "A directory authority, one line each. At least one is needed: none is built in."),
-    ("DirPortFrontPage", "A file with the HTML page that people see who open the DirPort in a browser."),
     ("HeartbeatPeriod", "Time between two summaries in the log; 0 for none."),
     ("KeepBindCapabilities", "Keeps the right to open ports below 1024 after the change of user; `auto` means if one is configured."),
-    ("KeyDirectory", "Where keys are kept; `DataDirectory/keys` by default."),
-    ("KeyDirectoryGroupReadable", "Lets the group read that directory; `auto` follows `DataDirectoryGroupReadable` if the two directories are one."),
     ("Log", "What is logged where, one line each; by default `notice stdout`, with `--hush` `warn stdout`, with `--quiet` `err stdout`."),
     ("LogMessageDomains", "Writes the domain before each message."),
     ("LogTimeGranularity", "Rounds the times in the log."),
     ("MetricsPort", "A port for Prometheus and browsers. `/` is a page for people, `/metrics` has this program's names (`onionring_*`), and of a relay `/metrics/tor` has those of C tor (`tor_relay_*`)."),
     ("MetricsPortPolicy", "Who may connect to it; nobody by default."),
-    ("Nickname", "The relay's name, 1 to 19 letters and digits."),
-    ("OfflineMasterKey", "Never makes or reads the secret Ed25519 master key."),
     ("PidFile", "A file for the number of the process."),
     ("SafeLogging", "Keeps addresses out of the log; `relay` is taken as `1`."),
-    ("SigningKeyLifetime", "Life of an Ed25519 signing key, at least twice `TestingSigningKeySlop`."),
     ("SyslogIdentityTag", "Added to the program's name in the system log."),
-    ("TestingSigningKeySlop", "How long before its end a signing key is replaced."),
     ("TestingTorNetwork", "A private network for tests, with other defaults for many options."),
     ("TruncateLogFile", "Empties log files at the start."),
     ("User", "The user to become after the start as root."),
+];
+
+/// Those that mean the same in every program that is a relay.
+#[rustfmt::skip]
+pub const RELAY: &[(&str, &str)] = &[
+    ("__DirPort", "The same as `DirPort`."),
+    ("__ORPort", "The same as `ORPort`."),
+    ("AddressDisableIPv6", "Opens and publishes no IPv6 ORPort."),
+    ("ContactInfo", "How to reach the operator, in the descriptor."),
+    ("DirPortFrontPage", "A file with the HTML page that people see who open the DirPort in a browser."),
+    ("KeyDirectory", "Where keys are kept; `DataDirectory/keys` by default."),
+    ("KeyDirectoryGroupReadable", "Lets the group read that directory; `auto` follows `DataDirectoryGroupReadable` if the two directories are one."),
+    ("Nickname", "The relay's name, 1 to 19 letters and digits."),
+    ("OfflineMasterKey", "Never makes or reads the secret Ed25519 master key."),
+    ("SigningKeyLifetime", "Life of an Ed25519 signing key, at least twice `TestingSigningKeySlop`."),
+    ("TestingSigningKeySlop", "How long before its end a signing key is replaced."),
 ];
 
 /// Those of the control port.
@@ -56,7 +61,7 @@ pub const CLIENTS: &[&str] = &[
     "DirAuthorityFallbackRate", "DNSPort", "DormantCanceledByStartup", "DormantClientTimeout",
     "DormantOnFirstStartup", "DormantTimeoutDisabledByIdleStreams", "DormantTimeoutEnabled", "EntryNodes",
     "ExcludeExitNodes", "ExcludeNodes", "ExitNodes", "ExtendByEd25519ID", "FallbackDir", "FetchHidServDescriptors",
-    "GuardLifetime", "HSLayer2Nodes", "HSLayer3Nodes", "HTTPTunnelPort", "LearnCircuitBuildTimeout", "LongLivedPorts",
+    "GuardLifetime", "HalfClosedStreams", "HSLayer2Nodes", "HSLayer3Nodes", "HTTPTunnelPort", "LeakyPipe", "LearnCircuitBuildTimeout", "LongLivedPorts",
     "MapAddress", "MaxCircuitDirtiness", "MaxClientCircuitsPending", "MiddleNodes", "NATDPort", "NewCircuitPeriod",
     "NodeFamily", "NumDirectoryGuards", "NumEntryGuards", "NumPrimaryGuards", "PathBiasCircThreshold",
     "PathBiasDropGuards", "PathBiasExtremeRate", "PathBiasExtremeUseRate", "PathBiasNoticeRate",
@@ -64,7 +69,7 @@ pub const CLIENTS: &[&str] = &[
     "PathBiasWarnRate", "PathsNeededToBuildCircuits", "RejectPlaintextPorts", "SafeSocks", "SocksPolicy", "SocksPort",
     "SocksTimeout", "StrictNodes", "TestingClientConsensusDownloadInitialDelay", "TestingClientDownloadInitialDelay",
     "TestingClientMaxIntervalWithoutRequest", "TestSocks", "TrackHostExits", "TrackHostExitsExpire", "TransPort",
-    "TransProxyType", "UnixSocksGroupWritable", "UseDefaultFallbackDirs", "UseEntryGuards", "UseGuardFraction",
+    "TransProxyType", "TruncateCircuits", "UnixSocksGroupWritable", "UseDefaultFallbackDirs", "UseEntryGuards", "UseGuardFraction",
     "UseMicrodescriptors", "VanguardsLiteEnabled", "VirtualAddrNetworkIPv4", "VirtualAddrNetworkIPv6",
     "WarnPlaintextPorts",
 ];

@@ -7,8 +7,11 @@ use onionring_node::config::{Class, Classes, Group, shared};
 use super::reload::RELOADABLE;
 
 /// The table.
-pub const CLASSES: Classes =
-    Classes { supported: &[shared::RELAY, SUPPORTED], groups: GROUPS, reloadable: RELOADABLE };
+pub const CLASSES: Classes = Classes {
+    supported: &[shared::PROGRAM, shared::RELAY, SUPPORTED],
+    groups: GROUPS,
+    reloadable: RELOADABLE,
+};
 
 /// The page of documentation about all options.
 pub fn document() -> String {

@@ -1,0 +1,150 @@
+//! The configuration of the proxy's program: from torrc options to typed values.
+//!
+//! What it has in common with other programs' is in [`onionring_node::config`]; what is a client's own, in [`client`].
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use onionring_node::config::{Classes, Configuration, Reader};
+use onionring_proto::torrc::authority::Authority;
+use onionring_proto::torrc::{Command, Item, Origin, Settings};
+
+pub mod classes;
+pub mod client;
+
+pub use client::{CircuitOptions, DirectoryOptions, GuardOptions, PathOptions, SocksOptions};
+pub use onionring_node::config::{
+    Directories, Environment, Findings, LogConfig, MetricsConfig, Sources, Torrc,
+};
+
+#[cfg(test)]
+mod tests;
+
+/// Everything that torrc says, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The ports of applications.
+    pub ports: PortLines,
+    /// What applications may ask for.
+    pub socks: SocksOptions,
+    /// Which relays are on paths, and which of their addresses are dialed.
+    pub paths: PathOptions,
+    /// Entry guards.
+    pub guards: GuardOptions,
+    /// Circuits and the streams on them.
+    pub circuits: CircuitOptions,
+    /// How the directory is fetched.
+    pub directory: DirectoryOptions,
+    /// All authorities of the network.
+    pub authorities: Vec<Authority>,
+    /// Whether this is a testing network (`TestingTorNetwork`).
+    pub testing: bool,
+    /// Directories.
+    pub directories: Directories,
+    /// What is logged where.
+    pub log: LogConfig,
+    /// The user to run as.
+    pub user: Option<String>,
+    /// Whether to keep the right to open ports below 1024 after the change of user.
+    pub keep_bind_capabilities: bool,
+    /// Where to write the number of the process.
+    pub pid_file: Option<PathBuf>,
+    /// The metrics endpoint.
+    pub metrics: MetricsConfig,
+    /// Time between heartbeats in the log; `None` for no heartbeat.
+    pub heartbeat: Option<Duration>,
+    /// Threads of the program; `None` for one for each core (`NumCPUs`).
+    pub threads: Option<usize>,
+}
+
+/// The lines of the ports of applications, as written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortLines {
+    /// `SocksPort`. Without a line, 9050 on loopback.
+    pub socks: Vec<Item>,
+    /// `HTTPTunnelPort`.
+    pub http: Vec<Item>,
+    /// `DNSPort`.
+    pub dns: Vec<Item>,
+    /// `TransPort`.
+    pub transparent: Vec<Item>,
+}
+
+/// The SocksPort where no line says otherwise, C tor's.
+const DEFAULT_SOCKS_PORT: &str = "9050";
+
+impl Configuration for Config {
+    const CLASSES: Classes = classes::CLASSES;
+
+    fn new(settings: &Settings, environment: &Environment, findings: &mut Findings) -> Config {
+        let read = &mut Reader { settings, environment, findings };
+        let metrics = read.metrics();
+        let low_ports = metrics.listen.iter().map(SocketAddr::port).any(|port| (1..1024).contains(&port));
+        Config {
+            ports: PortLines::new(settings),
+            socks: SocksOptions::new(read),
+            paths: PathOptions::new(read),
+            guards: GuardOptions::new(read),
+            circuits: CircuitOptions::new(read),
+            directory: DirectoryOptions::new(read),
+            authorities: read.authorities(),
+            testing: settings.is_testing(),
+            directories: read.directories(),
+            log: read.log(),
+            user: settings.text("User").map(str::to_owned),
+            keep_bind_capabilities: settings.auto_flag("KeepBindCapabilities").unwrap_or(low_ports),
+            pid_file: read.path("PidFile"),
+            metrics,
+            heartbeat: read.heartbeat(),
+            threads: usize::try_from(settings.integer("NumCPUs")).ok().filter(|threads| *threads > 0),
+        }
+    }
+
+    fn authorities(&self) -> &[Authority] {
+        &self.authorities
+    }
+}
+
+impl PortLines {
+    fn new(settings: &Settings) -> PortLines {
+        let lines = |name: &str| settings.lines(name).to_vec();
+        let mut socks = lines("SocksPort");
+        if socks.is_empty() {
+            socks.push(Item {
+                origin: Origin::Default,
+                command: Command::Set,
+                name: "SocksPort".to_owned(),
+                value: DEFAULT_SOCKS_PORT.to_owned(),
+            });
+        }
+        PortLines {
+            socks,
+            http: lines("HTTPTunnelPort"),
+            dns: lines("DNSPort"),
+            transparent: lines("TransPort"),
+        }
+    }
+}
+
+impl Config {
+    /// `new`, with everything in it that cannot change in a running proxy as it is here; [`classes::CLASSES`] names the
+    /// options.
+    pub fn reloaded(&self, new: Config) -> Config {
+        let old = self.clone();
+        Config {
+            ports: old.ports,
+            socks: SocksOptions { unix_group_writable: old.socks.unix_group_writable, ..new.socks },
+            directory: old.directory,
+            authorities: old.authorities,
+            testing: old.testing,
+            directories: old.directories,
+            user: old.user,
+            keep_bind_capabilities: old.keep_bind_capabilities,
+            pid_file: old.pid_file,
+            metrics: MetricsConfig { listen: old.metrics.listen, policy: new.metrics.policy },
+            threads: old.threads,
+            ..new
+        }
+    }
+}
