@@ -59,7 +59,8 @@ lint: setup
 	scripts/check-dependencies
 
 release: setup
-	cargo build --release --locked --package onionring-relay --package onionring-dirauth --package onionring-loadgen
+	cargo build --release --locked --package onionring-relay --package onionring-proxy --package onionring-dirauth \
+	    --package onionring-loadgen
 
 setup:
 	@scripts/setup

@@ -13,6 +13,18 @@ pub mod guards;
 #![forbid(unsafe_code)]
 
 pub mod directory;
+}
+
+//! nothing of circuits; on the other whoever opens streams for them. [`isolation`] says which streams may share a
+//! circuit. [`links`] are the connections to relays on which circuits begin. The program is [`cli`], [`config`] and
+//! [`daemon`], where all parts are put together ([`daemon::parts`]); [`control`] is how commands reach it while it runs,
+//! [`tallies`] what it counts.
+#![forbid(unsafe_code)]
+
+pub mod cli;
+pub mod config;
+pub mod control;
+pub mod daemon;
 pub mod isolation;
 pub mod limits;
 pub mod links;
@@ -20,3 +32,4 @@ pub mod memory;
 pub mod network;
 pub mod streams;
 pub mod ports;
+pub mod tallies;

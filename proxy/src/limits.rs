@@ -96,3 +96,33 @@ pub const DIR_FAILED_RELAYS: usize = 256;
 
 /// How long a relay that failed as a directory is not asked again.
 pub const DIR_FAILED_TIME: Duration = Duration::from_secs(600);
+}
+
+/// Connections to the control socket that are served at the same time; one more is closed.
+pub const CONTROL_CONNECTIONS: usize = 8;
+
+/// Bytes of a request on the control socket, its line end included; a longer one is refused.
+pub const CONTROL_REQUEST: usize = 64;
+
+/// Time that reading and answering one request on the control socket may take; a longer one is closed. Who asks waits as
+/// long for each step.
+pub const CONTROL_TIME: Duration = Duration::from_secs(5);
+
+/// Bytes of an answer of the control socket that who asks reads; the rest is cut off.
+pub const CONTROL_ANSWER: u64 = 1 << 20;
+
+/// Time between attempts to accept after one has failed, for lack of files as a rule.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long the end of the program waits for work under way.
+pub const SHUTDOWN: Duration = Duration::from_secs(5);
+
+/// Bytes of a name to look up; a longer one is refused. No name in DNS is longer.
+pub const NAME_LEN: usize = 255;
+
+/// How long a command waits for the proxy's answer to a SOCKS request; then it fails. The proxy itself gives up a little
+/// earlier, by default.
+pub const COMMAND_TIME: Duration = Duration::from_secs(150);
+
+/// Bytes that `check --url` reads of what comes back; the rest is not read.
+pub const CHECK_ANSWER: u64 = 1 << 20;

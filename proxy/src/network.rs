@@ -99,6 +99,36 @@ pub enum Refusal {
     Failed,
 }
 
+impl Refusal {
+    /// All of them.
+    pub const ALL: [Refusal; 9] = [
+        Refusal::NotReady,
+        Refusal::NotAllowed,
+        Refusal::Internal,
+        Refusal::OnionService,
+        Refusal::NotFound,
+        Refusal::NoRoute,
+        Refusal::Refused,
+        Refusal::Timeout,
+        Refusal::Failed,
+    ];
+
+    /// What metrics call it.
+    pub fn label(self) -> &'static str {
+        match self {
+            Refusal::NotReady => "not_ready",
+            Refusal::NotAllowed => "not_allowed",
+            Refusal::Internal => "internal",
+            Refusal::OnionService => "onion_service",
+            Refusal::NotFound => "not_found",
+            Refusal::NoRoute => "no_route",
+            Refusal::Refused => "refused",
+            Refusal::Timeout => "timeout",
+            Refusal::Failed => "failed",
+        }
+    }
+}
+
 impl From<EndReason> for Refusal {
     /// As C tor tells applications of the reasons in END (`src/core/or/reasons.c`).
     fn from(reason: EndReason) -> Refusal {

@@ -7,7 +7,7 @@
 use super::metric::{Kind, Metric};
 
 /// Bounds for times of the network: handshakes, connections, name lookups.
-const NETWORK_SECONDS: &[f64] =
+pub const NETWORK_SECONDS: &[f64] =
     &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
 /// Bounds for times that shards count themselves: queues, loops, handshakes.
@@ -337,6 +337,52 @@ table! {
          unanswered are those whose connection was closed without an answer, one too many included.";
     DIRAUTH_SERVED_BYTES "onionring_dirauth_served_bytes_total" counter ["way"]
         "Bytes of the bodies of answers, as compressed, that were handed to the connection.";
+
+    // A proxy, split by nothing.
+    PROXY_BOOTSTRAP "onionring_proxy_bootstrap_ratio" gauge []
+        "How far the proxy has come since its start: 1 is ready to carry streams.";
+    PROXY_CONSENSUS_VALID_AFTER "onionring_proxy_consensus_valid_after_timestamp_seconds" gauge []
+        "When the consensus in use became valid; 0 without one.";
+    PROXY_CONSENSUS_VALID_UNTIL "onionring_proxy_consensus_valid_until_timestamp_seconds" gauge []
+        "Until when the consensus in use is valid; 0 without one.";
+    PROXY_GUARDS "onionring_proxy_guards" gauge []
+        "Entry guards in use.";
+    PROXY_LINKS "onionring_proxy_links" gauge []
+        "Links to relays, those being opened included.";
+    PROXY_CIRCUITS "onionring_proxy_circuits" gauge []
+        "Circuits that are open.";
+    PROXY_CIRCUITS_BUILT "onionring_proxy_circuits_built_total" counter []
+        "Circuits built, every hop.";
+    PROXY_CIRCUITS_FAILED "onionring_proxy_circuits_failed_total" counter ["reason"]
+        "Circuits that were not built, by reason: no relays for the path (no_path), the guard not reached (connect), too \
+         slow (timeout), ended by a relay (destroyed), a relay that breaks the protocol (protocol).";
+    PROXY_CIRCUITS_TRUNCATED "onionring_proxy_circuits_truncated_total" counter []
+        "Circuits that were cut and extended to another exit (TruncateCircuits).";
+    PROXY_CIRCUIT_BUILD_SECONDS "onionring_proxy_circuit_build_seconds" NETWORK_SECONDS []
+        "How long circuits took that were built.";
+    PROXY_STREAMS "onionring_proxy_streams" gauge []
+        "Streams that are open.";
+    PROXY_STREAMS_OPENED "onionring_proxy_streams_opened_total" counter []
+        "Streams opened, as their exits say.";
+    PROXY_STREAMS_REFUSED "onionring_proxy_streams_refused_total" counter ["reason"]
+        "Streams that were not opened, by the reason that the application was told.";
+    PROXY_STREAMS_RETRIED "onionring_proxy_streams_retried_total" counter []
+        "Attempts to open a stream that were made again on another circuit.";
+    PROXY_STREAM_READ_BYTES "onionring_proxy_stream_read_bytes_total" counter []
+        "Bytes that applications got from the network.";
+    PROXY_STREAM_WRITTEN_BYTES "onionring_proxy_stream_written_bytes_total" counter []
+        "Bytes that applications gave to the network.";
+    PROXY_LOOKUPS_ANSWERED "onionring_proxy_lookups_answered_total" counter []
+        "Names and addresses that exits have looked up.";
+    PROXY_LOOKUPS_REFUSED "onionring_proxy_lookups_refused_total" counter ["reason"]
+        "Names and addresses that were not looked up, by the reason that the application was told.";
+    PROXY_DIRECTORY_FETCHED "onionring_proxy_directory_requests_answered_total" counter []
+        "Directory requests answered with what was asked for.";
+    PROXY_DIRECTORY_FAILED "onionring_proxy_directory_requests_failed_total" counter ["reason"]
+        "Directory requests that failed, by reason: server not reached (connect), too slow (timeout), not there (status), no \
+         answer or too long (answer), not what was asked for or not signed (document).";
+    PROXY_DIRECTORY_READ_BYTES "onionring_proxy_directory_read_bytes_total" counter []
+        "Bytes of answers to directory requests, as compressed.";
 
     // Logs.
     LOG_EVENTS "onionring_log_events_total" counter ["severity"]
