@@ -47,6 +47,11 @@ impl User {
         }
     }
 
+    /// Its number and that of its group.
+    pub fn ids(&self) -> (u32, u32) {
+        (self.0.uid.as_raw(), self.0.gid.as_raw())
+    }
+
     /// The home directory.
     pub fn home(&self) -> PathBuf {
         self.0.dir.clone()

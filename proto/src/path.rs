@@ -23,8 +23,6 @@ mod nodes;
 mod weights;
 
 pub use nodes::{NodeRules, NodeSet, NodeSetError};
-pub(crate) use weights::draw;
-pub use weights::{Position, Weights};
 pub use weights::{Position, Weights, draw};
 
 /// Hops of an ordinary path.

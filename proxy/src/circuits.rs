@@ -6,7 +6,6 @@
 //! that streams went to lately ([`predict`]), and lets go of those that are worn.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -25,6 +24,7 @@ use crate::limits;
 use crate::links::{Links, Place};
 use crate::memory::{Memory, lock};
 use crate::network::{Families, Host, Refusal};
+use crate::tallies::{CircuitTally, Tallies};
 
 mod build;
 pub mod plan;
@@ -113,16 +113,7 @@ pub struct Circuits {
     epoch: Instant,
     /// Something has changed for those who wait.
     changed: Notify,
-    counts: Counts,
-}
-
-/// What has happened, for metrics.
-#[derive(Debug, Default)]
-pub struct Counts {
-    /// Circuits that were built.
-    pub built: AtomicU64,
-    /// Circuits that were not.
-    pub failed: AtomicU64,
+    tallies: Arc<Tallies>,
 }
 
 /// Keeps failures from following each other at the speed of the machine.
@@ -140,6 +131,7 @@ impl Circuits {
         memory: Arc<Memory>,
         guards: Arc<Guards>,
         links: Arc<Links>,
+        tallies: Arc<Tallies>,
     ) -> Arc<Circuits> {
         Arc::new(Circuits {
             table: Mutex::new(Table::new(settings.rules)),
@@ -152,7 +144,7 @@ impl Circuits {
             links,
             epoch: Instant::now(),
             changed: Notify::new(),
-            counts: Counts::default(),
+            tallies,
         })
     }
 
@@ -197,6 +189,7 @@ impl Circuits {
             Ok(_) => self.find(wish).unwrap_or(Err(Wait::Change)),
             Err(PlanError::NoExit) => Err(Wait::Never(Refusal::NotAllowed)),
             Err(error) => {
+                self.tallies.circuits.failed.add(CircuitTally::NO_PATH);
                 debug!("no circuit can be built now: {error}");
                 Err(Wait::Until(self.failed()))
             }
@@ -281,13 +274,16 @@ impl Circuits {
     /// Puts another exit in place of a circuit's own, and says so to all who wait.
     async fn recut(self: Arc<Self>, number: Number, circuit: Arc<Built>, exit: HopTarget) {
         let recut = build::recut(&self, &circuit.circuit, &exit).await;
+        if recut.is_ok() {
+            self.tallies.circuits.truncated.add(1);
+        }
         self.finish(number, recut.map(|()| circuit));
     }
 
     fn finish(&self, number: Number, outcome: Result<Arc<Built>, BuildError>) {
         match outcome {
             Ok(circuit) => {
-                self.counts.built.fetch_add(1, Relaxed);
+                self.tallies.circuits.built.add(1);
                 *lock(&self.pause) = Pause::default();
                 // It comes back if nobody wants it any more.
                 let unwanted = lock(&self.table).built(number, circuit);
@@ -295,7 +291,7 @@ impl Circuits {
                 self.changed.notify_waiters();
             }
             Err(error) => {
-                self.counts.failed.fetch_add(1, Relaxed);
+                self.tallies.circuits.failed.add(error.tally());
                 debug!("circuit {number} was not built: {error}");
                 self.forget(number);
                 self.failed();
@@ -350,9 +346,18 @@ impl Circuits {
         Mono(u64::try_from(self.epoch.elapsed().as_micros()).unwrap_or(u64::MAX))
     }
 
-    /// What has happened.
-    pub fn counts(&self) -> &Counts {
-        &self.counts
+    /// Waits until a circuit has been built.
+    pub async fn first_built(&self) {
+        loop {
+            // Made before the look, so that no change is missed between the two.
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if self.tallies.circuits.built.get() > 0 {
+                return;
+            }
+            changed.await;
+        }
     }
 
     /// All circuits, for people.

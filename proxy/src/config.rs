@@ -2,18 +2,19 @@
 //!
 //! What it has in common with other programs' is in [`onionring_node::config`]; what is a client's own, in [`client`].
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use onionring_node::config::{Classes, Configuration, Reader};
+use onionring_proto::torrc::Settings;
 use onionring_proto::torrc::authority::Authority;
-use onionring_proto::torrc::{Command, Item, Origin, Settings};
+
+use crate::ports;
 
 pub mod classes;
 pub mod client;
 
-pub use client::{CircuitOptions, DirectoryOptions, GuardOptions, PathOptions, SocksOptions};
+pub use client::{CircuitOptions, DirectoryOptions, GuardOptions, PathOptions};
 pub use onionring_node::config::{
     Directories, Environment, Findings, LogConfig, MetricsConfig, Sources, Torrc,
 };
@@ -24,10 +25,8 @@ mod tests;
 /// Everything that torrc says, checked.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The ports of applications.
-    pub ports: PortLines,
-    /// What applications may ask for.
-    pub socks: SocksOptions,
+    /// The ports of applications, and what may be asked for there.
+    pub ports: ports::Config,
     /// Which relays are on paths, and which of their addresses are dialed.
     pub paths: PathOptions,
     /// Entry guards.
@@ -58,32 +57,17 @@ pub struct Config {
     pub threads: Option<usize>,
 }
 
-/// The lines of the ports of applications, as written.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PortLines {
-    /// `SocksPort`. Without a line, 9050 on loopback.
-    pub socks: Vec<Item>,
-    /// `HTTPTunnelPort`.
-    pub http: Vec<Item>,
-    /// `DNSPort`.
-    pub dns: Vec<Item>,
-    /// `TransPort`.
-    pub transparent: Vec<Item>,
-}
-
-/// The SocksPort where no line says otherwise, C tor's.
-const DEFAULT_SOCKS_PORT: &str = "9050";
-
 impl Configuration for Config {
     const CLASSES: Classes = classes::CLASSES;
 
     fn new(settings: &Settings, environment: &Environment, findings: &mut Findings) -> Config {
         let read = &mut Reader { settings, environment, findings };
         let metrics = read.metrics();
-        let low_ports = metrics.listen.iter().map(SocketAddr::port).any(|port| (1..1024).contains(&port));
+        let ports = read_ports(read);
+        let listen = metrics.listen.iter().copied().chain(ports.addresses());
+        let low_ports = listen.map(|address| address.port()).any(|port| (1..1024).contains(&port));
         Config {
-            ports: PortLines::new(settings),
-            socks: SocksOptions::new(read),
+            ports,
             paths: PathOptions::new(read),
             guards: GuardOptions::new(read),
             circuits: CircuitOptions::new(read),
@@ -106,35 +90,13 @@ impl Configuration for Config {
     }
 }
 
-impl PortLines {
-    fn new(settings: &Settings) -> PortLines {
-        let lines = |name: &str| settings.lines(name).to_vec();
-        let mut socks = lines("SocksPort");
-        if socks.is_empty() {
-            socks.push(Item {
-                origin: Origin::Default,
-                command: Command::Set,
-                name: "SocksPort".to_owned(),
-                value: DEFAULT_SOCKS_PORT.to_owned(),
-            });
-        }
-        PortLines {
-            socks,
-            http: lines("HTTPTunnelPort"),
-            dns: lines("DNSPort"),
-            transparent: lines("TransPort"),
-        }
-    }
-}
-
 impl Config {
     /// `new`, with everything in it that cannot change in a running proxy as it is here; [`classes::CLASSES`] names the
     /// options.
     pub fn reloaded(&self, new: Config) -> Config {
         let old = self.clone();
         Config {
-            ports: old.ports,
-            socks: SocksOptions { unix_group_writable: old.socks.unix_group_writable, ..new.socks },
+            ports: ports::Config { rules: new.ports.rules, ..old.ports },
             directory: old.directory,
             authorities: old.authorities,
             testing: old.testing,
@@ -147,4 +109,13 @@ impl Config {
             ..new
         }
     }
+}
+
+fn read_ports(read: &mut Reader<'_>) -> ports::Config {
+    let Findings { problems, warnings, .. } = &mut *read.findings;
+    let config = ports::Config::read(read.settings, problems, warnings);
+    if read.settings.item("TransProxyType").is_some() && read.settings.lines("TransPort").is_empty() {
+        read.wrong("TransProxyType", "there is no TransPort", "add one, or remove it");
+    }
+    config
 }

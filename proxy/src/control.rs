@@ -32,7 +32,8 @@ mod tests;
 pub enum Request {
     /// How things are: a [`Report`].
     Status,
-    /// The circuits, one a line: state, age in seconds, streams, and the nicknames of the relays.
+    /// The circuits, one a line: number, state (`building`, `spare` or `used`), streams, and the nicknames of the relays
+    /// with commas between.
     Circuits,
     /// That new streams take circuits that no stream has used before.
     NewIdentity,

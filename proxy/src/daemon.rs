@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use onionring_node::docstore::StoreError;
 use onionring_node::log::{Log, LogError};
 use onionring_node::metrics::http::is_allowed;
 use onionring_node::metrics::{self, Exporter, MetricsError, port as metrics_port};
@@ -22,10 +23,14 @@ use tracing::{error, info, warn};
 use crate::cli::{self, PrepareError, Start};
 use crate::config::Config;
 use crate::control::{Socket, Status};
+use crate::directory::Fatal;
 use crate::limits;
+use crate::memory::MemoryError;
+use crate::ports::BindError;
 
 pub mod parts;
 mod sockets;
+mod sources;
 mod telemetry;
 
 use parts::Parts;
@@ -57,6 +62,18 @@ pub enum DaemonError {
         /// What the system says.
         source: std::io::Error,
     },
+    /// A port of applications.
+    #[error(transparent)]
+    Ports(#[from] BindError),
+    /// What is remembered over restarts.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// The directory on disk.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The network must not be used any more.
+    #[error(transparent)]
+    Directory(#[from] Fatal),
     /// The runtime.
     #[error("the program's threads do not start: {0}")]
     Runtime(std::io::Error),
@@ -72,10 +89,15 @@ impl DaemonError {
     /// The exit code, as the help of the command line has it.
     pub fn exit_code(&self) -> u8 {
         match self {
-            DaemonError::Prepare(_) | DaemonError::Log(_) => cli::BAD_STATE,
+            DaemonError::Prepare(_)
+            | DaemonError::Log(_)
+            | DaemonError::Memory(_)
+            | DaemonError::Store(_) => cli::BAD_STATE,
             DaemonError::Metrics(_)
             | DaemonError::Tls(_)
             | DaemonError::Bind { .. }
+            | DaemonError::Ports(_)
+            | DaemonError::Directory(_)
             | DaemonError::Runtime(_)
             | DaemonError::Ended(_)
             | DaemonError::Signals(_) => cli::FAILED,
@@ -136,9 +158,9 @@ impl Daemon {
     ) -> Result<Daemon, DaemonError> {
         let mut tasks = JoinSet::new();
         let data = start.config.directories.data.clone();
-        let Sockets { metrics } = sockets;
-        let mut ports = sockets::named("MetricsPort", &metrics);
-        let parts = Arc::new(Parts::start(start.config.clone(), &mut ports, &mut tasks).await?);
+        let Sockets { applications, metrics } = sockets;
+        let ports = sockets::named("MetricsPort", &metrics);
+        let parts = Arc::new(Parts::start(start.config.clone(), applications, ports, &mut tasks)?);
         match Socket::bind(&data) {
             Ok(socket) => drop(tasks.spawn(serve_control(socket, parts.clone()))),
             Err(error) => warn!(
@@ -170,7 +192,7 @@ impl Daemon {
                     if housekeeping.elapsed() >= HOUSEKEEPING {
                         housekeeping = Instant::now();
                         self.exporter.upkeep();
-                        self.parts.keep_house();
+                        self.parts.keep_house().await;
                     }
                     let heartbeat = self.parts.config().heartbeat;
                     if heartbeat.is_some_and(|every| beat.elapsed() >= every) {
@@ -185,6 +207,7 @@ impl Daemon {
                 Some(ended) = self.tasks.join_next() => {
                     return Err(DaemonError::Ended(ended.unwrap_or("a part of the program")));
                 }
+                fatal = self.parts.ended() => return Err(fatal.into()),
                 wish = self.signals.next() => match wish {
                     Wish::End => break,
                     Wish::Reload => {

@@ -82,6 +82,13 @@ impl Attempt {
         self.guards.changed.notify_waiters();
     }
 
+    /// The directory has answered.
+    pub fn answered(&self) {
+        let now = (self.guards.clock)();
+        self.guards.state(|state| state.succeeded(self.id, now, &mut rand::rng()));
+        self.guards.changed.notify_waiters();
+    }
+
     /// The circuit is built. Waits until it is known whether it may be used: it may not if a better guard works after all.
     pub async fn succeeded(&self) -> bool {
         let now = (self.guards.clock)();

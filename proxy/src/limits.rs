@@ -40,7 +40,6 @@ pub const CIRCUIT_LOOK: Duration = Duration::from_secs(1);
 
 /// Bytes of the state file; a longer one is an error, read no further. C tor's have 100 KiB.
 pub const STATE_BYTES: u64 = 8 << 20;
-}
 
 /// Connections of applications at one port, and questions under way at one DNSPort. One more is closed at once, and a
 /// question answered with SERVFAIL, with a warning now and then.
@@ -77,7 +76,6 @@ pub const DNS_TTL: u32 = 60;
 /// Bytes that are read at once while a SOCKS request arrives; all of them together are bounded by
 /// `onionring_proto::limits::SOCKS_MESSAGE` for each message.
 pub const SOCKS_HELLO: usize = 1024;
-}
 
 /// How long a directory may take until it expects a request, link and circuit included; then another is asked.
 pub const DIR_OPEN_TIME: Duration = Duration::from_secs(60);
@@ -96,7 +94,6 @@ pub const DIR_FAILED_RELAYS: usize = 256;
 
 /// How long a relay that failed as a directory is not asked again.
 pub const DIR_FAILED_TIME: Duration = Duration::from_secs(600);
-}
 
 /// Connections to the control socket that are served at the same time; one more is closed.
 pub const CONTROL_CONNECTIONS: usize = 8;
@@ -126,3 +123,9 @@ pub const COMMAND_TIME: Duration = Duration::from_secs(150);
 
 /// Bytes that `check --url` reads of what comes back; the rest is not read.
 pub const CHECK_ANSWER: u64 = 1 << 20;
+
+/// How long a circuit waits for its first stream, up to twice that, where the configuration does not say.
+pub const SPARE_TIME: Duration = Duration::from_secs(1800);
+
+/// How long a worn circuit without streams waits to be cut and extended to another exit (`TruncateCircuits`).
+pub const WORN_TIME: Duration = Duration::from_secs(600);

@@ -6,10 +6,11 @@
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use onionring_proto::torrc::port::{ClientKind, ClientPort};
+use arc_swap::ArcSwap;
+use onionring_proto::torrc::port::ClientPort;
 use tokio::task::JoinSet;
 
 use crate::isolation::{Isolate, Protocol, Token};
@@ -42,7 +43,8 @@ struct Port<N> {
     settings: ClientPort,
     /// What its tokens say of the session: a group, or a number of its own.
     session: i32,
-    rules: Arc<Rules>,
+    /// They may change while the port is open.
+    rules: Arc<ArcSwap<Rules>>,
     network: Arc<N>,
     counters: Arc<Counters>,
 }
@@ -51,7 +53,7 @@ impl Bound {
     /// Answers on all ports, with streams and names from `network`, until the value is dropped.
     pub fn serve<N: Network>(self, network: Arc<N>, counters: Arc<Counters>) -> io::Result<Serving> {
         let mut tasks = JoinSet::new();
-        let rules = Arc::new(self.rules);
+        let rules = Arc::new(ArcSwap::from_pointee(self.rules));
         for (index, (settings, socket)) in self.sockets.into_iter().enumerate() {
             // Numbers of groups are not negative, and -1 to -3 mean something in C tor.
             let own = -4 - i32::try_from(index).unwrap_or(i32::MAX - 4);
@@ -69,13 +71,21 @@ impl Bound {
                 }
             }
         }
-        Ok(Serving { tasks })
+        Ok(Serving { tasks, rules })
     }
 }
 
 /// Ports that are answered on. When it is dropped, they are closed, and with them all that applications have open there.
 pub struct Serving {
     tasks: JoinSet<()>,
+    rules: Arc<ArcSwap<Rules>>,
+}
+
+impl Serving {
+    /// From now on, these rules hold for requests.
+    pub fn set_rules(&self, rules: Rules) {
+        self.rules.store(Arc::new(rules));
+    }
 }
 
 impl fmt::Debug for Serving {
@@ -94,6 +104,10 @@ struct Asker {
 impl<N: Network> Port<N> {
     fn counters(&self) -> &PortCounters {
         self.counters.of(self.settings.kind)
+    }
+
+    fn rules(&self) -> Arc<Rules> {
+        self.rules.load_full()
     }
 
     /// What a stream to there must not share a circuit over.
@@ -129,8 +143,8 @@ impl<N: Network> Port<N> {
 
     /// The stream that is asked for, unless it is not allowed.
     fn destination(&self, asker: &Asker, host: Host, port: u16) -> Result<Destination, Denied> {
-        self.rules.check_host(&self.settings, &host)?;
-        self.rules.check_stream(&host, port)?;
+        self.rules().check_host(&self.settings, &host)?;
+        self.rules().check_stream(&host, port)?;
         let token = self.token(asker, &host, port);
         let mut families = self.families();
         if asker.protocol == Protocol::Socks4 {
@@ -159,7 +173,7 @@ impl<N: Network> Port<N> {
         let mut early = Early::new(app, read);
         let connect = self.network.connect(destination, &mut early);
         let tunnel =
-            tokio::time::timeout(self.rules.timeout, connect).await.unwrap_or(Err(Refusal::Timeout))?;
+            tokio::time::timeout(self.rules().timeout, connect).await.unwrap_or(Err(Refusal::Timeout))?;
         let counters = self.counters();
         counters.sent(early.read.len() as u64);
         Ok((tunnel, early.is_over))
@@ -173,7 +187,7 @@ impl<N: Network> Port<N> {
         families: Families,
     ) -> Result<Vec<IpAddr>, Denied> {
         let host = Host::Name(name);
-        self.rules.check_host(&self.settings, &host)?;
+        self.rules().check_host(&self.settings, &host)?;
         let token = self.token(asker, &host, 0);
         let Host::Name(name) = host else { return Err(Denied::Name) };
         let found = self.resolve(&Question::Addresses(name), &token).await?;
@@ -189,7 +203,7 @@ impl<N: Network> Port<N> {
         if !self.settings.dns_request {
             return Err(Denied::Lookup);
         }
-        self.rules.check_reverse(address)?;
+        self.rules().check_reverse(address)?;
         let token = self.token(asker, &Host::Address(address), 0);
         let found = self.resolve(&Question::Name(address), &token).await?;
         rules::name(found).ok_or(Denied::Network(Refusal::NotFound))
@@ -201,6 +215,6 @@ impl<N: Network> Port<N> {
         token: &Token,
     ) -> Result<onionring_proto::relay_msg::Resolved, Denied> {
         let resolve = self.network.resolve(question, token);
-        Ok(tokio::time::timeout(self.rules.timeout, resolve).await.unwrap_or(Err(Refusal::Timeout))?)
+        Ok(tokio::time::timeout(self.rules().timeout, resolve).await.unwrap_or(Err(Refusal::Timeout))?)
     }
 }

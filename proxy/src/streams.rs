@@ -18,6 +18,7 @@ use crate::circuits::{Carrier, Circuits};
 use crate::isolation::Token;
 use crate::limits;
 use crate::network::{Destination, Early, Families, Host, Network, Question, Refusal};
+use crate::tallies::Tallies;
 
 /// What streams may do.
 #[derive(Clone, Copy, Debug)]
@@ -36,6 +37,7 @@ pub struct Settings {
 pub struct Streams {
     circuits: Arc<Circuits>,
     settings: Mutex<Settings>,
+    tallies: Arc<Tallies>,
 }
 
 /// How one try ended.
@@ -50,8 +52,8 @@ enum Tried {
 
 impl Streams {
     /// Streams through these circuits.
-    pub fn new(circuits: Arc<Circuits>, settings: Settings) -> Streams {
-        Streams { circuits, settings: Mutex::new(settings) }
+    pub fn new(circuits: Arc<Circuits>, settings: Settings, tallies: Arc<Tallies>) -> Streams {
+        Streams { circuits, settings: Mutex::new(settings), tallies }
     }
 
     /// Changes what can change in a running proxy.
@@ -69,6 +71,7 @@ impl Streams {
         let deadline = Instant::now() + settings.patience;
         Tries {
             circuits: &self.circuits,
+            tallies: &self.tallies,
             target,
             token,
             deadline,
@@ -84,6 +87,7 @@ impl Streams {
 /// Circuit after circuit for one stream or question.
 struct Tries<'a> {
     circuits: &'a Arc<Circuits>,
+    tallies: &'a Tallies,
     target: &'a Target,
     token: &'a Token,
     deadline: Instant,
@@ -130,6 +134,7 @@ impl Tries<'_> {
                 self.last = Some(refusal);
             }
         }
+        self.tallies.streams.retried.add(1);
         Ok(())
     }
 }
@@ -160,6 +165,20 @@ impl Network for Streams {
     type Tunnel = Stream;
 
     async fn connect(&self, destination: &Destination, early: &mut Early<'_>) -> Result<Stream, Refusal> {
+        let outcome = self.connect_to(destination, early).await;
+        self.tallies.streams.connected(&outcome);
+        outcome
+    }
+
+    async fn resolve(&self, question: &Question, token: &Token) -> Result<Resolved, Refusal> {
+        let outcome = self.look_up(question, token).await;
+        self.tallies.streams.answered(&outcome);
+        outcome
+    }
+}
+
+impl Streams {
+    async fn connect_to(&self, destination: &Destination, early: &mut Early<'_>) -> Result<Stream, Refusal> {
         let Destination { host, port, families, token } = destination;
         if self.settings().reject_internal && is_internal(host) {
             return Err(Refusal::Internal);
@@ -191,7 +210,7 @@ impl Network for Streams {
         }
     }
 
-    async fn resolve(&self, question: &Question, token: &Token) -> Result<Resolved, Refusal> {
+    async fn look_up(&self, question: &Question, token: &Token) -> Result<Resolved, Refusal> {
         let resolve = match question {
             Question::Addresses(name) => Resolve::Name(name),
             Question::Name(address) => Resolve::Reverse(*address),

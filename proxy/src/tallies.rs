@@ -33,6 +33,11 @@ impl Count {
         self.0.fetch_add(n, Ordering::Relaxed);
     }
 
+    /// Takes over what is counted elsewhere.
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Ordering::Relaxed);
+    }
+
     /// How many there were.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
@@ -47,6 +52,11 @@ impl Labelled {
     /// Counts one. Labels are words of the program, never what came from outside.
     pub fn add(&self, label: &'static str) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(label).or_default() += 1;
+    }
+
+    /// Takes over what is counted elsewhere.
+    pub fn set(&self, counts: BTreeMap<&'static str, u64>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = counts;
     }
 
     /// All that were counted.
@@ -104,14 +114,16 @@ impl CircuitTally {
     pub const CONNECT: &str = "connect";
     /// It took too long.
     pub const TIMEOUT: &str = "timeout";
+    /// A better guard works after all.
+    pub const GUARD: &str = "better_guard";
     /// A relay on it ended it.
     pub const DESTROYED: &str = "destroyed";
     /// A relay on it broke the protocol, or a handshake was wrong.
     pub const PROTOCOL: &str = "protocol";
 
     /// All reasons.
-    pub const REASONS: [&str; 5] =
-        [Self::NO_PATH, Self::CONNECT, Self::TIMEOUT, Self::DESTROYED, Self::PROTOCOL];
+    pub const REASONS: [&str; 6] =
+        [Self::NO_PATH, Self::CONNECT, Self::TIMEOUT, Self::GUARD, Self::DESTROYED, Self::PROTOCOL];
 }
 
 /// Streams, and questions to exits.
@@ -158,24 +170,15 @@ pub struct DirectoryTally {
     pub fetched: Count,
     /// Requests that failed, by reason: one of [`DirectoryTally::REASONS`].
     pub failed: Labelled,
-    /// Bytes of answers, as compressed.
+    /// Bytes of documents.
     pub read_bytes: Count,
 }
 
 impl DirectoryTally {
-    /// The server could not be reached, or went away.
-    pub const CONNECT: &str = "connect";
-    /// It took too long.
-    pub const TIMEOUT: &str = "timeout";
-    /// It said that it has it not.
-    pub const STATUS: &str = "status";
-    /// What it sent is no answer, or too long.
-    pub const ANSWER: &str = "answer";
-    /// What it sent is not what was asked for, or not signed as it must be.
-    pub const DOCUMENT: &str = "document";
-
-    /// All reasons.
-    pub const REASONS: [&str; 5] = [Self::CONNECT, Self::TIMEOUT, Self::STATUS, Self::ANSWER, Self::DOCUMENT];
+    /// All reasons: the directory could not be reached, made no circuit or stream, took too long, broke off, sent what is no
+    /// answer (`not_http`), cannot be decoded or is cut off, refused, or sent what is not fit to be kept.
+    pub const REASONS: [&str; 9] =
+        ["connect", "circuit", "timeout", "broken", "not_http", "undecodable", "cut_off", "refused", "unfit"];
 }
 
 #[cfg(test)]

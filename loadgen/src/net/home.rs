@@ -5,7 +5,7 @@
 
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 
 use super::{NetworkInfo, netns};
@@ -84,6 +84,21 @@ pub fn list() -> io::Result<Vec<(String, Option<NetworkInfo>)>> {
     }
     found.sort_by(|a, b| a.0.cmp(&b.0));
     Ok(found)
+}
+
+/// A link called `name` to the program at `target`, for programs that do what they are called. It stays, and is the same
+/// for all networks of one build.
+pub(super) fn link(name: &str, target: &Path) -> io::Result<PathBuf> {
+    let found = fs::metadata(target)?;
+    let folder = base()?.join(format!(".programs-{}-{}", found.dev(), found.ino()));
+    DirBuilder::new().mode(0o700).recursive(true).create(&folder)?;
+    let link = folder.join(name);
+    if fs::read_link(&link).ok().as_deref() != Some(target) {
+        let draft = folder.join(format!("{name}.{}", std::process::id()));
+        symlink(target, &draft)?;
+        fs::rename(draft, &link)?;
+    }
+    Ok(link)
 }
 
 /// The directory of all networks; made if missing, refused if somebody else's.

@@ -97,7 +97,7 @@ impl Node {
             dir_port: port(spec.dir_port, 9030)?,
             control_port: port(!spec.kind.is_onionring(), 9051)?,
             socks_port: port(client, 9050)?,
-            metrics_port: port(!client, 9035)?,
+            metrics_port: port(!client || spec.kind.is_onionring(), 9035)?,
             fingerprint: String::new(),
             v3_identity: None,
             environment: spec.environment.clone(),
@@ -165,7 +165,7 @@ impl Node {
         self.at(self.socks_port)
     }
 
-    /// Its metrics endpoint; all but clients.
+    /// Its metrics endpoint; all but stock clients.
     pub fn metrics_addr(&self) -> Option<SocketAddr> {
         self.at(self.metrics_port)
     }

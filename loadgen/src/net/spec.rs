@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::{BootError, Network, Progress};
+use super::{BootError, Network, Progress, home};
 
 /// The shortest regular voting interval that C tor takes: twice the least vote and distribution delays and a second.
 pub const VOTING_INTERVAL_MIN_SECONDS: u32 = 10;
@@ -424,7 +424,7 @@ impl NetworkSpec {
         };
         match std::env::var_os(variable(package)) {
             Some(path) => Ok(PathBuf::from(path)),
-            None => beside_us(package),
+            None => own(package),
         }
     }
 }
@@ -441,9 +441,15 @@ fn variable(package: &str) -> String {
     package.to_ascii_uppercase().replace('-', "_")
 }
 
-/// A program of this build: beside our own executable, or one folder up when that is a test's (`target/debug/deps`).
-fn beside_us(package: &'static str) -> Result<PathBuf, SpecError> {
+/// A program of this build: our own executable by that name, if it is `onionring-loadgen`, which holds all of them;
+/// otherwise the one beside it, or one folder up when it is a test's (`target/debug/deps`).
+fn own(package: &'static str) -> Result<PathBuf, SpecError> {
     let own = std::env::current_exe().unwrap_or_default();
+    if own.file_name().is_some_and(|name| name == "onionring-loadgen")
+        && let Ok(link) = home::link(package, &own)
+    {
+        return Ok(link);
+    }
     let folder = own.parent().unwrap_or(Path::new("."));
     let candidates = [Some(folder), folder.parent()];
     let found = candidates.into_iter().flatten().map(|f| f.join(package)).find(|path| path.is_file());

@@ -52,9 +52,9 @@ pub(super) fn for_node(
     torrc.put("Log", "notice stdout");
     // Nobody to protect here, and the addresses are what one looks for when something fails.
     torrc.put("SafeLogging", 0);
-    // Our authority fetches no directory, is no client and no exit, and refuses to choose where it connects from.
-    let is_our_authority = node.role() == Role::Authority && node.kind().is_onionring();
-    if !is_our_authority {
+    // Our authority and our proxy let the system choose where they connect from, and have no use for the rest.
+    let is_plain = matches!(node.role(), Role::Authority | Role::Client) && node.kind().is_onionring();
+    if !is_plain {
         // So that peers see who connects. C tor does it in a namespace only: towards loopback it binds to nothing.
         torrc.put("OutboundBindAddress", node.address());
         // Everybody asks the authorities, and early. A client that asks a cache that has not caught up yet waits 10 s
@@ -78,7 +78,7 @@ pub(super) fn for_node(
         Role::Client => client(&mut torrc, node, spec, fingerprint),
         _ => server(&mut torrc, node),
     }
-    if node.role() != Role::Client && !is_our_authority {
+    if node.role() != Role::Client && !is_plain {
         relay(&mut torrc, node, spec, shared);
     }
     if node.role() == Role::Authority {

@@ -61,7 +61,7 @@ pub const CLIENTS: &[&str] = &[
     "DirAuthorityFallbackRate", "DNSPort", "DormantCanceledByStartup", "DormantClientTimeout",
     "DormantOnFirstStartup", "DormantTimeoutDisabledByIdleStreams", "DormantTimeoutEnabled", "EntryNodes",
     "ExcludeExitNodes", "ExcludeNodes", "ExitNodes", "ExtendByEd25519ID", "FallbackDir", "FetchHidServDescriptors",
-    "GuardLifetime", "HalfClosedStreams", "HSLayer2Nodes", "HSLayer3Nodes", "HTTPTunnelPort", "LeakyPipe", "LearnCircuitBuildTimeout", "LongLivedPorts",
+    "CircuitLength", "GuardLifetime", "HSLayer2Nodes", "HSLayer3Nodes", "HTTPTunnelPort", "LeakyPipe", "LearnCircuitBuildTimeout", "LongLivedPorts",
     "MapAddress", "MaxCircuitDirtiness", "MaxClientCircuitsPending", "MiddleNodes", "NATDPort", "NewCircuitPeriod",
     "NodeFamily", "NumDirectoryGuards", "NumEntryGuards", "NumPrimaryGuards", "PathBiasCircThreshold",
     "PathBiasDropGuards", "PathBiasExtremeRate", "PathBiasExtremeUseRate", "PathBiasNoticeRate",

@@ -114,11 +114,6 @@ impl Weights {
 }
 
 /// Draws one of `list` with a probability proportional to its weight; if all weights are 0, any.
-pub(crate) fn draw<T: Copy>(
-    list: &[T],
-    weight: impl Fn(&T) -> f64,
-    rng: &mut (impl Rng + ?Sized),
-) -> Option<T> {
 pub fn draw<T: Copy>(list: &[T], weight: impl Fn(&T) -> f64, rng: &mut (impl Rng + ?Sized)) -> Option<T> {
     // 53 bits fill a double's mantissa: from 0 up to, not including, 1.
     let mut unit = || (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64;

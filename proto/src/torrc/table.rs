@@ -387,7 +387,7 @@ pub(super) const OURS: &[(&str, Kind, &str)] = &[
     ("AuthDirListApprovedOnly", Bool, "0"),
     ("AuthDirTapKey", Text, "required"),
     ("AuthDirTestCircuits", Bool, "1"),
-    ("HalfClosedStreams", Bool, "0"),
+    ("CircuitLength", PosInt, "3"),
     ("LeakyPipe", Bool, "0"),
     ("TruncateCircuits", Bool, "0"),
 ];

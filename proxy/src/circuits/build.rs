@@ -7,7 +7,7 @@ use std::time::Duration;
 use onionring_node::link::{Circuit, CircuitError, ConnectError, Link};
 use onionring_proto::build_times::MEASURED_HOPS;
 use onionring_proto::netdoc::params::{CIRCWINDOW, ConsensusParams, SENDME_ACCEPT_MIN_VERSION};
-use onionring_proto::origin::{FirstHop, HopTarget, OriginConfig};
+use onionring_proto::origin::{CloseReason, FirstHop, HopTarget, OriginConfig};
 use onionring_proto::path;
 use thiserror::Error;
 use tokio::time::{Instant, sleep, timeout};
@@ -17,6 +17,7 @@ use super::plan::Plan;
 use super::table::Number;
 use crate::guards::Attempt;
 use crate::memory::lock;
+use crate::tallies::CircuitTally;
 
 /// Why a circuit was not built.
 #[derive(Debug, Error)]
@@ -39,14 +40,22 @@ pub enum BuildError {
 }
 
 impl BuildError {
-    /// A short stable name for metrics.
-    pub fn label(&self) -> &'static str {
+    /// What it is counted as.
+    pub fn tally(&self) -> &'static str {
         match self {
-            BuildError::Link(error) => error.failure.label(),
-            BuildError::Circuit(error) => error.label(),
-            BuildError::NoAddress => "no_address",
-            BuildError::Slow(_) => "slow",
-            BuildError::BetterGuard => "better_guard",
+            BuildError::Link(_) | BuildError::NoAddress => CircuitTally::CONNECT,
+            BuildError::Slow(_) => CircuitTally::TIMEOUT,
+            BuildError::BetterGuard => CircuitTally::GUARD,
+            BuildError::Circuit(error) => match error {
+                CircuitError::Closed(CloseReason::Handshake { .. } | CloseReason::Violation(_)) => {
+                    CircuitTally::PROTOCOL
+                }
+                CircuitError::Closed(CloseReason::Timeout { .. }) | CircuitError::Timeout(_) => {
+                    CircuitTally::TIMEOUT
+                }
+                CircuitError::Link(_) => CircuitTally::CONNECT,
+                _ => CircuitTally::DESTROYED,
+            },
         }
     }
 }
@@ -85,6 +94,7 @@ pub(super) async fn build(
         times.network_seen(circuits.mono());
         if hops == MEASURED_HOPS {
             times.built(begun.elapsed(), begun.elapsed() > usable);
+            circuits.tallies.circuits.build_times.record(begun.elapsed());
         }
     });
     tokio::pin!(hops);

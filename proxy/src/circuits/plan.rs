@@ -39,17 +39,6 @@ pub enum PlanError {
     Path(#[from] PathError),
 }
 
-impl PlanError {
-    /// A short stable name for metrics.
-    pub fn label(&self) -> &'static str {
-        match self {
-            PlanError::NoExit => "no_exit",
-            PlanError::NoGuard => "no_guard",
-            PlanError::Path(_) => "no_path",
-        }
-    }
-}
-
 /// What a path is to be like.
 pub struct Wanted<'a> {
     /// What its exit must serve.

@@ -30,9 +30,8 @@ these classes:
 A running proxy reads its configuration again on SIGHUP. Options that cannot change then are named in the log, and
 count after a restart.
 
-C tor has no `HalfClosedStreams`, `LeakyPipe` and `TruncateCircuits`, and refuses a torrc with them. All three do what the
-design of 2004 describes and no deployed client does; who turns them on looks different from all others to the relays
-of a circuit. `NewCircuitPeriod`, too, is the design's where it is not set: a minute.
+C tor has no `CircuitLength`, `LeakyPipe` and `TruncateCircuits`, and refuses a torrc with them. What they do no deployed
+client does; who sets them looks different from all others to the relays of a circuit. `NewCircuitPeriod`, too, is the design's where it is not set: a minute.
 
 This page is made from the table in `proxy/src/config/classes.rs`; a test holds the two equal.
 ";
@@ -49,6 +48,7 @@ const SUPPORTED: &[(&str, &str)] = &[
     ("CacheDirectoryGroupReadable", "Lets the group read that directory; `auto` follows `DataDirectoryGroupReadable` if the two directories are one."),
     ("CircuitBuildTimeout", "How long a circuit may take to be built: at first if it is learned, otherwise always; 0 for what the consensus says, or a minute."),
     ("CircuitsAvailableTimeout", "How long a circuit that nobody uses is kept, up to twice that, at most a day; 0 for what the consensus says."),
+    ("CircuitLength", "Ours. Relays on a path, from 3 to 8; more make it slower, and hardly safer."),
     ("CircuitStreamTimeout", "How long a stream waits for its exit before another circuit is tried, at least 10 seconds; 0 for 10, 10 and then 15 seconds."),
     ("ClientBootstrapConsensusAuthorityDownloadInitialDelay", "With `FallbackDir`: how long after the start the first authority is asked for a consensus."),
     ("ClientBootstrapConsensusAuthorityOnlyDownloadInitialDelay", "The same without `FallbackDir`."),
@@ -67,7 +67,6 @@ const SUPPORTED: &[(&str, &str)] = &[
     ("ExitNodes", "Only these relays let streams out. Several lines add up; countries are not known here."),
     ("FallbackDir", "A directory cache to ask for the first consensus, one line each; none is built in."),
     ("GuardLifetime", "How long a guard is kept; less than a day for what the consensus says."),
-    ("HalfClosedStreams", "Ours. Closes streams one direction at a time (section 4.3 of the design of 2004) where the exit can; others see no difference, the exit does."),
     ("HTTPTunnelPort", "A port for HTTP CONNECT, with isolation flags."),
     ("LeakyPipe", "Ours. Lets streams leave at any relay of a circuit whose policy allows, rather than at its last (leaky pipe, section 4 of the design of 2004)."),
     ("LearnCircuitBuildTimeout", "Learns how long circuits take to be built here, and gives up those that take much longer."),
@@ -103,10 +102,10 @@ const SUPPORTED: &[(&str, &str)] = &[
 /// [`super::Config::reloaded`] is the other side of this list.
 #[rustfmt::skip]
 const RELOADABLE: &[&str] = &[
-    "__DisablePredictedCircuits", "CircuitBuildTimeout", "CircuitsAvailableTimeout", "CircuitStreamTimeout",
+    "__DisablePredictedCircuits", "CircuitBuildTimeout", "CircuitLength", "CircuitsAvailableTimeout", "CircuitStreamTimeout",
     "ClientDNSRejectInternalAddresses", "ClientPreferIPv6ORPort", "ClientRejectInternalAddresses", "ClientUseIPv4",
     "ClientUseIPv6", "EnforceDistinctSubnets", "EntryNodes", "ExcludeExitNodes", "ExcludeNodes", "ExitNodes",
-    "GuardLifetime", "HalfClosedStreams", "HeartbeatPeriod", "LeakyPipe", "LearnCircuitBuildTimeout", "Log",
+    "GuardLifetime", "HeartbeatPeriod", "LeakyPipe", "LearnCircuitBuildTimeout", "Log",
     "LogMessageDomains", "LogTimeGranularity", "LongLivedPorts", "MaxCircuitDirtiness", "MaxClientCircuitsPending",
     "MetricsPortPolicy", "MiddleNodes", "NewCircuitPeriod", "NodeFamily", "NumDirectoryGuards", "NumEntryGuards",
     "NumPrimaryGuards", "PathsNeededToBuildCircuits", "RejectPlaintextPorts", "SafeLogging", "SafeSocks", "SocksPolicy",

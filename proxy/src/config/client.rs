@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use onionring_node::config::Reader;
 use onionring_proto::path::{NodeRules, NodeSet};
-use onionring_proto::policy::ExitPolicy;
+use onionring_proto::torrc::fallback::{self, Fallback};
 use onionring_proto::torrc::value::Kind;
 use onionring_proto::torrc::{Item, Problem, Settings, options, value};
+
+use crate::directory::Schedule;
 
 /// Time between looks at whether new circuits are needed, where torrc says nothing: the paper's (section 4.2). C tor's is
 /// 30 seconds.
@@ -20,70 +22,10 @@ const BUILD_TIMEOUT_ADVISED: Duration = Duration::from_secs(10);
 const AVAILABLE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 const PENDING_MAX: u64 = 1024;
 const GUARD_LIFETIME_MIN: Duration = Duration::from_secs(24 * 60 * 60);
+/// With fewer relays, one of them knows who speaks with whom; more can be extended to by no client (tor-spec 5.6).
+const LENGTHS: std::ops::RangeInclusive<usize> = 3..=8;
 /// The least and the most that `PathsNeededToBuildCircuits` can ask for.
 const PATHS_NEEDED: (f64, f64) = (0.25, 0.95);
-
-/// What applications may ask for.
-#[derive(Clone, Debug)]
-pub struct SocksOptions {
-    /// Who may ask; whom no rule names may, and ports of rules mean nothing (`SocksPolicy`).
-    pub policy: ExitPolicy,
-    /// How long an application may take to ask, and then a stream to find a circuit (`SocksTimeout`).
-    pub timeout: Duration,
-    /// Requests for an address, which an application has looked up itself, are refused (`SafeSocks`).
-    pub safe_only: bool,
-    /// Each request is logged, with whether it is safe (`TestSocks`).
-    pub test: bool,
-    /// Ports on which passwords go in the clear: their use is worth a warning (`WarnPlaintextPorts`).
-    pub warn_ports: Vec<u16>,
-    /// The same, refused (`RejectPlaintextPorts`).
-    pub reject_ports: Vec<u16>,
-    /// Whether the group may write to Unix sockets (`UnixSocksGroupWritable`).
-    pub unix_group_writable: bool,
-    /// How connections come to TransPorts.
-    pub transparent: TransProxyType,
-    /// Whether streams to internal addresses are refused (`ClientRejectInternalAddresses`).
-    pub reject_internal: bool,
-    /// Whether answers that name internal addresses are refused (`ClientDNSRejectInternalAddresses`).
-    pub dns_reject_internal: bool,
-}
-
-/// How connections come to a TransPort (`TransProxyType`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum TransProxyType {
-    /// Redirected: the socket is asked where they were going.
-    #[default]
-    Redirect,
-    /// By TPROXY: the socket's own address is where they were going.
-    TProxy,
-}
-
-impl SocksOptions {
-    pub(super) fn new(read: &mut Reader<'_>) -> SocksOptions {
-        let settings = read.settings;
-        let lines = settings.lines("SocksPolicy");
-        lines.iter().for_each(|item| read.policy(item));
-        // What cannot be read was reported.
-        let policy = ExitPolicy::from_torrc(lines.iter().map(|item| item.value.as_str()));
-        let kinds = [("default", TransProxyType::Redirect), ("TPROXY", TransProxyType::TProxy)];
-        let transparent = read.choice("TransProxyType", &kinds).unwrap_or_default();
-        if transparent != TransProxyType::Redirect && settings.lines("TransPort").is_empty() {
-            read.wrong("TransProxyType", "there is no TransPort", "add one, or remove it");
-        }
-        SocksOptions {
-            policy: policy.map_or_else(|_| ExitPolicy::middleman(), |(policy, _)| policy),
-            timeout: settings.interval("SocksTimeout"),
-            safe_only: settings.flag("SafeSocks"),
-            test: settings.flag("TestSocks"),
-            warn_ports: ports(read, "WarnPlaintextPorts"),
-            reject_ports: ports(read, "RejectPlaintextPorts"),
-            unix_group_writable: settings.flag("UnixSocksGroupWritable"),
-            transparent,
-            reject_internal: settings.flag("ClientRejectInternalAddresses"),
-            dns_reject_internal: settings.flag("ClientDNSRejectInternalAddresses"),
-        }
-    }
-}
 
 /// Which relays are on paths, and how they are reached.
 #[derive(Clone, Debug)]
@@ -191,12 +133,12 @@ pub struct CircuitOptions {
     pub long_lived_ports: Vec<u16>,
     /// Whether circuits are built before anybody asks for one (not `__DisablePredictedCircuits`).
     pub predicted: bool,
+    /// Relays on a path (`CircuitLength`).
+    pub length: usize,
     /// Whether streams may leave at any hop whose policy allows (`LeakyPipe`).
     pub leaky_pipe: bool,
     /// Whether an old circuit is cut and extended to another exit, rather than built anew (`TruncateCircuits`).
     pub truncate: bool,
-    /// Whether streams are closed one direction at a time where the exit can (`HalfClosedStreams`).
-    pub half_closed: bool,
 }
 
 impl CircuitOptions {
@@ -243,27 +185,30 @@ impl CircuitOptions {
             pending: usize::try_from(pending).unwrap_or(usize::MAX),
             long_lived_ports: ports(read, "LongLivedPorts"),
             predicted: !settings.flag("__DisablePredictedCircuits"),
+            length: length(read),
             leaky_pipe: settings.flag("LeakyPipe"),
             truncate: settings.flag("TruncateCircuits"),
-            half_closed: settings.flag("HalfClosedStreams"),
         }
     }
 }
 
+fn length(read: &mut Reader<'_>) -> usize {
+    let length = usize::try_from(read.settings.integer("CircuitLength")).unwrap_or_default();
+    if !LENGTHS.contains(&length) {
+        let (least, most) = LENGTHS.into_inner();
+        read.wrong("CircuitLength", "out of its range", format!("write a number from {least} to {most}"));
+        return least;
+    }
+    length
+}
+
 /// How the directory is fetched.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct DirectoryOptions {
-    /// `FallbackDir` lines: caches to ask for the first consensus.
-    pub fallbacks: Vec<Item>,
-    /// When a client with fallbacks asks the first authority, after its start
-    /// (`ClientBootstrapConsensusAuthorityDownloadInitialDelay`).
-    pub authority_delay: Duration,
-    /// The same for a client without fallbacks (`ClientBootstrapConsensusAuthorityOnlyDownloadInitialDelay`).
-    pub authority_only_delay: Duration,
-    /// When it asks the first fallback (`ClientBootstrapConsensusFallbackDownloadInitialDelay`).
-    pub fallback_delay: Duration,
-    /// Servers that are asked for the first consensus at the same time (`ClientBootstrapConsensusMaxInProgressTries`).
-    pub bootstrap_tries: usize,
+    /// Relays to ask for the first consensus (`FallbackDir`).
+    pub fallbacks: Vec<Fallback>,
+    /// When to ask whom for it (`ClientBootstrapConsensus*`).
+    pub schedule: Schedule,
     /// The first pause after a consensus was not to be had (`TestingClientConsensusDownloadInitialDelay`).
     pub consensus_delay: Duration,
     /// The same for other documents (`TestingClientDownloadInitialDelay`).
@@ -274,15 +219,22 @@ impl DirectoryOptions {
     pub(super) fn new(read: &mut Reader<'_>) -> DirectoryOptions {
         let settings = read.settings;
         let tries = settings.integer("ClientBootstrapConsensusMaxInProgressTries").max(1);
+        let mut fallbacks = Vec::new();
+        for item in settings.lines("FallbackDir") {
+            match fallback::parse(item) {
+                Ok(fallback) => fallbacks.push(fallback),
+                Err(problem) => read.findings.problems.push(problem),
+            }
+        }
+        let of = |name: &str| delay(settings, &format!("ClientBootstrapConsensus{name}DownloadInitialDelay"));
         DirectoryOptions {
-            fallbacks: settings.lines("FallbackDir").to_vec(),
-            authority_delay: delay(settings, "ClientBootstrapConsensusAuthorityDownloadInitialDelay"),
-            authority_only_delay: delay(
-                settings,
-                "ClientBootstrapConsensusAuthorityOnlyDownloadInitialDelay",
-            ),
-            fallback_delay: delay(settings, "ClientBootstrapConsensusFallbackDownloadInitialDelay"),
-            bootstrap_tries: usize::try_from(tries).unwrap_or(usize::MAX),
+            fallbacks,
+            schedule: Schedule {
+                fallback_delay: of("Fallback"),
+                authority_delay: of("Authority"),
+                authority_only_delay: of("AuthorityOnly"),
+                tries: usize::try_from(tries).unwrap_or(usize::MAX),
+            },
             consensus_delay: delay(settings, "TestingClientConsensusDownloadInitialDelay"),
             documents_delay: delay(settings, "TestingClientDownloadInitialDelay"),
         }

@@ -3,9 +3,11 @@ use onionring_proto::torrc::{cmdline, options};
 use proptest::prelude::*;
 
 use onionring_proto::path::NodeSet;
+use onionring_proto::torrc::port::{ClientKind, ClientPlace, ClientPort};
 
-use super::client::TransProxyType;
 use super::*;
+use crate::directory::Schedule;
+use crate::ports::TransProxyType;
 
 const LEAST: &str = "DirAuthority a orport=1 v3ident=0000000000000000000000000000000000000001 127.0.0.1:1 \
                      0000000000000000000000000000000000000002\n";
@@ -32,17 +34,19 @@ fn problems(lines: &str) -> Vec<String> {
     load(&format!("{LEAST}{lines}"), "", false).findings.problems.iter().map(ToString::to_string).collect()
 }
 
-fn values(items: &[Item]) -> Vec<&str> {
-    items.iter().map(|item| &*item.value).collect()
+/// The ports of applications, with where they are.
+fn ports(config: &Config) -> Vec<(ClientKind, String)> {
+    let place = |port: &ClientPort| match &port.place {
+        ClientPlace::Address(address) => address.to_string(),
+        ClientPlace::File(path) => path.clone(),
+    };
+    config.ports.ports.iter().map(|port| (port.kind, place(port))).collect()
 }
 
 #[test]
 fn without_a_line_everything_is_as_in_c_tor_but_for_the_period() {
     let config = config("");
-    assert_eq!(values(&config.ports.socks), ["9050"]);
-    assert!(
-        config.ports.http.is_empty() && config.ports.dns.is_empty() && config.ports.transparent.is_empty()
-    );
+    assert_eq!(ports(&config), [(ClientKind::Socks, "127.0.0.1:9050".to_owned())]);
     assert_eq!(config.circuits.new_circuit_period, Duration::from_secs(60));
     assert_eq!(config.circuits.dirtiness, Duration::from_secs(600));
     assert_eq!((config.circuits.build_timeout, config.circuits.learn_build_timeout), (None, true));
@@ -50,22 +54,19 @@ fn without_a_line_everything_is_as_in_c_tor_but_for_the_period() {
     assert!(
         config.circuits.long_lived_ports.contains(&22) && !config.circuits.long_lived_ports.contains(&443)
     );
-    let ours = (config.circuits.leaky_pipe, config.circuits.truncate, config.circuits.half_closed);
-    assert_eq!(ours, (false, false, false));
-    assert_eq!(config.socks.warn_ports, [23, 109, 110, 143]);
-    assert!(config.socks.reject_internal && config.socks.dns_reject_internal && !config.socks.safe_only);
-    assert!(config.socks.policy.permits([192, 0, 2, 1].into(), 1));
-    assert_eq!(config.socks.timeout, Duration::from_secs(120));
+    let ours = (config.circuits.leaky_pipe, config.circuits.truncate, config.circuits.length);
+    assert_eq!(ours, (false, false, 3));
+    let rules = &config.ports.rules;
+    assert_eq!(rules.warn_ports, [23, 109, 110, 143].into());
+    assert!(rules.reject_internal && rules.dns_reject_internal && !rules.safe_socks);
+    assert!(rules.policy.permits([192, 0, 2, 1].into(), 1));
+    assert_eq!(rules.timeout, Duration::from_secs(120));
     let guards =
         GuardOptions { enabled: true, used: None, used_for_directory: None, primary: None, lifetime: None };
     assert_eq!(config.guards, guards);
     assert!(config.paths.distinct_subnets && config.paths.use_ipv4 && config.paths.use_ipv6);
     assert!(!config.paths.prefer_ipv6 && config.paths.paths_needed.is_none());
-    assert_eq!(config.directory.authority_delay, Duration::from_secs(6));
-    assert_eq!(
-        (config.directory.authority_only_delay, config.directory.bootstrap_tries),
-        (Duration::ZERO, 3)
-    );
+    assert_eq!(config.directory.schedule, Schedule::NORMAL);
     assert_eq!((config.authorities.len(), config.testing), (1, false));
     assert_eq!(config.directories.cache, PathBuf::from("/home/op/.tor"));
 }
@@ -78,17 +79,25 @@ fn what_lines_say_counts() {
          CircuitBuildTimeout 20\nPathsNeededToBuildCircuits 0.99\nGuardLifetime 2 days\nNumEntryGuards 2\n\
          ExitNodes $0000000000000000000000000000000000000001~a\nExitNodes b,192.0.2.0/24\nExcludeNodes c\n\
          NodeFamily a,b\nNodeFamily c,d\nStrictNodes 1\nClientUseIPv4 0\nSocksPolicy reject 192.0.2.1\n\
-         RejectPlaintextPorts 23,110\nFallbackDir x\nLeakyPipe 1\nTruncateCircuits 1\nHalfClosedStreams 1\nNumCPUs 2\n",
+         RejectPlaintextPorts 23,110\nFallbackDir 192.0.2.7:80 orport=9001 id=0000000000000000000000000000000000000007\nLeakyPipe 1\nTruncateCircuits 1\nCircuitLength 4\nNumCPUs 2\n",
     );
-    assert_eq!(values(&config.ports.socks), ["9150 IsolateDestAddr", "unix:/run/socks"]);
-    assert_eq!(values(&config.ports.http), ["auto"]);
-    assert_eq!((values(&config.ports.dns), values(&config.ports.transparent)), (vec!["5353"], vec!["9040"]));
-    assert_eq!(config.socks.transparent, TransProxyType::TProxy);
+    let found = ports(&config);
+    let found: Vec<_> = found.iter().map(|(kind, place)| (*kind, &**place)).collect();
+    let expected = [
+        (ClientKind::Socks, "127.0.0.1:9150"),
+        (ClientKind::Socks, "/run/socks"),
+        (ClientKind::Http, "127.0.0.1:0"),
+        (ClientKind::Dns, "127.0.0.1:5353"),
+        (ClientKind::Transparent, "127.0.0.1:9040"),
+    ];
+    assert_eq!(found, expected);
+    assert!(config.ports.ports[0].isolate.dest_addr && !config.ports.ports[1].isolate.dest_addr);
+    assert_eq!(config.ports.transparent, TransProxyType::Tproxy);
     let ten = Duration::from_secs(10);
     assert_eq!((config.circuits.dirtiness, config.circuits.stream_timeout), (ten, Some(ten)));
     assert_eq!(config.circuits.new_circuit_period, Duration::from_secs(15));
     assert_eq!(config.circuits.build_timeout, Some(Duration::from_secs(20)));
-    assert!(config.circuits.leaky_pipe && config.circuits.truncate && config.circuits.half_closed);
+    assert!(config.circuits.leaky_pipe && config.circuits.truncate && config.circuits.length == 4);
     assert_eq!((config.paths.paths_needed, config.paths.prefer_ipv6), (Some(0.95), true));
     let nodes = &config.paths.nodes;
     let exits = NodeSet::parse("0000000000000000000000000000000000000001,b,192.0.2.0/24").unwrap();
@@ -96,9 +105,9 @@ fn what_lines_say_counts() {
     assert!(!nodes.exclude.is_empty() && nodes.entry.is_empty() && nodes.middle.is_empty());
     assert_eq!(config.guards.used, Some(2));
     assert_eq!(config.guards.lifetime, Some(Duration::from_secs(2 * 86_400)));
-    assert!(!config.socks.policy.permits([192, 0, 2, 1].into(), 1));
-    assert_eq!((config.socks.reject_ports, config.threads), (vec![23, 110], Some(2)));
-    assert_eq!(values(&config.directory.fallbacks), ["x"]);
+    assert!(!config.ports.rules.policy.permits([192, 0, 2, 1].into(), 1));
+    assert_eq!((&config.ports.rules.reject_ports, config.threads), (&[23, 110].into(), Some(2)));
+    assert_eq!(config.directory.fallbacks[0].or, "192.0.2.7:9001".parse().unwrap());
 }
 
 #[test]
@@ -109,11 +118,12 @@ fn what_cannot_be_meant_is_an_error_with_its_line() {
         ("NodeFamily a,{us}", "NodeFamily \"a,{us}\": '{us}' is a country"),
         ("EntryNodes a\nUseEntryGuards 0", "EntryNodes \"a\": entry nodes"),
         ("ClientUseIPv4 0\nClientUseIPv6 0", "ClientUseIPv4 \"0\": no relay can be reached"),
-        ("WarnPlaintextPorts 0", "WarnPlaintextPorts \"0\": '0' is no port"),
-        ("RejectPlaintextPorts 65536", "RejectPlaintextPorts \"65536\": '65536' is no port"),
+        ("RejectPlaintextPorts 65536", "RejectPlaintextPorts \"65536\": 65536 is not a port"),
+        ("FallbackDir x", "FallbackDir \"x\": "),
+        ("CircuitLength 2", "CircuitLength \"2\": out of its range"),
         ("LongLivedPorts ssh", "LongLivedPorts \"ssh\": 'ssh' is no port"),
         ("TransProxyType tproxy", "TransProxyType \"tproxy\": there is no TransPort"),
-        ("TransPort 1\nTransProxyType ipfw", "TransProxyType \"ipfw\": not one of its words"),
+        ("TransPort 1\nTransProxyType ipfw", "TransProxyType \"ipfw\": not known on Linux"),
         ("CircuitsAvailableTimeout 25 hours", "CircuitsAvailableTimeout \"25 hours\": more than a day"),
         ("MaxClientCircuitsPending 0", "MaxClientCircuitsPending \"0\": out of its range"),
         ("SocksPolicy accept x", "SocksPolicy \"accept x\": "),
@@ -146,24 +156,25 @@ fn what_is_not_supported_is_refused_or_named() {
 #[test]
 fn a_testing_network_takes_internal_addresses() {
     let config = config("TestingTorNetwork 1\n");
-    assert!(!config.socks.reject_internal && !config.socks.dns_reject_internal && config.testing);
-    assert!(!config.paths.distinct_subnets && config.directory.authority_delay.is_zero());
+    let rules = &config.ports.rules;
+    assert!(!rules.reject_internal && !rules.dns_reject_internal && config.testing);
+    assert!(!config.paths.distinct_subnets && config.directory.schedule == Schedule::TESTING);
 }
 
 #[test]
 fn a_reload_changes_only_what_can_change() {
     let old = config("MetricsPort 9035");
     let lines = "SocksPort 1\nDataDirectory /x\nExitNodes a\nMaxCircuitDirtiness 60\nMetricsPortPolicy accept 127.0.0.1\n\
-                 SafeSocks 1\nFallbackDir y\n";
+                 SafeSocks 1\nFallbackDir 192.0.2.7:80 orport=9001 id=0000000000000000000000000000000000000007\n";
     let loaded = load(&format!("{LEAST}{lines}"), "", false);
     let before = load(LEAST, "", false).settings;
     assert_eq!(loaded.needs_restart(&before), ["DataDirectory", "FallbackDir", "SocksPort"]);
     let config = old.reloaded(loaded.config.unwrap());
-    assert_eq!(config.ports, old.ports);
+    assert_eq!(config.ports.ports, old.ports.ports);
     assert_eq!((&config.directory, &config.directories.data), (&old.directory, &old.directories.data));
     assert_eq!(config.metrics.listen, old.metrics.listen);
     assert!(config.metrics.policy.permits([127, 0, 0, 1].into(), 1));
-    assert!(config.socks.safe_only && !config.paths.nodes.exit.is_empty());
+    assert!(config.ports.rules.safe_socks && !config.paths.nodes.exit.is_empty());
     assert_eq!(config.circuits.dirtiness, Duration::from_secs(60));
 }
 

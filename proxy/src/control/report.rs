@@ -56,6 +56,8 @@ pub struct Report {
     pub phase: Phase,
     /// How far it has come with that, from 0 to 100; 100 is ready.
     pub percent: u8,
+    /// What speaks against this machine's clock, in words, if anything does.
+    pub clock: Option<String>,
     /// The ports that listen.
     pub ports: Vec<Port>,
     /// When the consensus in use became valid, and until when it is; `None` without one.
@@ -82,6 +84,7 @@ impl Report {
                     report.phase = phase.unwrap_or_default();
                 }
                 "bootstrap" => report.percent = value.parse().unwrap_or_default(),
+                "clock" => report.clock = Some(value.to_owned()),
                 "port" => {
                     let port = value.split_once(' ');
                     report.ports.extend(
@@ -121,6 +124,9 @@ impl fmt::Display for Report {
         writeln!(f, "pid {}", self.pid)?;
         writeln!(f, "bootstrap {}", self.percent)?;
         writeln!(f, "phase {}", self.phase.label())?;
+        if let Some(clock) = &self.clock {
+            writeln!(f, "clock {clock}")?;
+        }
         for Port { option, address } in &self.ports {
             writeln!(f, "port {option} {address}")?;
         }

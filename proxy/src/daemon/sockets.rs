@@ -3,13 +3,18 @@
 use std::net::TcpListener;
 
 use onionring_node::listen;
+use onionring_node::user::User;
 
 use super::DaemonError;
+use crate::cli::PrepareError;
 use crate::config::Config;
 use crate::control::Port;
+use crate::ports::{self, Bound};
 
 /// The sockets, by what they are for.
 pub struct Sockets {
+    /// Ports of applications.
+    pub applications: Bound,
     /// MetricsPorts.
     pub metrics: Vec<TcpListener>,
 }
@@ -24,7 +29,10 @@ impl Sockets {
                 source,
             })
         });
-        Ok(Sockets { metrics: metrics.collect::<Result<_, _>>()? })
+        let mut ports = config.ports.clone();
+        let user = config.user.as_deref().map(User::find).transpose().map_err(PrepareError::from)?;
+        ports.user = user.map(|user| user.ids());
+        Ok(Sockets { applications: ports::bind(&ports)?, metrics: metrics.collect::<Result<_, _>>()? })
     }
 }
 

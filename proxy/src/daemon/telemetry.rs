@@ -94,7 +94,7 @@ mod tests {
         tallies.streams.connected::<()>(&Err(Refusal::NotAllowed));
         tallies.streams.answered::<()>(&Err(Refusal::NotFound));
         tallies.streams.read_bytes.add(514);
-        tallies.directory.failed.add(DirectoryTally::DOCUMENT);
+        tallies.directory.failed.add("unfit");
         let report = Report {
             phase: Phase::Descriptors,
             percent: 40,
@@ -154,7 +154,7 @@ mod tests {
             ("streams_refused_total", &[], 1.0),
             ("lookups_refused_total", &[("reason", "not_found")], 1.0),
             ("stream_read_bytes_total", &[], 514.0),
-            ("directory_requests_failed_total", &[("reason", "document")], 1.0),
+            ("directory_requests_failed_total", &[("reason", "unfit")], 1.0),
         ] {
             assert_eq!(page.sum(&format!("onionring_proxy_{name}"), labels), value, "{name} {labels:?}");
         }

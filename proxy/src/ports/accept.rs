@@ -22,7 +22,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Takes connections for ever. When the future is dropped, so are they.
 pub(super) async fn serve<N: Network>(port: Arc<Port<N>>, listener: Listener, how: TransProxyType) {
-    let room = Arc::new(Semaphore::new(port.rules.applications));
+    let room = Arc::new(Semaphore::new(port.rules().applications));
     let mut visits = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -73,7 +73,7 @@ async fn accept(listener: &Listener) -> io::Result<(App, Option<IpAddr>)> {
 
 /// Whether `SocksPolicy` lets the application in; if not, it says so.
 pub(super) fn is_admitted<N: Network>(port: &Port<N>, client: Option<IpAddr>) -> bool {
-    let admitted = port.rules.admits(client);
+    let admitted = port.rules().admits(client);
     if !admitted {
         port.counters().turn_away();
         static LIMIT: RateLimit = RateLimit::every(Duration::from_secs(60));
@@ -96,7 +96,7 @@ pub(super) fn too_many<N: Network>(port: &Port<N>) {
         warn!(
             "{} has {} applications at once and takes no more until some end{suppressed}",
             port.settings.kind.option(),
-            port.rules.applications
+            port.rules().applications
         );
     }
 }

@@ -1,9 +1,10 @@
 //! The options of the ports.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 
 use onionring_proto::policy::ExitPolicy;
-use onionring_proto::torrc::port::{ClientKind, ClientPort, client_ports};
+use onionring_proto::torrc::port::{ClientKind, ClientPlace, ClientPort, client_ports};
 use onionring_proto::torrc::{Note, Problem, Settings};
 
 use super::Rules;
@@ -32,6 +33,14 @@ pub struct Config {
 }
 
 impl Config {
+    /// The addresses of all ports that are no files.
+    pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        self.ports.iter().filter_map(|port| match &port.place {
+            ClientPlace::Address(address) => Some(*address),
+            ClientPlace::File(_) => None,
+        })
+    }
+
     /// Reads the options. What is wrong is reported and left out; `user` is the caller's to set.
     pub fn read(settings: &Settings, problems: &mut Vec<Problem>, notes: &mut Vec<Note>) -> Config {
         let group_writable = settings.flag("UnixSocksGroupWritable");

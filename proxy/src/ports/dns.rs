@@ -27,7 +27,7 @@ const EDNS_ANSWER: u16 = 1232;
 /// Answers questions for ever. When the future is dropped, those under way are given up.
 pub(super) async fn serve<N: Network>(port: Arc<Port<N>>, socket: UdpSocket) {
     let socket = Arc::new(socket);
-    let room = Arc::new(Semaphore::new(port.rules.applications));
+    let room = Arc::new(Semaphore::new(port.rules().applications));
     let mut under_way = JoinSet::new();
     let mut buffer = [0; limits::DNS_QUESTION];
     loop {

@@ -34,7 +34,7 @@ const PAGE: &str = "<!DOCTYPE html>\n\
 
 /// Serves one application.
 pub(super) async fn serve<N: Network>(port: &Port<N>, mut app: App, client: Option<IpAddr>) {
-    let head = timeout(port.rules.timeout, head(&mut app));
+    let head = timeout(port.rules().timeout, head(&mut app));
     let request = match head.await {
         Ok(Ok(request)) => request,
         Ok(Err(reply)) => {

@@ -19,7 +19,7 @@ use crate::network::{Families, Host, Network, Refusal};
 /// Serves one application.
 pub(super) async fn serve<N: Network>(port: &Port<N>, mut app: App, client: Option<IpAddr>) {
     let hello = hello(&mut app, port.settings.prefer_no_auth);
-    let (request, read) = match timeout(port.rules.timeout, hello).await {
+    let (request, read) = match timeout(port.rules().timeout, hello).await {
         Ok(Some(Ok(found))) => found,
         Ok(Some(Err(answer))) => {
             port.counters().deny(Denied::Malformed);
@@ -91,7 +91,7 @@ async fn hello(app: &mut App, prefer_no_auth: bool) -> Option<Result<(Request, V
 
 /// The paper's warning: whoever gives an address has looked it up, and told others where it goes.
 fn judge_leak<N: Network>(port: &Port<N>, request: &Request) -> Result<(), Denied> {
-    let Rules { safe_socks, test_socks, .. } = *port.rules;
+    let Rules { safe_socks, test_socks, .. } = *port.rules();
     let leaks = request.is_literal && request.command != Command::ResolvePtr;
     if !leaks {
         if test_socks {
@@ -161,7 +161,7 @@ async fn look_up<N: Network>(
         }
         // Nothing to look up.
         (SocksHost::Address(address), _) => {
-            port.rules.check_host(&port.settings, &Host::Address(*address))?;
+            port.rules().check_host(&port.settings, &Host::Address(*address))?;
             request.write_address(*address, answer);
         }
         (SocksHost::Name(name), _) => {
