@@ -13,6 +13,7 @@ use crate::netdoc::testdata;
 
 mod sim;
 mod state;
+mod stock;
 
 const NOW: Unix = Unix(1_795_000_000);
 const HOUR: Duration = Duration::from_secs(3600);
