@@ -73,7 +73,7 @@ pub(super) async fn serve<N: Network>(port: Arc<Port<N>>, socket: UdpSocket) {
 }
 
 /// A question that is understood.
-struct Asked {
+pub(super) struct Asked {
     /// The answer, still empty.
     reply: Message,
     name: Name,
@@ -91,7 +91,7 @@ impl Asked {
 }
 
 /// Reads a question. Otherwise, what to answer instead, if anything: answers to answers would never end.
-fn read(datagram: &[u8]) -> Result<Asked, Option<Message>> {
+pub(super) fn read(datagram: &[u8]) -> Result<Asked, Option<Message>> {
     let message = Message::from_vec(datagram).map_err(|_| malformed(datagram))?;
     let head = &message.metadata;
     if head.message_type != MessageType::Query {

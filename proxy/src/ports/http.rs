@@ -69,7 +69,7 @@ pub(super) async fn serve<N: Network>(port: &Port<N>, mut app: App, client: Opti
 
 /// A tunnel that is asked for.
 #[derive(Debug)]
-struct Request {
+pub(super) struct Request {
     host: Host,
     port: u16,
     auth: Option<(Box<[u8]>, Box<[u8]>)>,
@@ -101,7 +101,7 @@ fn refusal(status: &str) -> Vec<u8> {
 }
 
 /// The request and its length, once it is all there.
-fn judge(read: &[u8]) -> Result<Option<(usize, Request)>, Vec<u8>> {
+pub(super) fn judge(read: &[u8]) -> Result<Option<(usize, Request)>, Vec<u8>> {
     let too_long = || Err(refusal("431 Request Header Fields Too Large"));
     let mut headers = [httparse::EMPTY_HEADER; limits::HTTP_HEADERS];
     let mut request = httparse::Request::new(&mut headers);

@@ -2,8 +2,10 @@ use std::str::FromStr as _;
 
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{DNSClass, Name, RData, RecordType};
+use proptest::prelude::*;
 
 use super::*;
+use crate::ports::dns::read;
 
 const TORRC: &str = "SocksPort 0\nDNSPort auto";
 
@@ -177,4 +179,24 @@ async fn the_policy_says_who_may_ask() {
     let bench = Bench::new("SocksPort 0\nDNSPort auto\nSocksPolicy reject *");
     assert_eq!(look_up(&bench, "example.com.", RecordType::A).await.0, ResponseCode::Refused);
     assert_eq!(bench.questions(), []);
+}
+
+proptest! {
+    #[test]
+    fn any_datagram_is_read_without_panic(
+        head in prop::option::of(any::<u16>()),
+        mut bytes in prop::collection::vec(any::<u8>(), 0..200),
+        questions in 0u8..3,
+    ) {
+        // With a head that looks like that of a question, or as it is.
+        if let (Some(id), true) = (head, bytes.len() >= 12) {
+            bytes[..2].copy_from_slice(&id.to_be_bytes());
+            bytes[2..12].copy_from_slice(&[1, 0, 0, questions, 0, 0, 0, 0, 0, 0]);
+        }
+        if let Err(Some(refusal)) = read(&bytes) {
+            prop_assert_eq!(refusal.metadata.message_type, MessageType::Response);
+            prop_assert_eq!(refusal.metadata.id, u16::from_be_bytes([bytes[0], bytes[1]]));
+            prop_assert!(refusal.to_vec().is_ok());
+        }
+    }
 }

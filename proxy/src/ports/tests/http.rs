@@ -1,4 +1,7 @@
+use proptest::prelude::*;
+
 use super::*;
+use crate::ports::http::judge;
 
 const TORRC: &str = "SocksPort 0\nHTTPTunnelPort auto";
 
@@ -150,4 +153,21 @@ async fn a_request_that_does_not_come_is_given_up() {
     until(|| bench.of(ClientKind::Http).open() == 1).await;
     assert_eq!(app.read(&mut [0]).await.unwrap(), 0);
     assert_eq!(bench.of(ClientKind::Http).denied(Denied::Malformed), 1);
+}
+
+proptest! {
+    #[test]
+    fn any_request_is_judged_without_panic(
+        start in prop_oneof![Just(""), Just("CONNECT "), Just("CONNECT a.example:80 HTTP/1.1\r\n"), Just("GET http://a/ HTTP/1.1\r\n")],
+        rest in prop_oneof![
+            "\\PC{0,80}".prop_map(String::into_bytes),
+            "[a-zA-Z0-9:\\[\\]. /\r\n-]{0,200}(\r\n\r\n)?".prop_map(String::into_bytes),
+            prop::collection::vec(any::<u8>(), 0..300),
+        ],
+    ) {
+        let read = [start.as_bytes(), &rest].concat();
+        if let Ok(Some((len, _))) = judge(&read) {
+            prop_assert!(len <= read.len() && read[..len].ends_with(b"\n"));
+        }
+    }
 }
