@@ -64,6 +64,9 @@ pub enum Protocol {
     Transparent,
 }
 
+/// User name and password.
+pub type Credentials = (Box<[u8]>, Box<[u8]>);
+
 /// What is known of a stream and of who wants it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Token {
@@ -76,7 +79,7 @@ pub struct Token {
     /// The protocol.
     pub protocol: Protocol,
     /// User name and password.
-    pub auth: Option<(Box<[u8]>, Box<[u8]>)>,
+    pub auth: Option<Credentials>,
     /// The destination, in lower case.
     pub dest_addr: Box<str>,
     /// Its port.

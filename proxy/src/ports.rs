@@ -13,7 +13,7 @@ use arc_swap::ArcSwap;
 use onionring_proto::torrc::port::ClientPort;
 use tokio::task::JoinSet;
 
-use crate::isolation::{Isolate, Protocol, Token};
+use crate::isolation::{Credentials, Isolate, Protocol, Token};
 use crate::network::{Destination, Early, Families, Host, Network, Question, Refusal};
 
 mod accept;
@@ -98,7 +98,7 @@ impl fmt::Debug for Serving {
 struct Asker {
     client: Option<IpAddr>,
     protocol: Protocol,
-    auth: Option<(Box<[u8]>, Box<[u8]>)>,
+    auth: Option<Credentials>,
 }
 
 impl<N: Network> Port<N> {

@@ -2,19 +2,22 @@ use proptest::prelude::*;
 
 use super::*;
 
+/// What a server says, how much it uses, and what it finds.
+type Served = (Vec<u8>, Result<(usize, Option<Request>), SocksError>);
+
 /// What a server says and finds when all of this arrives at once.
-fn serve(input: &[u8]) -> (Vec<u8>, Result<(usize, Option<Request>), SocksError>) {
+fn serve(input: &[u8]) -> Served {
     serve_with(Server::new(false), input)
 }
 
-fn serve_with(mut server: Server, input: &[u8]) -> (Vec<u8>, Result<(usize, Option<Request>), SocksError>) {
+fn serve_with(mut server: Server, input: &[u8]) -> Served {
     let mut out = Vec::new();
     let result = server.handle(input, &mut out);
     (out, result)
 }
 
 /// The same with the input in pieces, as a connection brings it.
-fn serve_in_pieces(input: &[u8], sizes: &[usize]) -> (Vec<u8>, Result<(usize, Option<Request>), SocksError>) {
+fn serve_in_pieces(input: &[u8], sizes: &[usize]) -> Served {
     let (mut server, mut out) = (Server::new(false), Vec::new());
     let (mut used, mut arrived) = (0, 0);
     let mut sizes = sizes.iter().copied().chain(std::iter::repeat(1));

@@ -91,8 +91,8 @@ impl Asked {
 }
 
 /// Reads a question. Otherwise, what to answer instead, if anything: answers to answers would never end.
-pub(super) fn read(datagram: &[u8]) -> Result<Asked, Option<Message>> {
-    let message = Message::from_vec(datagram).map_err(|_| malformed(datagram))?;
+pub(super) fn read(datagram: &[u8]) -> Result<Asked, Option<Box<Message>>> {
+    let message = Message::from_vec(datagram).map_err(|_| malformed(datagram).map(Box::new))?;
     let head = &message.metadata;
     if head.message_type != MessageType::Query {
         return Err(None);
@@ -112,7 +112,7 @@ pub(super) fn read(datagram: &[u8]) -> Result<Asked, Option<Message>> {
     let refusal = |code| {
         let mut reply = reply.clone();
         reply.metadata.response_code = code;
-        Err(Some(reply))
+        Err(Some(Box::new(reply)))
     };
     if head.op_code != OpCode::Query {
         return refusal(ResponseCode::NotImp);

@@ -11,7 +11,7 @@ use tracing::{debug, info};
 use super::app::App;
 use super::carry::carry;
 use super::{Asker, Denied, Port};
-use crate::isolation::Protocol;
+use crate::isolation::{Credentials, Protocol};
 use crate::limits;
 use crate::network::{Host, Network, Refusal};
 
@@ -72,7 +72,7 @@ pub(super) async fn serve<N: Network>(port: &Port<N>, mut app: App, client: Opti
 pub(super) struct Request {
     host: Host,
     port: u16,
-    auth: Option<(Box<[u8]>, Box<[u8]>)>,
+    auth: Option<Credentials>,
     /// What came behind the request.
     read: Vec<u8>,
 }
@@ -136,7 +136,7 @@ fn header<'a>(request: &httparse::Request<'_, 'a>, name: &str) -> Option<&'a [u8
 
 /// What keeps streams apart as user name and password do: the credentials in the place of the one, and both headers for
 /// isolation in that of the other.
-fn isolation(request: &httparse::Request<'_, '_>) -> Option<(Box<[u8]>, Box<[u8]>)> {
+fn isolation(request: &httparse::Request<'_, '_>) -> Option<Credentials> {
     let user = header(request, "Proxy-Authorization");
     let new = header(request, "Tor-Stream-Isolation");
     let old = header(request, "X-Tor-Stream-Isolation");

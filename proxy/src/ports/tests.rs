@@ -1,10 +1,12 @@
 //! The ports with real sockets, and a network that does what the test says.
 
+use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use onionring_proto::relay_msg::{Resolved, ResolvedValue};
 use onionring_proto::torrc::lines::{self, Line};
+use onionring_proto::torrc::port::ClientKind;
 use onionring_proto::torrc::{Note, Problem, Settings};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 use tokio::net::{TcpStream, UdpSocket};
