@@ -2,22 +2,18 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::time::Duration;
 
-use onionring_node::directory::answer::{Answer, AnswerError, AnswerReader, get_request, post_request};
+use onionring_node::directory::answer::{Answer, get_request, post_request};
+use onionring_node::directory::exchange::{ExchangeError, Patience, exchange};
 use onionring_node::limits::DIR_ANSWER_HEAD;
 use onionring_proto::dir::request::AtHand;
 use onionring_proto::netdoc::text::Fingerprint;
 use onionring_proto::torrc::authority::Authority;
 use thiserror::Error;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::limits;
-
-/// Bytes that are sent and read at a time.
-const PIECE: usize = 16 * 1024;
 
 /// Another authority.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,37 +56,11 @@ impl Peer {
     }
 
     async fn exchange(&self, request: String, bytes_max: usize) -> Result<Answer, PeerError> {
-        within("whole answer", limits::PEER_TIME, async {
-            let connect = async { TcpStream::connect(self.dir).await.map_err(PeerError::Connect) };
-            let mut stream = within("connection", limits::PEER_CONNECT_TIME, connect).await?;
-            for piece in request.as_bytes().chunks(PIECE) {
-                let send = async { stream.write_all(piece).await.map_err(PeerError::Broken) };
-                match within("room for the request", limits::PEER_STALL, send).await {
-                    // It may have said why before it stopped listening.
-                    Err(PeerError::Broken(_)) => break,
-                    sent => sent?,
-                }
-            }
-            let mut reader = AnswerReader::new(bytes_max);
-            let mut piece = vec![0; PIECE];
-            loop {
-                let read = async { stream.read(&mut piece).await.map_err(PeerError::Broken) };
-                let n = within("more of the answer", limits::PEER_STALL, read).await?;
-                if n == 0 || reader.push(piece.get(..n).unwrap_or_default())? {
-                    return Ok(reader.finish()?);
-                }
-            }
-        })
-        .await
+        let connected = timeout(limits::PEER_CONNECT_TIME, TcpStream::connect(self.dir)).await;
+        let mut stream = connected.map_err(io::Error::from).flatten().map_err(PeerError::Connect)?;
+        let patience = Patience { stall: limits::PEER_STALL, total: limits::PEER_TIME };
+        Ok(exchange(&mut stream, &request, bytes_max, patience).await?)
     }
-}
-
-async fn within<T>(
-    what: &'static str,
-    after: Duration,
-    attempt: impl Future<Output = Result<T, PeerError>>,
-) -> Result<T, PeerError> {
-    timeout(after, attempt).await.unwrap_or(Err(PeerError::TimedOut { what, after }))
 }
 
 /// Why a peer gives no usable answer.
@@ -99,30 +69,18 @@ pub enum PeerError {
     /// No connection.
     #[error("cannot connect: {0}")]
     Connect(io::Error),
-    /// The connection broke.
-    #[error("the connection failed: {0}")]
-    Broken(io::Error),
-    /// It takes too long.
-    #[error("no {what} within {after:?}")]
-    TimedOut {
-        /// What was waited for.
-        what: &'static str,
-        /// For how long.
-        after: Duration,
-    },
-    /// What came back is of no use.
+    /// No usable answer came over it.
     #[error(transparent)]
-    Answer(#[from] AnswerError),
+    Exchange(#[from] ExchangeError),
 }
 
 impl PeerError {
     /// A word for it, as a metric's label.
     pub fn label(&self) -> &'static str {
         match self {
+            PeerError::Connect(error) if error.kind() == io::ErrorKind::TimedOut => "timeout",
             PeerError::Connect(_) => "connect",
-            PeerError::Broken(_) => "broken",
-            PeerError::TimedOut { .. } => "timeout",
-            PeerError::Answer(error) => error.label(),
+            PeerError::Exchange(error) => error.label(),
         }
     }
 }
@@ -131,6 +89,7 @@ impl PeerError {
 mod tests {
     use std::net::Ipv4Addr;
 
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
 
     use super::*;
