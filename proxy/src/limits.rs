@@ -114,9 +114,6 @@ pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long the end of the program waits for work under way.
 pub const SHUTDOWN: Duration = Duration::from_secs(5);
 
-/// Bytes of a name to look up; a longer one is refused. No name in DNS is longer.
-pub const NAME_LEN: usize = 255;
-
 /// How long a command waits for the proxy's answer to a SOCKS request; then it fails. The proxy itself gives up a little
 /// earlier, by default.
 pub const COMMAND_TIME: Duration = Duration::from_secs(150);

@@ -7,16 +7,16 @@ use std::time::Instant;
 use onionring_node::cli::{self, BAD_CONFIG, FAILED, print};
 use onionring_node::config::Loaded;
 use onionring_proto::netdoc::text::format_time;
+use onionring_proto::socks::{Command, Host};
 use onionring_proto::time::Unix;
 use onionring_proto::torrc::cmdline::{Argument, Flag};
 
 use super::command::Words;
 use super::resolve::{connect, port_of};
-use super::socks::{self, Command, Place};
+use super::socks::{self, Place};
 use crate::config::Config;
 use crate::control::{self, Phase, Report, Request};
 use crate::limits;
-use crate::network::Host;
 
 const URL: Flag = Flag { name: "--url", short: "", argument: Argument::Required };
 
@@ -139,19 +139,20 @@ fn judge(report: &Report, with_guards: bool, now: Unix) -> Vec<(&'static str, Re
 
 fn resolve(place: &Place, url: &Url) -> Result<String, String> {
     let mut stream = connect(place.clone()).map_err(|error| error.to_string())?;
-    let found = socks::request(&mut *stream, Command::Resolve, &url.host, 0);
-    found.map(|found| format!("{} is {found}", url.host)).map_err(|error| error.to_string())
+    let found = socks::request(&mut *stream, Command::Resolve, url.host.clone(), 0);
+    found
+        .map(|(found, _)| format!("{} is {}", url.host, socks::shown(&found)))
+        .map_err(|error| error.to_string())
 }
 
 /// Fetches it over HTTP, as little of it as there is.
 fn fetch(place: &Place, url: &Url) -> Result<String, String> {
     let begin = Instant::now();
     let mut stream = connect(place.clone()).map_err(|error| error.to_string())?;
-    let opened = socks::request(&mut *stream, Command::Connect, &url.host, url.port);
-    opened.map_err(|error| error.to_string())?;
+    let opened = socks::request(&mut *stream, Command::Connect, url.host.clone(), url.port);
+    let (_, mut answer) = opened.map_err(|error| error.to_string())?;
     let request =
         format!("GET {} HTTP/1.0\r\nHost: {}\r\nConnection: close\r\n\r\n", url.path, url.authority);
-    let mut answer = Vec::new();
     let exchange = stream
         .write_all(request.as_bytes())
         .and_then(|()| stream.take(limits::CHECK_ANSWER).read_to_end(&mut answer));
@@ -185,12 +186,11 @@ impl Url {
             Some((host, port)) if !host.contains(':') || host.ends_with(']') => (host, port.parse().ok()?),
             _ => (authority, 80),
         };
-        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-        if bare.is_empty() || bare.len() > limits::NAME_LEN || port == 0 || !clean(text) {
+        if port == 0 || !clean(text) {
             return None;
         }
         Some(Url {
-            host: bare.parse().map_or_else(|_| Host::Name(bare.into()), Host::Address),
+            host: Host::parse(host)?,
             port,
             path: if path.is_empty() { "/".to_owned() } else { path.to_owned() },
             authority: authority.to_owned(),

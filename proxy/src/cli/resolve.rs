@@ -6,13 +6,13 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use onionring_node::cli::{BAD_STATE, FAILED, failed, print};
+use onionring_proto::socks::{ClientError, Command, Host};
 use onionring_proto::torrc::cmdline::{Argument, Flag};
 use thiserror::Error;
 
 use super::command::Words;
-use super::socks::{self, Command, Place, SocksError};
+use super::socks::{self, Place, SocksError};
 use crate::control::{self, AskError, Report, Request};
-use crate::network::Host;
 
 const REVERSE: Flag = Flag { name: "-x", short: "", argument: Argument::Required };
 const SOCKS: Flag = Flag { name: "--socks", short: "", argument: Argument::Required };
@@ -51,10 +51,10 @@ pub fn run(words: &[String]) -> ExitCode {
         Ok(stream) => stream,
         Err(error) => return failed(&error, BAD_STATE),
     };
-    match socks::request(&mut *stream, command, &host, 0) {
-        Ok(found) => print(&format!("{found}\n")),
-        Err(error @ SocksError::NoSocks) => failed(&error, BAD_STATE),
-        Err(error) => failed(&error, FAILED),
+    match socks::request(&mut *stream, command, host, 0) {
+        Ok((found, _)) => print(&format!("{}\n", socks::shown(&found))),
+        Err(error @ SocksError::Answer(ClientError::Refused(_))) => failed(&error, FAILED),
+        Err(error) => failed(&error, BAD_STATE),
     }
 }
 
@@ -65,7 +65,10 @@ fn question(words: &Words) -> Result<(Command, Host), String> {
             Ok(address) => Ok((Command::ResolvePtr, Host::Address(address))),
             Err(_) => Err(format!("-x needs an address, and '{address}' is none")),
         },
-        (None, [name]) => Ok((Command::Resolve, Host::Name(name.as_str().into()))),
+        (None, [name]) => match Host::parse(name) {
+            Some(host) => Ok((Command::Resolve, host)),
+            None => Err("this is no name that the network looks up: letters, digits, dots and dashes".to_owned()),
+        },
         (None, []) => Err("resolve needs a name, or -x and an address".to_owned()),
         _ => Err("resolve looks up one name or address at a time".to_owned()),
     }

@@ -1,16 +1,15 @@
-//! A SOCKS 5 client for commands: it asks, waits, and knows what the proxy's answers mean (RFC 1928, and Tor's RESOLVE
-//! and RESOLVE_PTR of socks-extensions).
+//! Asking a proxy over SOCKS, for commands: where its port is, and one request with its answer.
 
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
+use onionring_proto::socks::{Answer, Client, ClientError, Command, Host};
 use thiserror::Error;
 
 use crate::limits;
-use crate::network::Host;
 
 /// Where a SocksPort is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,117 +70,52 @@ pub trait Stream: Read + Write {}
 
 impl<S: Read + Write> Stream for S {}
 
-/// What is asked for.
-#[derive(Clone, Copy, Debug)]
-pub enum Command {
-    /// A stream.
-    Connect = 0x01,
-    /// The address of a name.
-    Resolve = 0xf0,
-    /// The name of an address.
-    ResolvePtr = 0xf1,
-}
-
 /// Why the proxy did not do it.
 #[derive(Debug, Error)]
 pub enum SocksError {
-    /// It answered so.
-    #[error("{}", meaning(*.0))]
-    Refused(u8),
-    /// Its answer is none.
-    #[error("what answers there is no SOCKS 5 proxy, or wants a password")]
-    NoSocks,
-    /// The name is too long to be one.
-    #[error("a name of more than {} bytes, which cannot be one", limits::NAME_LEN)]
-    TooLong,
+    /// It said so, or what it says is no answer.
+    #[error(transparent)]
+    Answer(#[from] ClientError),
     /// The connection failed.
     #[error("the connection to the proxy fails: {0}")]
     Io(#[from] io::Error),
 }
 
-/// What the status of an answer means, as this network's proxies use it.
-fn meaning(status: u8) -> &'static str {
-    match status {
-        1 => "the proxy is not ready, or the network fails",
-        2 => "not allowed: no exit lets it out, or the proxy's configuration forbids it",
-        3 => "the network cannot be reached",
-        4 => "the exit cannot find the name, or has no route to the host",
-        5 => "the destination refuses the connection",
-        6 => "no answer in time",
-        7 => "the proxy does not know this request",
-        8 => "the proxy does not know this kind of address",
-        0xf0..=0xf7 => "the onion service cannot be reached",
-        _ => "the proxy refuses, without a reason that is known",
-    }
-}
-
-/// Makes a request, and gives the host of the answer. After [`Command::Connect`] the stream is open.
+/// Makes a request, and gives the answer with what came behind it. After [`Command::Connect`] the stream is open, and what
+/// came is its beginning.
 pub fn request(
     stream: &mut (impl Stream + ?Sized),
     command: Command,
-    host: &Host,
+    host: Host,
     port: u16,
-) -> Result<Host, SocksError> {
-    stream.write_all(&[5, 1, 0])?;
-    let mut method = [0; 2];
-    stream.read_exact(&mut method)?;
-    if method != [5, 0] {
-        return Err(SocksError::NoSocks);
-    }
-    let mut request = vec![5, command as u8, 0];
-    match host {
-        Host::Name(name) => {
-            let len = u8::try_from(name.len()).map_err(|_| SocksError::TooLong)?;
-            request.extend([3, len]);
-            request.extend(name.bytes());
+) -> Result<(Answer, Vec<u8>), SocksError> {
+    let (mut unsent, mut unread, mut buf) = (Vec::new(), Vec::new(), [0; 512]);
+    let mut client = Client::new(command, host, port, None, &mut unsent);
+    loop {
+        stream.write_all(&std::mem::take(&mut unsent))?;
+        let read = stream.read(&mut buf)?;
+        if read == 0 {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
         }
-        Host::Address(IpAddr::V4(address)) => {
-            request.push(1);
-            request.extend(address.octets());
-        }
-        Host::Address(IpAddr::V6(address)) => {
-            request.push(4);
-            request.extend(address.octets());
+        unread.extend(&buf[..read]);
+        let (used, answer) = client.handle(&unread, &mut unsent)?;
+        unread.drain(..used);
+        if let Some(answer) = answer {
+            return Ok((answer, unread));
         }
     }
-    request.extend(port.to_be_bytes());
-    stream.write_all(&request)?;
-    answer(stream)
 }
 
-fn answer(stream: &mut (impl Stream + ?Sized)) -> Result<Host, SocksError> {
-    let [version, status, _, kind] = take(stream)?;
-    match (version, status) {
-        (5, 0) => {}
-        (5, status) => return Err(SocksError::Refused(status)),
-        _ => return Err(SocksError::NoSocks),
+/// The answer, for people to read: a name comes from an exit, and may hold anything.
+pub fn shown(answer: &Answer) -> String {
+    match answer {
+        Answer::Address(address) => address.to_string(),
+        Answer::Name(name) => name.escape_debug().to_string(),
     }
-    let host = match kind {
-        1 => Host::Address(Ipv4Addr::from(take::<4>(stream)?).into()),
-        4 => Host::Address(Ipv6Addr::from(take::<16>(stream)?).into()),
-        3 => {
-            let [len] = take(stream)?;
-            let mut name = vec![0; usize::from(len)];
-            stream.read_exact(&mut name)?;
-            // A name is for people to read, and what an exit sends need not be one.
-            Host::Name(String::from_utf8_lossy(&name).escape_debug().to_string().into())
-        }
-        _ => return Err(SocksError::NoSocks),
-    };
-    take::<2>(stream)?;
-    Ok(host)
-}
-
-fn take<const N: usize>(stream: &mut (impl Stream + ?Sized)) -> io::Result<[u8; N]> {
-    let mut bytes = [0; N];
-    stream.read_exact(&mut bytes)?;
-    Ok(bytes)
 }
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
 
     /// A proxy that says this, whatever it hears.
@@ -214,36 +148,25 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_looked_up() {
-        let mut proxy = Played::new(b"\x05\x00\x05\x00\x00\x01\xc0\x00\x02\x07\x00\x00");
-        let found = request(&mut proxy, Command::Resolve, &Host::Name("a.example".into()), 0).unwrap();
-        assert_eq!(found, Host::Address([192, 0, 2, 7].into()));
-        assert_eq!(proxy.heard, b"\x05\x01\x00\x05\xf0\x00\x03\x09a.example\x00\x00");
+    fn answers_come_with_what_follows_them() {
+        let mut proxy = Played::new(b"\x05\x00\x05\x00\x00\x01\xc0\x00\x02\x07\x00\x00HTTP");
+        let host = Host::parse("a.example").unwrap();
+        let (answer, rest) = request(&mut proxy, Command::Connect, host, 80).unwrap();
+        assert_eq!((shown(&answer), rest), ("192.0.2.7".to_owned(), b"HTTP".to_vec()));
+        assert_eq!(proxy.heard, b"\x05\x01\x00\x05\x01\x00\x03\x09a.example\x00\x50");
+        assert_eq!(shown(&Answer::Name("a\n.".to_owned())), "a\\n.");
     }
 
     #[test]
-    fn an_address_is_looked_up() {
-        let mut proxy = Played::new(b"\x05\x00\x05\x00\x00\x03\x03a\n.\x00\x00");
-        let address = Host::Address("2001:db8::1".parse().unwrap());
-        let found = request(&mut proxy, Command::ResolvePtr, &address, 0).unwrap();
-        assert_eq!(found, Host::Name("a\\n.".into()));
-        assert_eq!(proxy.heard[3..8], *b"\x05\xf1\x00\x04\x20");
-        assert_eq!(proxy.heard.len(), 3 + 4 + 16 + 2);
-    }
-
-    #[test]
-    fn refusals_say_what_they_mean() {
+    fn refusals_and_ends_are_errors() {
         let ask = |says: &[u8]| {
             let mut proxy = Played::new(says);
-            request(&mut proxy, Command::Connect, &Host::Address([192, 0, 2, 7].into()), 80).unwrap_err()
+            let host = Host::Address([192, 0, 2, 7].into());
+            request(&mut proxy, Command::Resolve, host, 0).unwrap_err().to_string()
         };
-        assert!(ask(b"\x05\x00\x05\x04\x00\x01\0\0\0\0\0\0").to_string().contains("cannot find the name"));
-        assert!(ask(b"\x05\xff").to_string().contains("no SOCKS 5 proxy"));
-        assert!(ask(b"HTTP/1.1 400").to_string().contains("no SOCKS 5 proxy"));
-        assert!(ask(b"\x05\x00\x05").to_string().contains("connection to the proxy fails"));
-        let long = Host::Name("x".repeat(256).into());
-        let mut proxy = Played::new(b"\x05\x00");
-        assert!(matches!(request(&mut proxy, Command::Resolve, &long, 0), Err(SocksError::TooLong)));
+        assert!(ask(b"\x05\x00\x05\x04\x00\x01\0\0\0\0\0\0").contains("the name is not known"));
+        assert!(ask(b"HTTP/1.1 400").contains("not a SOCKS 5 proxy"));
+        assert!(ask(b"\x05\x00\x05").contains("connection to the proxy fails"));
     }
 
     #[test]
@@ -254,13 +177,5 @@ mod tests {
         assert_eq!(place("[::]:1").as_deref(), Some("[::1]:1"));
         assert_eq!(place("unix:/run/socks").as_deref(), Some("unix:/run/socks"));
         assert_eq!(place("9050"), None);
-    }
-
-    proptest! {
-        #[test]
-        fn any_answer_is_read_without_panic(says in prop::collection::vec(any::<u8>(), 0..300)) {
-            let mut proxy = Played::new(&[b"\x05\x00".as_slice(), &says].concat());
-            let _ = request(&mut proxy, Command::Resolve, &Host::Name("a".into()), 0);
-        }
     }
 }
