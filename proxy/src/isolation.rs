@@ -84,6 +84,9 @@ pub struct Token {
     pub dest_addr: Box<str>,
     /// Its port.
     pub dest_port: u16,
+    /// Whether a circuit for this user name and password is used for as long as there are streams for them
+    /// (`KeepAliveIsolateSOCKSAuth`).
+    pub keep_alive: bool,
 }
 
 impl Token {
@@ -160,6 +163,7 @@ mod tests {
             auth: None,
             dest_addr: "example.com".into(),
             dest_port: 443,
+            keep_alive: false,
         }
     }
 

@@ -132,6 +132,7 @@ impl<N: Network> Port<N> {
             auth: asker.auth.clone(),
             dest_addr: host.to_string().to_ascii_lowercase().into(),
             dest_port: port,
+            keep_alive: self.settings.keep_alive && by.socks_auth && asker.auth.is_some(),
         }
     }
 

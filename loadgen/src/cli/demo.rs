@@ -3,33 +3,39 @@
 use std::time::Duration;
 
 use clap::Args;
+use onionring_proxy::control::{self, Request};
 
 use super::net::Common;
 use super::ui::{self, Interrupt, byte_bar, cpu_seconds_per_gib, mib};
 use super::{CliError, enter_netns};
 use crate::net::process::Usage;
-use crate::net::{Groups, Kind, Network, NetworkSpec, NodeSpec, Paths, Role};
+use crate::net::{Groups, Kind, Network, NetworkSpec, Node, NodeSpec, Role};
 use crate::traffic::Order;
 
-/// The three positions of the path, in order.
-const HOPS: [&str; 3] = ["guard", "middle", "exit"];
+/// Relays that refuse exit streams, and those that do not.
+const RELAYS: (usize, usize) = (3, 2);
+const CLIENT: &str = "client";
 
-/// Boots authorities, a relay for each position and a stock client; downloads through all three, checks the bytes, and
-/// prints throughput, CPU time per GiB of each node and where its metrics are.
+/// Boots authorities, five relays (two of them exits) and a client, all of them onionring unless it is said otherwise;
+/// downloads through the network, checks the bytes, and prints the path, throughput, CPU time per GiB of each node, and
+/// where metrics and the SOCKS port are.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// Directory authorities: `kind:count` with commas between; a kind is `onionring`, `tor` or what --kind defines
-    #[arg(long, value_name = "GROUPS", default_value = "tor:3")]
+    #[arg(long, value_name = "GROUPS", default_value = "onionring:3")]
     authorities: Groups,
     /// What the relays run
     #[arg(long, value_name = "KIND", default_value = "onionring")]
     relays: String,
+    /// What the client runs
+    #[arg(long, value_name = "KIND", default_value = "onionring")]
+    client: String,
     /// MiB to download
     #[arg(long, value_name = "MIB", default_value_t = 64)]
     size: u64,
     /// Keep the network up afterwards, until Ctrl-C
-    #[arg(long)]
-    stay: bool,
+    #[arg(long, alias = "stay")]
+    keep: bool,
     /// Put the network into a network namespace
     #[arg(long)]
     netns: bool,
@@ -41,44 +47,50 @@ impl Arguments {
     pub(super) fn run(self) -> Result<(), CliError> {
         enter_netns(self.netns)?;
         let interrupt = Interrupt::watch()?;
-        let kind = Kind::new(self.relays.clone());
-        let relay = |role, name| NodeSpec::new(role, kind.clone()).named(name);
+        let (relays, client) = (Kind::new(self.relays.clone()), Kind::new(self.client.clone()));
         let spec = NetworkSpec::new()
             .add_groups(Role::Authority, &self.authorities)
-            .node(relay(Role::Relay, HOPS[0]))
-            .node(relay(Role::Relay, HOPS[1]))
-            .node(relay(Role::Exit, HOPS[2]))
-            .node(NodeSpec::new(Role::Client, Kind::TOR).named("client"));
-        let authorities = &self.authorities;
-        println!("booting: {authorities} as authorities, {kind} as guard, middle and exit, a tor client");
+            .add(Role::Relay, relays.clone(), RELAYS.0)
+            .add(Role::Exit, relays.clone(), RELAYS.1)
+            .node(NodeSpec::new(Role::Client, client.clone()).named(CLIENT));
+        let ((middles, exits), authorities) = (RELAYS, &self.authorities);
+        println!(
+            "booting: {authorities} as authorities, {relays}:{middles} and {exits} exits, {client} as client"
+        );
         let network = ui::boot(self.common.apply(spec)?, &interrupt)?;
         println!("network {} is up after {:.1} s", network.name(), network.boot_time().as_secs_f64());
 
         self.download(&network, &interrupt)?;
-        while self.stay && !interrupt.asked() {
+        if self.keep {
+            println!("the network stays up until Ctrl-C");
+        }
+        while self.keep && !interrupt.asked() {
             std::thread::sleep(Duration::from_millis(100));
         }
         Ok(())
     }
 
     fn download(&self, network: &Network, interrupt: &Interrupt) -> Result<(), CliError> {
-        let paths = Paths::of(network.node("client"))?;
-        let path = paths.build(&HOPS.map(|hop| network.node(hop)))?;
+        let client = network.node(CLIENT);
         let before = usages(network)?;
         let bytes = self.size << 20;
         let bar = byte_bar("download", bytes);
-        let order = Order { socks: &path.socks(), target: network.target(), bytes, seed: rand::random() };
+        let mut path = None;
+        let socks = client.socks()?;
+        let order = Order { socks: &socks, target: network.target(), bytes, seed: rand::random() };
         let transfer = order.download(&mut |received| {
             bar.set_position(received);
+            // Which circuit it is shows while the stream is there.
+            path = path.take().or_else(|| path_in_use(network, client));
             interrupt.check_io()
         });
         bar.finish_and_clear();
         interrupt.check()?;
         let transfer = transfer?;
         println!(
-            "downloaded {} over client - {} - server in {:.2} s: {}/s, first byte after {:.0} ms",
+            "downloaded {} over {CLIENT} - {} - server in {:.2} s: {}/s, first byte after {:.0} ms",
             mib(bytes),
-            HOPS.join(" - "),
+            path.unwrap_or_else(|| "?".to_owned()),
             transfer.elapsed.as_secs_f64(),
             mib(transfer.rate() as u64),
             transfer.time_to_first_byte.as_secs_f64() * 1e3,
@@ -92,8 +104,34 @@ impl Arguments {
             let (name, kind, rss) = (node.nickname(), node.kind().to_string(), mib(after.rss_bytes));
             println!("{name:<12} {kind:<10} {cpu:>9.2} {rss:>10}  {metrics}");
         }
+        if let Some(address) = client.socks_addr() {
+            let (host, port) = network.target();
+            println!(
+                "SOCKS {address}; try: curl -x socks5h://{address} http://{host}:{port}/1048576 | sha256sum"
+            );
+        }
         Ok(())
     }
+}
+
+/// The relays of the circuit in use, as far as the client says: of a stock one, of its newest circuit.
+fn path_in_use(network: &Network, client: &Node) -> Option<String> {
+    if client.control_addr().is_some() {
+        let circuits = client.control().ok()?.circuits().ok()?;
+        let built =
+            circuits.into_iter().filter(|circuit| circuit.state == "BUILT" && circuit.path.len() >= 3);
+        let nickname = |fingerprint: &String| {
+            let found = network.nodes().iter().find(|node| node.fingerprint() == fingerprint);
+            found.map_or_else(|| fingerprint.clone(), |node| node.nickname().to_owned())
+        };
+        return Some(built.last()?.path.iter().map(nickname).collect::<Vec<_>>().join(" - "));
+    }
+    let circuits = control::ask(client.dir(), Request::Circuits).ok()?;
+    circuits.lines().find_map(|line| {
+        let mut words = line.split_ascii_whitespace().skip(1);
+        let (state, streams, path) = (words.next()?, words.next()?, words.next()?);
+        (state == "used" && streams != "0").then(|| path.replace(',', " - "))
+    })
 }
 
 fn usages(network: &Network) -> Result<Vec<Usage>, CliError> {

@@ -249,7 +249,10 @@ impl<C> Table<C> {
         if let Some(record) = self.records.get_mut(&number) {
             record.mark.join(wish.token);
             if is_open {
-                record.dirty_since.get_or_insert(now);
+                let since = record.dirty_since.get_or_insert(now);
+                if wish.token.keep_alive {
+                    *since = now;
+                }
             }
         }
         if is_open { Found::Open(number, hop) } else { Found::Building(number) }

@@ -67,7 +67,9 @@ fn question(words: &Words) -> Result<(Command, Host), String> {
         },
         (None, [name]) => match Host::parse(name) {
             Some(host) => Ok((Command::Resolve, host)),
-            None => Err("this is no name that the network looks up: letters, digits, dots and dashes".to_owned()),
+            None => {
+                Err("this is no name that the network looks up: letters, digits, dots and dashes".to_owned())
+            }
         },
         (None, []) => Err("resolve needs a name, or -x and an address".to_owned()),
         _ => Err("resolve looks up one name or address at a time".to_owned()),

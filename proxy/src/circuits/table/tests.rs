@@ -28,6 +28,7 @@ pub fn token(user: &str) -> Token {
         auth: Some((user.as_bytes().into(), [].into())),
         dest_addr: "example.com".into(),
         dest_port: 443,
+        keep_alive: false,
     }
 }
 
@@ -131,6 +132,19 @@ fn circuits_wear_out_and_leave_when_their_last_stream_ends() {
     assert!(table.expire(worn, |_| false, |_| true).is_empty(), "a stream is still on it");
     assert_eq!(table.expire(worn, |_| false, |_| false).len(), 1);
     assert!(table.get(number).is_none());
+}
+
+#[test]
+fn a_circuit_that_is_kept_alive_wears_out_after_its_last_stream() {
+    let (mut table, now) = table();
+    let (web, a) = (web(), Token { keep_alive: true, ..token("a") });
+    let number = table.begin(path(hop(3, "accept 443", NOTHING)), false, now + 60 * MINUTE);
+    table.built(number, "it");
+    table.find(&wish(&web, &a), now);
+    let later = now + 9 * MINUTE;
+    assert_eq!(table.find(&wish(&web, &a), later), Found::Open(number, 2));
+    assert_eq!(table.find(&wish(&web, &a), later + 9 * MINUTE), Found::Open(number, 2));
+    assert_eq!(table.find(&wish(&web, &a), later + 20 * MINUTE), Found::Nothing);
 }
 
 #[test]
