@@ -11,6 +11,7 @@
 //! them. The authority's own vote is its own opinion; what it computes of all votes is held, byte for byte, against what
 //! the library computes of the same.
 
+mod bootstrap;
 mod clients;
 mod http;
 mod rounds;
@@ -25,6 +26,8 @@ use onionring_proto::netdoc::tally::TallyError;
 use onionring_proto::time::Unix;
 use serde::Serialize;
 use thiserror::Error;
+
+pub use bootstrap::{Bootstrap, Client, bootstrap};
 
 use crate::synthetic::{Directory, SyntheticError};
 use subject::Subject;

@@ -64,6 +64,8 @@ pub struct DirectorySettings {
     pub delays: Delays,
     /// When to ask whom as long as there is no consensus (`ClientBootstrapConsensus*`).
     pub schedule: Schedule,
+    /// Whether fallbacks and authorities are asked even when relays could be (`FetchDirInfoEarly`).
+    pub from_authorities: bool,
     /// What we know of the protocol, normally [`PROTOCOLS`].
     pub protocols: Protocols,
 }

@@ -55,6 +55,7 @@ fn start(cache: &Path, authorities: Vec<Authority>, fallbacks: Vec<Fallback>) ->
         cache: cache.to_owned(),
         delays: Delays::TESTING,
         schedule: Schedule::TESTING,
+        from_authorities: false,
         protocols: Protocols::parse(PROTOCOLS).unwrap(),
     };
     let clock = || Unix(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs());

@@ -55,6 +55,11 @@ impl Rounds<'_> {
         })
     }
 
+    /// Only the first.
+    pub(super) fn first(&self) -> Result<(), AuthorityError> {
+        self.round(Which::First, &mut Vec::new()).map(drop)
+    }
+
     fn round(&self, which: Which, figures: &mut Vec<Figure>) -> Result<Round, AuthorityError> {
         let slot = self.slot(which)?;
         (self.tell)("making the votes of the others");

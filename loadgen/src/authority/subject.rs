@@ -32,6 +32,8 @@ const BUSY: Duration = Duration::from_secs(30);
 /// answers takes longer there, and no more CPU time.
 const MEMORY: &str = "/dev/shm";
 const LOG_TAIL_LINES: usize = 15;
+/// Last byte of the address of clients.
+const CLIENT_BYTE: u8 = 200;
 const OR_PORT: u16 = 5000;
 const DIR_PORT: u16 = 7000;
 /// What part of an interval votes, and signatures, have to go round.
@@ -114,6 +116,21 @@ impl Subject {
         }
         subject.rest();
         Ok(subject)
+    }
+
+    /// A directory for a client, where files are in memory.
+    pub(super) fn client_home(&self) -> Result<TempDir, AuthorityError> {
+        Ok(TempDir::new_in(self.files.path())?)
+    }
+
+    /// An address for a client.
+    pub(super) fn client_address(&self) -> Ipv4Addr {
+        self.block.address(CLIENT_BYTE)
+    }
+
+    /// The lines that name all authorities; those that are not there have no weight if it is `for_clients`.
+    pub(super) fn authority_lines(&self, directory: &Directory, for_clients: bool) -> String {
+        authority_lines(&self.block, directory, for_clients)
     }
 
     pub(super) fn timing(&self) -> &Timing {
@@ -242,7 +259,7 @@ fn write_files(path: &Path, directory: &Directory) -> Result<(), AuthorityError>
 fn torrc(path: &Path, block: &Block, directory: &Directory, timing: &Timing) -> String {
     let (ip, at) = (block.address(1), path.display());
     let (interval, delay) = (timing.interval.as_secs(), timing.delay.as_secs());
-    let mut torrc = format!(
+    let torrc = format!(
         "TestingTorNetwork 1\nDataDirectory {at}/data\nNickname {}\nContactInfo nobody\nLog notice stdout\n\
          AuthoritativeDirectory 1\nV3AuthoritativeDirectory 1\nAddress {ip}\n\
          ORPort {ip}:{OR_PORT} IPv4Only\nDirPort {ip}:{DIR_PORT} IPv4Only\n\
@@ -253,12 +270,16 @@ fn torrc(path: &Path, block: &Block, directory: &Directory, timing: &Timing) -> 
          AuthDirTestReachability 0\n",
         directory.authorities[0].nickname, timing.offset,
     );
-    for (n, authority) in directory.authorities.iter().enumerate() {
+    torrc + &authority_lines(block, directory, false)
+}
+
+fn authority_lines(block: &Block, directory: &Directory, for_clients: bool) -> String {
+    let line = |(n, authority): (usize, &crate::synthetic::Authority)| {
         let (ip, identity) = (address(block, n), authority.identity());
         let relay = Fingerprint(authority.relay.public().rsa_id());
         let name = &authority.nickname;
-        torrc +=
-            &format!("DirAuthority {name} orport={OR_PORT} v3ident={identity} {ip}:{DIR_PORT} {relay}\n");
-    }
-    torrc
+        let weight = if for_clients && n > 0 { "weight=0 " } else { "" };
+        format!("DirAuthority {name} orport={OR_PORT} {weight}v3ident={identity} {ip}:{DIR_PORT} {relay}\n")
+    };
+    directory.authorities.iter().enumerate().map(line).collect()
 }

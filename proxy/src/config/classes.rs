@@ -66,6 +66,7 @@ const SUPPORTED: &[(&str, &str)] = &[
     ("ExcludeNodes", "These relays are on no path. Several lines add up; countries are not known here."),
     ("ExitNodes", "Only these relays let streams out. Several lines add up; countries are not known here."),
     ("FallbackDir", "A directory cache to ask for the first consensus, one line each; none is built in."),
+    ("FetchDirInfoEarly", "Asks authorities and fallbacks for the directory even when relays could be asked; not earlier than without it."),
     ("GuardLifetime", "How long a guard is kept; less than a day for what the consensus says."),
     ("HTTPTunnelPort", "A port for HTTP CONNECT, with isolation flags."),
     ("LeakyPipe", "Ours. Lets streams leave at any relay of a circuit whose policy allows, rather than at its last (leaky pipe, section 4 of the design of 2004)."),
@@ -163,7 +164,7 @@ const GROUPS: &[Group] = &[
         text: "A client fetches the consensus and microdescriptors, when it is time, and nothing else; what circuits need is in them.",
         names: &[
             "ClientOnly", "ClientPreferIPv6DirPort", "DirAuthorityFallbackRate", "DownloadExtraInfo", "ExtendByEd25519ID",
-            "FetchDirInfoEarly", "FetchDirInfoExtraEarly", "FetchServerDescriptors", "FetchUselessDescriptors",
+            "FetchDirInfoExtraEarly", "FetchServerDescriptors", "FetchUselessDescriptors",
             "TestingClientMaxIntervalWithoutRequest", "UseDefaultFallbackDirs", "UseGuardFraction",
             "UseMicrodescriptors",
         ],

@@ -209,6 +209,8 @@ pub struct DirectoryOptions {
     pub fallbacks: Vec<Fallback>,
     /// When to ask whom for it (`ClientBootstrapConsensus*`).
     pub schedule: Schedule,
+    /// Whether fallbacks and authorities are asked even when relays could be (`FetchDirInfoEarly`).
+    pub from_authorities: bool,
     /// The first pause after a consensus was not to be had (`TestingClientConsensusDownloadInitialDelay`).
     pub consensus_delay: Duration,
     /// The same for other documents (`TestingClientDownloadInitialDelay`).
@@ -235,6 +237,7 @@ impl DirectoryOptions {
                 authority_only_delay: of("AuthorityOnly"),
                 tries: usize::try_from(tries).unwrap_or(usize::MAX),
             },
+            from_authorities: settings.flag("FetchDirInfoEarly"),
             consensus_delay: delay(settings, "TestingClientConsensusDownloadInitialDelay"),
             documents_delay: delay(settings, "TestingClientDownloadInitialDelay"),
         }

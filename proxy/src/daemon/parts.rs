@@ -317,6 +317,7 @@ fn directory_settings(config: &Config) -> DirectorySettings {
         cache: config.directories.cache.clone(),
         delays: if config.testing { Delays::TESTING } else { Delays::NORMAL },
         schedule: config.directory.schedule,
+        from_authorities: config.directory.from_authorities,
         protocols: Protocols::parse(directory::PROTOCOLS).unwrap_or_default(),
     }
 }

@@ -46,6 +46,7 @@ pub(super) struct Task<T> {
     /// Used by one at a time: this task, or the blocking thread that it waits for.
     keeper: Arc<Mutex<Keeper>>,
     sources: Arc<dyn DirectorySources>,
+    from_authorities: bool,
     clock: Clock,
     /// The zero of the monotonic clock.
     origin: Instant,
@@ -128,6 +129,7 @@ impl<T: Transport> Task<T> {
             view,
             protocols: settings.protocols,
             schedule: settings.schedule,
+            from_authorities: settings.from_authorities,
             delays: settings.delays,
             fallbacks: Pool::new(fallbacks, settings.delays),
             authorities: Pool::new(authorities, settings.delays),
@@ -322,7 +324,7 @@ impl<T: Transport> Task<T> {
 
     /// Whom to ask for what is not the first consensus.
     fn pick(&mut self, knows_network: bool, now: Mono) -> Option<(Asked, Known)> {
-        if knows_network {
+        if knows_network && !self.from_authorities {
             if now < self.guards_rest_until {
                 return None;
             }

@@ -140,6 +140,7 @@ fn settings(cache: &Path, authorities: Vec<Fingerprint>) -> DirectorySettings {
         cache: cache.to_owned(),
         delays: Delays::NORMAL,
         schedule: Schedule::NORMAL,
+        from_authorities: false,
         protocols: Protocols::parse(PROTOCOLS).unwrap(),
     }
 }
