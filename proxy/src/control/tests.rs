@@ -18,6 +18,7 @@ fn report() -> Report {
         pid: 77,
         phase: Phase::Descriptors,
         percent: 45,
+        clock: Some("3 of 3 authorities are 2 hours ahead".to_owned()),
         ports: vec![port("SocksPort", "127.0.0.1:9050"), port("SocksPort", "unix:/run/a b/socks")],
         consensus: Some((Unix(1_795_801_236), Unix(1_795_812_036))),
         guards: vec![Fingerprint([7; 20])],
