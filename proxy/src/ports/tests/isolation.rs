@@ -26,6 +26,7 @@ async fn a_token_says_all_there_is_to_know() {
         auth: Some((b"me".as_slice().into(), b"p".as_slice().into())),
         dest_addr: "example.com".into(),
         dest_port: 80,
+        keep_alive: false,
     };
     assert_eq!(found, expected);
     assert_eq!(token(&mut bench, 0, None, "example.com").await.auth, None);
