@@ -6,6 +6,7 @@ mod compare;
 mod demo;
 mod load;
 mod net;
+mod proxy;
 mod relay;
 mod ui;
 

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::net::Common;
 use super::ui::{self, Interrupt, byte_bar, cpu_seconds_per_gib};
-use super::{CliError, authority, enter_netns};
+use super::{CliError, authority, enter_netns, proxy};
 use crate::net::{Kind, Network, NetworkSpec, NodeSpec, Paths, Role};
 use crate::traffic::{Order, parallel};
 
@@ -19,6 +19,10 @@ pub(super) enum Command {
     Middle(Middle),
     /// CPU time and memory of two implementations as a directory authority, in turn
     Authority(authority::Arguments),
+    /// CPU seconds per GiB and times to the first byte of two implementations as a client, in turn
+    Proxy(proxy::Carry),
+    /// Time, CPU time and memory of two implementations as a client that learns a large network
+    Bootstrap(proxy::Bootstraps),
 }
 
 impl Command {
@@ -26,6 +30,8 @@ impl Command {
         match self {
             Command::Middle(middle) => middle.run(),
             Command::Authority(arguments) => arguments.run(),
+            Command::Proxy(arguments) => arguments.run(),
+            Command::Bootstrap(arguments) => arguments.run(),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! `paper-2004`: the measurements of the 2004 design paper's section on early experiences, on one machine as there.
 //!
-//! A file of 60 MB goes over four relays, and directly; so do pages of 55 KB. Authorities and the client are stock
-//! tor, the four relays are what is measured.
+//! A file of 60 MB goes over four relays, and directly; so do pages of 55 KB. Of onionring, the whole network is measured:
+//! authorities and the client are its own too. With any other relays these are stock tor.
 
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
@@ -48,18 +48,26 @@ impl Paper {
         } else {
             Kind::new(format!("under-test-{}", spec.kind))
         };
+        let surroundings = if kind.is_onionring() { Kind::ONIONRING } else { Kind::TOR };
         let relay = |n: usize| {
             let role = if n + 1 == RELAYS.len() { Role::Exit } else { Role::Relay };
             let mut node = NodeSpec::new(role, kind.clone()).named(RELAYS[n]);
             node = spec.torrc.iter().fold(node, |node, line| node.torrc(line));
             spec.cpus.iter().fold(node, |node, cpus| node.torrc(&format!("NumCPUs {cpus}")))
         };
-        let mut wanted =
-            NetworkSpec::new().add(Role::Authority, Kind::TOR, 3).program(&kind.to_string(), &spec.program);
+        let mut wanted = NetworkSpec::new().add(Role::Authority, surroundings.clone(), 3);
+        if !kind.is_onionring() {
+            wanted = wanted.program(&kind.to_string(), &spec.program);
+        }
         for n in 0..RELAYS.len() {
             wanted = wanted.node(relay(n));
         }
-        wanted = wanted.node(NodeSpec::new(Role::Client, Kind::TOR).named(CLIENT));
+        let mut client = NodeSpec::new(Role::Client, surroundings.clone()).named(CLIENT);
+        if surroundings.is_onionring() {
+            let [first, second, third, fourth] = RELAYS;
+            client = client.pinned(first, &format!("{second},{third}"), fourth).torrc("CircuitLength 4");
+        }
+        wanted = wanted.node(client);
         let network = wanted.boot_with(&mut |progress| {
             let listed = match progress {
                 net::Progress::Consensus { listed, .. } => *listed,
@@ -95,11 +103,23 @@ impl Paper {
     }
 
     fn repeat(&self, settings: &Settings, report: &mut Report, tell: &mut Tell<'_>) -> Result<(), LoadError> {
-        let paths = Paths::of(self.network.node(CLIENT)).map_err(|e| self.error(&e))?;
-        let path = paths.build(&self.relays()).map_err(|e| self.error(&e))?;
+        let client = self.network.node(CLIENT);
+        // A stock client builds no circuits of four hops by itself.
+        let paths = match client.kind().is_onionring() {
+            true => None,
+            false => Some(Paths::of(client).map_err(|e| self.error(&e))?),
+        };
+        let path = match &paths {
+            Some(paths) => Some(paths.build(&self.relays()).map_err(|e| self.error(&e))?),
+            None => None,
+        };
+        let socks = match &path {
+            Some(path) => path.socks(),
+            None => client.socks().map_err(|e| self.error(&e))?,
+        };
         let stall = Duration::from_secs_f64(settings.stall);
         let (file, downloads) = ((settings.size * MIB) as u64, settings.downloads);
-        let relayed = path.socks().with_patience(stall);
+        let relayed = socks.with_patience(stall);
         for n in 1..=settings.repetitions {
             let started = Instant::now();
             let (mut files, mut pages) = (Times::default(), Times::default());

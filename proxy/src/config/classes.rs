@@ -88,8 +88,6 @@ const SUPPORTED: &[(&str, &str)] = &[
     ("SocksPort", "A port for SOCKS 4, 4a and 5, also a Unix socket (`unix:PATH`), with isolation flags; 9050 on loopback if there is no line."),
     ("SocksTimeout", "How long an application may take to ask, and its stream to find a circuit."),
     ("StrictNodes", "Asks relays of `ExcludeNodes` not even for the directory when no other is left."),
-    ("TestingClientConsensusDownloadInitialDelay", "The first pause after a consensus was not to be had."),
-    ("TestingClientDownloadInitialDelay", "The same for other documents."),
     ("TestSocks", "Logs every SOCKS request with whether it leaks lookups."),
     ("TransPort", "A port for connections that the system redirects, on Linux, with isolation flags."),
     ("TransProxyType", "How they come: `default` for REDIRECT, or `TPROXY`."),
@@ -165,6 +163,7 @@ const GROUPS: &[Group] = &[
         names: &[
             "ClientOnly", "ClientPreferIPv6DirPort", "DirAuthorityFallbackRate", "DownloadExtraInfo", "ExtendByEd25519ID",
             "FetchDirInfoExtraEarly", "FetchServerDescriptors", "FetchUselessDescriptors",
+            "TestingClientConsensusDownloadInitialDelay", "TestingClientDownloadInitialDelay",
             "TestingClientMaxIntervalWithoutRequest", "UseDefaultFallbackDirs", "UseGuardFraction",
             "UseMicrodescriptors",
         ],

@@ -211,10 +211,6 @@ pub struct DirectoryOptions {
     pub schedule: Schedule,
     /// Whether fallbacks and authorities are asked even when relays could be (`FetchDirInfoEarly`).
     pub from_authorities: bool,
-    /// The first pause after a consensus was not to be had (`TestingClientConsensusDownloadInitialDelay`).
-    pub consensus_delay: Duration,
-    /// The same for other documents (`TestingClientDownloadInitialDelay`).
-    pub documents_delay: Duration,
 }
 
 impl DirectoryOptions {
@@ -238,8 +234,6 @@ impl DirectoryOptions {
                 tries: usize::try_from(tries).unwrap_or(usize::MAX),
             },
             from_authorities: settings.flag("FetchDirInfoEarly"),
-            consensus_delay: delay(settings, "TestingClientConsensusDownloadInitialDelay"),
-            documents_delay: delay(settings, "TestingClientDownloadInitialDelay"),
         }
     }
 }
