@@ -338,7 +338,7 @@ table! {
     DIRAUTH_SERVED_BYTES "onionring_dirauth_served_bytes_total" counter ["way"]
         "Bytes of the bodies of answers, as compressed, that were handed to the connection.";
 
-    // A proxy, split by nothing.
+    // A proxy.
     PROXY_BOOTSTRAP "onionring_proxy_bootstrap_ratio" gauge []
         "How far the proxy has come since its start: 1 is ready to carry streams.";
     PROXY_CONSENSUS_VALID_AFTER "onionring_proxy_consensus_valid_after_timestamp_seconds" gauge []
@@ -355,11 +355,12 @@ table! {
         "Circuits built, every hop.";
     PROXY_CIRCUITS_FAILED "onionring_proxy_circuits_failed_total" counter ["reason"]
         "Circuits that were not built, by reason: no relays for the path (no_path), the guard not reached (connect), too \
-         slow (timeout), ended by a relay (destroyed), a relay that breaks the protocol (protocol).";
+         slow (timeout), not needed as a better guard works (better_guard), ended by a relay (destroyed), a relay that \
+         breaks the protocol (protocol).";
     PROXY_CIRCUITS_TRUNCATED "onionring_proxy_circuits_truncated_total" counter []
         "Circuits that were cut and extended to another exit (TruncateCircuits).";
     PROXY_CIRCUIT_BUILD_SECONDS "onionring_proxy_circuit_build_seconds" NETWORK_SECONDS []
-        "How long circuits took that were built.";
+        "How long circuits took to their third hop, if they got so far.";
     PROXY_STREAMS "onionring_proxy_streams" gauge []
         "Streams that are open.";
     PROXY_STREAMS_OPENED "onionring_proxy_streams_opened_total" counter []
@@ -367,7 +368,7 @@ table! {
     PROXY_STREAMS_REFUSED "onionring_proxy_streams_refused_total" counter ["reason"]
         "Streams that were not opened, by the reason that the application was told.";
     PROXY_STREAMS_RETRIED "onionring_proxy_streams_retried_total" counter []
-        "Attempts to open a stream that were made again on another circuit.";
+        "Attempts to open a stream, or to look something up, that were made again on another circuit.";
     PROXY_STREAM_READ_BYTES "onionring_proxy_stream_read_bytes_total" counter []
         "Bytes that applications got from the network.";
     PROXY_STREAM_WRITTEN_BYTES "onionring_proxy_stream_written_bytes_total" counter []
@@ -379,8 +380,9 @@ table! {
     PROXY_DIRECTORY_FETCHED "onionring_proxy_directory_requests_answered_total" counter []
         "Directory requests answered with what was asked for.";
     PROXY_DIRECTORY_FAILED "onionring_proxy_directory_requests_failed_total" counter ["reason"]
-        "Directory requests that failed, by reason: server not reached (connect), too slow (timeout), not there (status), no \
-         answer or too long (answer), not what was asked for or not signed (document).";
+        "Directory requests that failed, by reason: directory not reached (connect), no circuit or stream to it (circuit), too \
+         slow (timeout), an answer that breaks off (broken, cut_off), is no HTTP (not_http), cannot be decoded \
+         (undecodable), says no (refused), or holds nothing fit to be kept (unfit).";
     PROXY_DIRECTORY_READ_BYTES "onionring_proxy_directory_read_bytes_total" counter []
         "Bytes of answers to directory requests, as compressed.";
 

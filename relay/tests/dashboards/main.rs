@@ -1,4 +1,4 @@
-//! What `dashboards/` holds: that it is what the descriptions here say (`topics`, `authority`), names only metrics that exist, shows
+//! What `dashboards/` holds: that it is what the descriptions here say (`topics`, `authority`, `proxy`), names only metrics that exist, shows
 //! all of them in units that fit, and keeps to the conventions. That every query has an answer, a real Prometheus says
 //! in `network::operators`.
 //!
@@ -7,6 +7,7 @@
 #[macro_use]
 mod grafana;
 mod authority;
+mod proxy;
 mod topics;
 
 use std::collections::BTreeSet;
@@ -20,8 +21,8 @@ use onionring_node::atomic_file;
 use onionring_node::metrics::{Kind, table};
 use serde_json::Value;
 
-/// Files of alerts: for operators of relays, and of authorities.
-const ALERTS: [&str; 2] = ["alerts.yml", "authority-alerts.yml"];
+/// Files of alerts: for operators of relays, of authorities, and for people who run proxies.
+const ALERTS: [&str; 3] = ["alerts.yml", "authority-alerts.yml", "proxy-alerts.yml"];
 
 fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../dashboards")
@@ -124,8 +125,7 @@ fn only_metrics_that_exist_are_named_and_every_one_is_shown() {
     let missing: Vec<_> = known
         .iter()
         .filter(|name| !name.ends_with("_sum") && !name.ends_with("_count"))
-        // Proxies have no dashboard yet.
-        .filter(|name| !shown.contains(*name) && !name.starts_with("onionring_proxy_"))
+        .filter(|name| !shown.contains(*name))
         .collect();
     assert_eq!(missing, [""; 0]);
 }
@@ -226,9 +226,20 @@ fn alerts_keep_to_the_conventions() {
 /// `authority_alerts.yml` says which alerts are to fire when.
 #[test]
 fn alerts_of_authorities_fire_when_they_should_and_not_before() {
-    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/dashboards/authority_alerts.yml");
+    fire_as_told(ALERTS[1], "authority_alerts.yml");
+}
+
+/// `proxy_alerts.yml` says which alerts are to fire when.
+#[test]
+fn alerts_of_proxies_fire_when_they_should_and_not_before() {
+    fire_as_told(ALERTS[2], "proxy_alerts.yml");
+}
+
+/// Has `promtool` run the tests of a file of alerts; each alert must be in them.
+fn fire_as_told(alerts: &str, tests: &str) {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/dashboards").join(tests);
     let tested = fs::read_to_string(&tests).unwrap();
-    for alert in read(ALERTS[1]).lines().filter_map(|line| line.trim().strip_prefix("- alert: ")) {
+    for alert in read(alerts).lines().filter_map(|line| line.trim().strip_prefix("- alert: ")) {
         assert!(tested.contains(&format!("alertname=\"{alert}\"")), "{alert} is not tested");
     }
     let output = Command::new("promtool").arg("test").arg("rules").arg(tests).output();

@@ -2,6 +2,7 @@
 
 use super::authority::AUTHORITY;
 use super::grafana::{Dashboard, Panel};
+use super::proxy::PROXY;
 
 const RELAY: Dashboard = Dashboard {
     file: "relay.json",
@@ -639,4 +640,4 @@ const LOADGEN: Dashboard = Dashboard {
 };
 
 /// All dashboards.
-pub const ALL: &[Dashboard] = &[RELAY, SHARDS, HANDSHAKES, EXIT, DIRECTORY, LOADGEN, AUTHORITY];
+pub const ALL: &[Dashboard] = &[RELAY, SHARDS, HANDSHAKES, EXIT, DIRECTORY, LOADGEN, AUTHORITY, PROXY];

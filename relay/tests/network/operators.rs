@@ -1,5 +1,5 @@
-//! What operators look at, by the programs that they use: a real Prometheus scrapes relays under load and their
-//! authorities, and answers every query of `dashboards/`; a real browser shows the page of the metrics port.
+//! What operators look at, by the programs that they use: a real Prometheus scrapes relays under load, their authorities
+//! and a proxy, and answers every query of `dashboards/`; a real browser shows the page of the metrics port.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
@@ -20,6 +20,7 @@ use super::{MIB, assert_no_warnings, boot, metric, relay, wait, wait_informed};
 
 const ONIONRING: [&str; 3] = ["oGuard", "oMiddle", "oExit"];
 const AUTHORITIES: [&str; 3] = ["oAuthority1", "oAuthority2", "oAuthority3"];
+const PROXY: &str = "oProxy";
 
 #[test]
 fn every_query_of_the_dashboards_has_an_answer() {
@@ -71,6 +72,7 @@ fn every_query_of_the_dashboards_has_an_answer() {
     for name in AUTHORITIES {
         measures_what_authorities_do(&network, network.node(name));
     }
+    measures_what_proxies_do(network.node(PROXY));
     assert_no_warnings(&network);
 }
 
@@ -122,6 +124,30 @@ fn measures_what_authorities_do(network: &Network, node: &Node) {
     assert!(directory::get(node.metrics_addr().unwrap(), path).is_err(), "{node:?} is no relay");
 }
 
+/// A proxy has done what it was used for, by its own account.
+fn measures_what_proxies_do(node: &Node) {
+    promtool(&["check", "metrics"], &get(node, "/metrics"));
+    let proxy = |name: &str| metric(node, &format!("onionring_proxy_{name}"), &[]);
+    assert_eq!(proxy("bootstrap_ratio"), 1.0);
+    for name in [
+        "consensus_valid_until_timestamp_seconds",
+        "guards",
+        "links",
+        "circuits",
+        "circuits_built_total",
+        "circuit_build_seconds_count",
+        "streams_opened_total",
+        "lookups_answered_total",
+        "directory_requests_answered_total",
+        "directory_read_bytes_total",
+    ] {
+        assert!(proxy(name) > 0.0, "{node:?}: {name}");
+    }
+    for name in ["stream_read_bytes_total", "stream_written_bytes_total"] {
+        assert!(proxy(name) > MIB as f64, "{node:?}: {name}");
+    }
+}
+
 #[test]
 fn a_browser_shows_the_page_of_the_metrics_port() {
     let network = network();
@@ -151,6 +177,7 @@ fn network() -> Network {
     let client = NodeSpec::new(Role::Client, Kind::TOR).named("client").pinned("oGuard", "oMiddle", "oExit");
     let authorities = AUTHORITIES.map(|name| NodeSpec::new(Role::Authority, Kind::ONIONRING).named(name));
     let spec = authorities.into_iter().fold(NetworkSpec::new(), NetworkSpec::node).node(client);
+    let spec = spec.node(NodeSpec::new(Role::Client, Kind::ONIONRING).named(PROXY));
     let spec = spec.node(relay("oGuard").dir_port()).node(relay("oMiddle")).node(relay("oExit"));
     let network = boot(spec.shards(2));
     wait_informed(&network);
@@ -170,16 +197,19 @@ impl Drop for OnDrop<'_> {
     }
 }
 
-/// Traffic, name lookups and directory requests, over circuits of the client's, until told to stop.
+/// Traffic, name lookups and directory requests, over circuits of the client's and of the proxy, until told to stop.
 fn use_everything(network: &Network, done: &AtomicBool) {
     let paths = Paths::of(network.node("client")).unwrap();
     let hops = ONIONRING.map(|name| network.node(name));
+    let proxy = network.node(PROXY).socks().unwrap();
     while !done.load(Ordering::Relaxed) {
         let path = paths.build(&hops).unwrap();
         let socks: Socks = path.socks();
-        traffic::download(&socks, network.target(), MIB).unwrap();
-        traffic::upload(&socks, network.target(), MIB).unwrap();
-        socks.resolve("sink.test").unwrap();
+        for socks in [&socks, &proxy] {
+            traffic::download(socks, network.target(), MIB).unwrap();
+            traffic::upload(socks, network.target(), MIB).unwrap();
+            socks.resolve("sink.test").unwrap();
+        }
         let path = "/tor/status-vote/current/consensus-microdesc";
         // The relay fetches it some time after it is made.
         let _ = directory::get(network.node("oGuard").dir_addr().unwrap(), path);
@@ -262,21 +292,23 @@ fn dashboards() -> PathBuf {
 impl Prometheus {
     fn start(network: &Network, loadgen: SocketAddr) -> Prometheus {
         let data = tempfile::tempdir().unwrap();
-        for file in ["rules.yml", "alerts.yml", "authority-alerts.yml"] {
+        for file in ["rules.yml", "alerts.yml", "authority-alerts.yml", "proxy-alerts.yml"] {
             fs::copy(dashboards().join(file), data.path().join(file)).unwrap();
         }
-        let targets = |names: [&str; 3]| {
-            let targets = names.map(|name| format!("\"{}\"", network.node(name).metrics_addr().unwrap()));
-            format!("[{}]", targets.join(", "))
+        let targets = |names: &[&str]| {
+            let address = |name: &&str| format!("\"{}\"", network.node(name).metrics_addr().unwrap());
+            format!("[{}]", names.iter().map(address).collect::<Vec<_>>().join(", "))
         };
-        let (relays, authorities) = (targets(ONIONRING), targets(AUTHORITIES));
+        let (relays, authorities, proxy) = (targets(&ONIONRING), targets(&AUTHORITIES), targets(&[PROXY]));
         let committed = fs::read_to_string(dashboards().join("prometheus.yml")).unwrap();
         let config = committed
             .replace("_interval: 30s", "_interval: 1s")
             .replace("[\"127.0.0.1:9035\"]", &relays)
-            .replace("[\"127.0.0.1:9036\"]", &authorities);
+            .replace("[\"127.0.0.1:9036\"]", &authorities)
+            .replace("[\"127.0.0.1:9037\"]", &proxy);
         let count = |part: &str| config.matches(part).count();
-        assert_eq!((count(&relays), count(&authorities), count("_interval: 1s")), (2, 1, 2));
+        assert_eq!([&relays, &authorities, &proxy].map(|part| count(part)), [2, 1, 1]);
+        assert_eq!(count("_interval: 1s"), 2);
         let config =
             format!("{config}  - job_name: loadgen\n    static_configs:\n      - targets: [\"{loadgen}\"]\n");
         let file = data.path().join("prometheus.yml");
