@@ -9,13 +9,14 @@ LOADGEN := $(TARGET)/release/onionring-loadgen
 .PHONY: help demo test lint bench baseline counts soak setup release
 
 help:
-	@echo 'make demo   a private network on loopback: stock tor authorities and client, onionring relays in every position'
+	@echo 'make demo   a private network on loopback, all of it onionring: 3 authorities, 5 relays, a proxy; ARGS=--keep keeps it up'
 	@echo 'make test   everything that must hold, lint included (.ci/run calls this)'
 	@echo 'make lint   formatting, clippy, docs, licences and duplicate dependencies, proto stays free of I/O'
 	@echo 'make bench  what the pieces cost (a table in target/bench.md), shards in memory and a model of many, CPU seconds per'
 	@echo '            GiB: of the bare minimum, then of onionring and stock tor as the middle relay in turn; both as an authority'
 	@echo 'make baseline  count instructions anew, for make test to hold later changes against'
 	@echo 'make soak   the full matrix and the long simulations (hours)'
+	@echo 'make release  the programs, in target/release'
 
 demo: release
 	$(LOADGEN) demo $(ARGS)

@@ -22,6 +22,7 @@ mod carry;
 mod config;
 mod counters;
 mod dns;
+pub mod foreign;
 mod http;
 mod listen;
 mod rules;
