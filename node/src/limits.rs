@@ -17,8 +17,8 @@ pub const TORRC_BYTES: u64 = 8 << 20;
 /// Bytes of one key file; a longer one is an error, read no further. The largest in use, an RSA key, has 900.
 pub const KEY_FILE_BYTES: u64 = 16 << 10;
 
-/// Bytes read from a link's connection at once: a TLS record of the largest size.
-pub const LINK_READ: usize = 16 * 1024;
+/// Bytes read from a link's connection at once: a few TLS records of the largest size.
+pub const LINK_READ: usize = 64 * 1024;
 
 /// Bytes of cells that are made for a link before they are sealed into a record and offered to its socket; no more are
 /// made while the socket takes none.

@@ -15,7 +15,7 @@ use onionring_proto::origin::HopTarget;
 use onionring_proto::path;
 use onionring_proto::time::Mono;
 use rand::RngExt as _;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::debug;
 
@@ -105,6 +105,8 @@ pub struct Circuits {
     table: Mutex<Table<Arc<Built>>>,
     predicted: Mutex<Predicted>,
     pause: Mutex<Pause>,
+    /// Places for circuits that took too long to be used, and are built on to learn how long they take.
+    late: Semaphore,
     map: Map,
     memory: Arc<Memory>,
     guards: Arc<Guards>,
@@ -138,6 +140,7 @@ impl Circuits {
             settings: Mutex::new(settings),
             predicted: Mutex::new(Predicted::new(Instant::now())),
             pause: Mutex::default(),
+            late: Semaphore::new(limits::LATE_CIRCUITS),
             map,
             memory,
             guards,
@@ -241,7 +244,9 @@ impl Circuits {
             nodes: settings.nodes.clone(),
             ..path::Rules::new(&network.consensus().params, settings.distinct_subnets)
         };
-        let spare_until = Instant::now() + settings.spare_time.mul_f64(rand::rng().random_range(1.0..2.0));
+        // While little is known of how long circuits take, more are built to learn it.
+        let spare_time = lock(&self.memory.times).idle_timeout().unwrap_or(settings.spare_time);
+        let spare_until = Instant::now() + spare_time.mul_f64(rand::rng().random_range(1.0..2.0));
         if let Some((hops, circuit)) = self.take_worn() {
             let wanted = Wanted { target, stable, avoid, length: settings.length };
             let exit = plan::choose_new_exit(&network, &rules, &hops, &wanted);
@@ -267,12 +272,14 @@ impl Circuits {
 
     /// Builds a circuit, and says so to all who wait.
     async fn build(self: Arc<Self>, number: Number, plan: Plan, network: Arc<path::Network>) {
+        let _unwind = Unwind { circuits: &self, number };
         let built = build::build(&self, number, plan, &network).await;
         self.finish(number, built.map(Arc::new));
     }
 
     /// Puts another exit in place of a circuit's own, and says so to all who wait.
     async fn recut(self: Arc<Self>, number: Number, circuit: Arc<Built>, exit: HopTarget) {
+        let _unwind = Unwind { circuits: &self, number };
         let recut = build::recut(&self, &circuit.circuit, &exit).await;
         if recut.is_ok() {
             self.tallies.circuits.truncated.add(1);
@@ -293,9 +300,11 @@ impl Circuits {
             Err(error) => {
                 self.tallies.circuits.failed.add(error.tally());
                 debug!("circuit {number} was not built: {error}");
+                // Of one that took too long it was said at once, and a better guard is no misfortune.
+                if !matches!(error, BuildError::Slow(_) | BuildError::BetterGuard) {
+                    self.failed();
+                }
                 self.forget(number);
-                self.failed();
-                self.changed.notify_waiters();
             }
         }
     }
@@ -309,10 +318,24 @@ impl Circuits {
     /// Something failed: until when nothing more is begun.
     fn failed(&self) -> Instant {
         let mut pause = lock(&self.pause);
+        // Those that fail together, as with their link, count once.
+        if let Some(until) = pause.until.filter(|until| *until > Instant::now()) {
+            return until;
+        }
         let (least, most) = limits::BUILD_PAUSE;
         let wait = least.saturating_mul(1 << pause.failures.min(16)).min(most);
         pause.failures = pause.failures.saturating_add(1);
         *pause.until.insert(Instant::now() + wait)
+    }
+
+    /// Whether there is a circuit that is built.
+    fn has_open(&self) -> bool {
+        lock(&self.table).iter().any(|(_, record)| record.circuit().is_some())
+    }
+
+    /// The circuit is built, and may not be used yet.
+    fn wait_for_guards(&self, number: Number) {
+        lock(&self.table).wait(number);
     }
 
     /// Streams are put on this circuit no more.
@@ -324,6 +347,11 @@ impl Circuits {
     pub fn new_identity(&self) {
         lock(&self.table).retire_all();
         self.changed.notify_waiters();
+    }
+
+    /// Something has come from the network.
+    pub fn network_seen(&self) {
+        self.guards.network_seen();
     }
 
     /// What was not there may be there now: the directory has changed.
@@ -415,9 +443,15 @@ impl Circuits {
                 if spare >= enough || all >= limits::SPARE_CIRCUITS || self.may_build().is_err() {
                     break;
                 }
-                if let Err(error) = self.launch(&target, stable, &[]) {
-                    debug!("no circuit can be built ahead: {error}");
-                    break;
+                match self.launch(&target, stable, &[]) {
+                    Ok(_) => {}
+                    Err(error) => {
+                        debug!("no circuit can be built ahead: {error}");
+                        if error == PlanError::NoExit {
+                            lock(&self.predicted).forget(port);
+                        }
+                        break;
+                    }
                 }
             }
         }
@@ -437,6 +471,20 @@ impl Circuits {
         match target {
             Target::Stream { port, .. } => lock(&self.settings).long_lived_ports.contains(port),
             Target::LookUp => false,
+        }
+    }
+}
+
+/// Should building a circuit panic, nobody waits for it for ever.
+struct Unwind<'a> {
+    circuits: &'a Circuits,
+    number: Number,
+}
+
+impl Drop for Unwind<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.circuits.forget(self.number);
         }
     }
 }

@@ -98,6 +98,13 @@ impl Config {
         Config {
             ports: ports::Config { rules: new.ports.rules, ..old.ports },
             directory: old.directory,
+            guards: GuardOptions { enabled: old.guards.enabled, ..new.guards },
+            paths: PathOptions {
+                use_ipv4: old.paths.use_ipv4,
+                use_ipv6: old.paths.use_ipv6,
+                prefer_ipv6: old.paths.prefer_ipv6,
+                ..new.paths
+            },
             authorities: old.authorities,
             testing: old.testing,
             directories: old.directories,

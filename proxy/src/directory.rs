@@ -33,6 +33,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::links::{Links, Place};
+use crate::network::Families;
 
 pub mod bootstrap;
 mod pool;
@@ -64,6 +65,8 @@ pub struct DirectorySettings {
     pub delays: Delays,
     /// When to ask whom as long as there is no consensus (`ClientBootstrapConsensus*`).
     pub schedule: Schedule,
+    /// Which addresses are dialed.
+    pub dial: Families,
     /// Whether fallbacks and authorities are asked even when relays could be (`FetchDirInfoEarly`).
     pub from_authorities: bool,
     /// What we know of the protocol, normally [`PROTOCOLS`].
@@ -91,11 +94,14 @@ pub trait DirectorySources: Send + Sync + 'static {
     /// A relay to ask now, and its identity; `None` if there is none, for now: then any other relay may be asked.
     fn next(&self) -> Option<(Place, Fingerprint)>;
 
-    /// It answered usefully.
+    /// It answered, whatever that is worth.
     fn succeeded(&self, id: Fingerprint);
 
-    /// It could not be reached, or what it answered is of no use.
+    /// It could not be reached, or did not answer.
     fn failed(&self, id: Fingerprint);
+
+    /// Whether any relay that serves the directory may be asked when there is none to ask now.
+    fn lets_ask_any_relay(&self) -> bool;
 }
 
 /// Nobody: for a client that is told not to use guards.
@@ -110,6 +116,10 @@ impl DirectorySources for NoSources {
     fn succeeded(&self, _: Fingerprint) {}
 
     fn failed(&self, _: Fingerprint) {}
+
+    fn lets_ask_any_relay(&self) -> bool {
+        true
+    }
 }
 
 /// Tells civil time.

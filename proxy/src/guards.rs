@@ -56,6 +56,12 @@ impl Guards {
         Some(Attempt { guards: self.clone(), relay: selected.relay, id: selected.attempt })
     }
 
+    /// Something has come from the network.
+    pub fn network_seen(&self) {
+        let now = (self.clock)();
+        self.state(|state| state.network_seen(now));
+    }
+
     /// Looks at the guards or changes them.
     pub fn state<T>(&self, look: impl FnOnce(&mut State) -> T) -> T {
         look(&mut lock(&self.memory.guards))

@@ -32,8 +32,8 @@ pub const STREAM_TRIES: usize = 8;
 /// How long an exit may take to answer a stream; then another circuit is tried. The first two, and all after them.
 pub const STREAM_TIMES: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(15)];
 
-/// Exits at which a name is looked up that the ones before say does not resolve.
-pub const NAME_TRIES: usize = 3;
+/// Exits that may refuse a stream or a name, other than for want of room; then the application hears why the last did.
+pub const EXIT_TRIES: usize = 3;
 
 /// Time between two looks at which circuits are worn, and which will be wanted.
 pub const CIRCUIT_LOOK: Duration = Duration::from_secs(1);
@@ -126,3 +126,9 @@ pub const SPARE_TIME: Duration = Duration::from_secs(1800);
 
 /// How long a worn circuit without streams waits to be cut and extended to another exit (`TruncateCircuits`).
 pub const WORN_TIME: Duration = Duration::from_secs(600);
+
+/// Circuits that took too long to be used and are built on to learn how long they take; one more is closed.
+pub const LATE_CIRCUITS: usize = 32;
+
+/// How much longer than `SocksTimeout` the network may take to say why a stream does not open.
+pub const NETWORK_SLACK: Duration = Duration::from_secs(2);

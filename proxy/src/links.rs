@@ -29,9 +29,7 @@ impl Place {
     /// The place of a relay that the directory lists; `None` if it has no address of a family that is dialed.
     pub fn of(target: &HopTarget, dial: Families) -> Option<Place> {
         let specs = &target.specs;
-        let v4 = specs.ipv4.map(SocketAddr::V4).filter(|_| dial.v4);
-        let v6 = specs.ipv6.map(SocketAddr::V6).filter(|_| dial.v6);
-        let address = if dial.prefer_v6 { v6.or(v4) } else { v4.or(v6) }?;
+        let address = dial.choose(specs.ipv4.map(SocketAddr::V4), specs.ipv6.map(SocketAddr::V6))?;
         Some(Place { address, rsa_id: specs.rsa_id, ed_id: specs.ed_id })
     }
 }
@@ -105,6 +103,18 @@ impl Links {
         let entry = Entry { place: place.clone(), outcome: outcome.clone(), used: Instant::now() };
         table.insert(place.rsa_id, entry);
         outcome
+    }
+
+    /// A link on which no relay answers is used no more; true for whoever says so first.
+    pub fn give_up(&self, place: &Place, link: &Arc<Link>) -> bool {
+        let mut table = self.table();
+        let is_it =
+            |entry: &Entry| matches!(&*entry.outcome.borrow(), Some(Ok(open)) if Arc::ptr_eq(open, link));
+        let found = table.get(&place.rsa_id).is_some_and(is_it);
+        if found {
+            table.remove(&place.rsa_id);
+        }
+        found
     }
 
     /// Lets go of links that are gone, or have carried nothing for long.

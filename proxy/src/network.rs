@@ -1,7 +1,7 @@
 //! What the ports ask of the network, and what it answers.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use onionring_proto::relay_msg::{EndReason, Resolved};
 use thiserror::Error;
@@ -36,6 +36,14 @@ pub struct Families {
     pub v6: bool,
     /// IPv6 rather than IPv4, where a name has both.
     pub prefer_v6: bool,
+}
+
+impl Families {
+    /// The address of a family that will do, of two.
+    pub fn choose(self, v4: Option<SocketAddr>, v6: Option<SocketAddr>) -> Option<SocketAddr> {
+        let (v4, v6) = (v4.filter(|_| self.v4), v6.filter(|_| self.v6));
+        if self.prefer_v6 { v6.or(v4) } else { v4.or(v6) }
+    }
 }
 
 impl Default for Families {

@@ -14,6 +14,7 @@ use onionring_proto::torrc::port::ClientPort;
 use tokio::task::JoinSet;
 
 use crate::isolation::{Credentials, Isolate, Protocol, Token};
+use crate::limits;
 use crate::network::{Destination, Early, Families, Host, Network, Question, Refusal};
 
 mod accept;
@@ -145,6 +146,10 @@ impl<N: Network> Port<N> {
 
     /// The stream that is asked for, unless it is not allowed.
     fn destination(&self, asker: &Asker, host: Host, port: u16) -> Result<Destination, Denied> {
+        let host = match host {
+            Host::Address(address) => Host::Address(address.to_canonical()),
+            name => name,
+        };
         self.rules().check_host(&self.settings, &host)?;
         self.rules().check_stream(&host, port)?;
         let token = self.token(asker, &host, port);
@@ -174,8 +179,9 @@ impl<N: Network> Port<N> {
     ) -> Result<(N::Tunnel, bool), Denied> {
         let mut early = Early::new(app, read);
         let connect = self.network.connect(destination, &mut early);
-        let tunnel =
-            tokio::time::timeout(self.rules().timeout, connect).await.unwrap_or(Err(Refusal::Timeout))?;
+        let tunnel = tokio::time::timeout(self.rules().timeout + limits::NETWORK_SLACK, connect)
+            .await
+            .unwrap_or(Err(Refusal::Timeout))?;
         let counters = self.counters();
         counters.sent(early.read.len() as u64);
         Ok((tunnel, early.is_over))
@@ -217,6 +223,8 @@ impl<N: Network> Port<N> {
         token: &Token,
     ) -> Result<onionring_proto::relay_msg::Resolved, Denied> {
         let resolve = self.network.resolve(question, token);
-        Ok(tokio::time::timeout(self.rules().timeout, resolve).await.unwrap_or(Err(Refusal::Timeout))?)
+        Ok(tokio::time::timeout(self.rules().timeout + limits::NETWORK_SLACK, resolve)
+            .await
+            .unwrap_or(Err(Refusal::Timeout))?)
     }
 }

@@ -79,7 +79,7 @@ impl Streams {
             made: 0,
             avoid: Vec::new(),
             last: None,
-            unresolved: 0,
+            refused: 0,
         }
     }
 }
@@ -97,8 +97,8 @@ struct Tries<'a> {
     avoid: Vec<Fingerprint>,
     /// Why the last one did not.
     last: Option<Refusal>,
-    /// Exits that say the name does not resolve.
-    unresolved: usize,
+    /// Exits that answered and did not serve it, other than for want of room.
+    refused: usize,
 }
 
 impl Tries<'_> {
@@ -122,8 +122,10 @@ impl Tries<'_> {
         match judge(error) {
             Tried::Final(refusal) => return Err(refusal),
             Tried::Exit(refusal) => {
-                self.unresolved += usize::from(refusal == Refusal::NotFound);
-                if self.unresolved >= limits::NAME_TRIES {
+                let is_full =
+                    matches!(error, StreamError::Ended(EndReason::Hibernating | EndReason::ResourceLimit));
+                self.refused += usize::from(!is_full);
+                if self.refused >= limits::EXIT_TRIES {
                     return Err(refusal);
                 }
                 self.avoid.push(carrier.exit);
@@ -143,16 +145,17 @@ impl Tries<'_> {
 fn judge(error: &StreamError) -> Tried {
     match error {
         StreamError::Ended(reason) => match reason {
-            EndReason::ConnectRefused | EndReason::ConnReset | EndReason::Done | EndReason::Timeout => {
-                Tried::Final((*reason).into())
-            }
+            EndReason::ConnectRefused
+            | EndReason::ConnReset
+            | EndReason::Done
+            | EndReason::Timeout
+            | EndReason::Internal => Tried::Final((*reason).into()),
             EndReason::ResolveFailed
             | EndReason::ExitPolicy
             | EndReason::Misc
             | EndReason::NoRoute
             | EndReason::Hibernating
-            | EndReason::ResourceLimit
-            | EndReason::Internal => Tried::Exit((*reason).into()),
+            | EndReason::ResourceLimit => Tried::Exit((*reason).into()),
             _ => Tried::Circuit((*reason).into()),
         },
         StreamError::Timeout(_) => Tried::Circuit(Refusal::Timeout),
@@ -198,13 +201,16 @@ impl Streams {
         };
         let mut tries = self.tries(&target, token);
         loop {
-            let (carrier, limit) = tries.next().await?;
+            let (carrier, limit) = read_on(early, tries.next()).await?;
             let opened = match carrier.circuit().ask(carrier.hop, &begin) {
                 Ok(asked) => open(asked, early, limit, believe).await,
                 Err(error) => Err(error),
             };
             match opened {
-                Ok(stream) => return Ok(stream),
+                Ok(stream) => {
+                    self.circuits.network_seen();
+                    return Ok(stream);
+                }
                 Err(error) => tries.failed(&carrier, &error)?,
             }
         }
@@ -247,6 +253,28 @@ fn judge_answers(resolved: &Resolved, leads_home: impl Fn(&ResolvedValue) -> boo
         Ok(())
     } else {
         Err(Tried::Final(Refusal::NotFound))
+    }
+}
+
+/// Waits for something, and reads on what the application sends meanwhile: if it is gone, there is nothing to wait for.
+async fn read_on<T>(
+    early: &mut Early<'_>,
+    wanted: impl Future<Output = Result<T, Refusal>>,
+) -> Result<T, Refusal> {
+    tokio::pin!(wanted);
+    let mut piece = [0; 4096];
+    loop {
+        let room = if early.is_over { 0 } else { limits::EARLY_BYTES.saturating_sub(early.read.len()) };
+        let room = room.min(piece.len());
+        tokio::select! {
+            biased;
+            found = &mut wanted => return found,
+            read = early.reader.read(&mut piece[..room]), if room > 0 => match read {
+                Ok(n @ 1..) => early.read.extend_from_slice(piece.get(..n).unwrap_or_default()),
+                Ok(0) => early.is_over = true,
+                Err(_) => return Err(Refusal::Failed),
+            }
+        }
     }
 }
 

@@ -55,6 +55,7 @@ fn start(cache: &Path, authorities: Vec<Authority>, fallbacks: Vec<Fallback>) ->
         cache: cache.to_owned(),
         delays: Delays::TESTING,
         schedule: Schedule::TESTING,
+        dial: Families::default(),
         from_authorities: false,
         protocols: Protocols::parse(PROTOCOLS).unwrap(),
     };

@@ -1,14 +1,16 @@
 //! Building one circuit: link, first hop, and the others one after the other.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use onionring_node::link::{Circuit, CircuitError, ConnectError, Link};
+use onionring_node::link::{Circuit, CircuitError, ConnectError, Link, LinkFailure};
 use onionring_proto::build_times::MEASURED_HOPS;
 use onionring_proto::netdoc::params::{CIRCWINDOW, ConsensusParams, SENDME_ACCEPT_MIN_VERSION};
 use onionring_proto::origin::{CloseReason, FirstHop, HopTarget, OriginConfig};
 use onionring_proto::path;
+use rustix::io::Errno;
 use thiserror::Error;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -77,13 +79,19 @@ pub(super) async fn build(
 ) -> Result<Built, BuildError> {
     let Plan { targets, guard, .. } = plan;
     let place = targets.first().and_then(|first| circuits.place(first)).ok_or(BuildError::NoAddress)?;
-    let link = circuits.links.get(&place).await.inspect_err(|_| blame(guard.as_ref()))?;
+    let link = circuits.links.get(&place).await.inspect_err(|error| {
+        if is_peers_fault(&error.failure) {
+            blame(guard.as_ref());
+        }
+    })?;
     let (usable, close) = {
         let mut times = lock(&circuits.memory.times);
         times.launched(circuits.mono());
         let usable = times.timeout(targets.len());
         (usable, times.close_after().max(usable))
     };
+    // What was learned on another line may be too short on this one: with no circuit at all, any will do.
+    let usable = if circuits.has_open() { usable } else { close };
     let keep_early = !lock(&circuits.settings).rules.worn_time.is_zero();
     let config = config(&network.consensus().params, close, keep_early);
     let (begun, began) = (Instant::now(), circuits.mono());
@@ -99,27 +107,66 @@ pub(super) async fn build(
     });
     tokio::pin!(hops);
     let circuit = tokio::select! {
-        built = &mut hops => built.inspect_err(|_| if done.load(Relaxed) == 0 { blame(guard.as_ref()) })?,
+        built = &mut hops => built.inspect_err(|error| {
+            if done.load(Relaxed) == 0 && is_guards_fault(error) {
+                blame(guard.as_ref());
+            }
+        })?,
         () = sleep(usable) => {
-            // Others need not wait for it; how long it takes is still worth knowing.
+            // Others need not wait for it.
             circuits.forget(number);
+            circuits.failed();
             if done.load(Relaxed) < MEASURED_HOPS {
                 lock(&circuits.memory.times).timed_out(done.load(Relaxed) > 0);
             }
-            let late = timeout(close.saturating_sub(usable), hops).await;
-            if late.is_err() && done.load(Relaxed) < MEASURED_HOPS {
-                lock(&circuits.memory.times).closed(began);
+            // Not even the guard has answered: on this link none will. Only the first to see it blames the guard, since the
+            // connection may just have been forgotten on the way.
+            if done.load(Relaxed) == 0 && circuits.links.give_up(&place, &link) {
+                blame(guard.as_ref());
+            }
+            // How long it takes is still worth knowing, if not too many are watched for that.
+            if let Ok(_place) = circuits.late.try_acquire() {
+                let late = timeout(close.saturating_sub(usable), hops).await;
+                if late.is_err() && done.load(Relaxed) < MEASURED_HOPS {
+                    lock(&circuits.memory.times).closed(began);
+                }
             }
             return Err(BuildError::Slow(usable));
         }
     };
-    let may_be_used = match &guard {
-        Some(guard) => guard.succeeded().await,
-        None => true,
-    };
-    match may_be_used {
+    let Some(attempt) = &guard else { return Ok(Built { circuit, _guard: guard }) };
+    circuits.wait_for_guards(number);
+    match attempt.succeeded().await {
         true => Ok(Built { circuit, _guard: guard }),
         false => Err(BuildError::BetterGuard),
+    }
+}
+
+/// Whether a link that could not be opened speaks against the relay, and not against this machine.
+fn is_peers_fault(failure: &LinkFailure) -> bool {
+    // No files, buffers or ports left, or forbidden: another relay would not be reached either.
+    match failure {
+        LinkFailure::Connection(error) => match error.kind() {
+            io::ErrorKind::PermissionDenied
+            | io::ErrorKind::AddrNotAvailable
+            | io::ErrorKind::OutOfMemory => false,
+            _ => !matches!(
+                error.raw_os_error().map(Errno::from_raw_os_error),
+                Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS)
+            ),
+        },
+        LinkFailure::Closed => false,
+        _ => true,
+    }
+}
+
+/// Whether the first hop itself did wrong. That it destroys the circuit may be because others overload it.
+fn is_guards_fault(error: &CircuitError) -> bool {
+    match error {
+        CircuitError::Closed(reason) => !matches!(reason, CloseReason::Destroyed(_)),
+        CircuitError::Link(failure) => is_peers_fault(failure),
+        CircuitError::Timeout(_) => true,
+        _ => false,
     }
 }
 

@@ -77,9 +77,10 @@ pub fn choose_plan(
     path.push(exit);
     Ok(Plan {
         targets: path.iter().map(RelayRef::hop_target).collect(),
-        hops: path.iter().map(Hop::new).collect(),
+        hops: path.iter().map(|relay| Hop::new(relay, &rules.nodes)).collect(),
         guard,
-        stable: path.iter().all(|relay| relay.status.flags.has(RelayFlags::STABLE)),
+        // What was asked for counts: there may be no better relays.
+        stable: wanted.stable || path.iter().all(|relay| relay.status.flags.has(RelayFlags::STABLE)),
     })
 }
 
@@ -96,7 +97,7 @@ pub fn choose_new_exit(
         kept.iter().map(|hop| network.relay(&hop.identity)).collect::<Option<_>>()?;
     let others: Vec<_> = relays.iter().map(RelayRef::kin).collect();
     let exit = choose_exit(network, rules, wanted, &others)?;
-    Some((exit.hop_target(), kept.iter().cloned().chain([Hop::new(&exit)]).collect()))
+    Some((exit.hop_target(), kept.iter().cloned().chain([Hop::new(&exit, &rules.nodes)]).collect()))
 }
 
 /// Chooses an exit that goes with `others`.
@@ -109,7 +110,8 @@ fn choose_exit<'a>(
     let flags = if wanted.stable { RelayFlags::STABLE } else { RelayFlags::default() };
     let need = Need { position: Position::Exit, flags, preferred: RelayFlags::FAST };
     let serves = |relay: &RelayRef<'a>| {
-        Hop::new(relay).permits(wanted.target) && !wanted.avoid.contains(&relay.status.identity)
+        wanted.target.is_permitted(&relay.microdesc.policy, &relay.microdesc.policy_v6)
+            && !wanted.avoid.contains(&relay.status.identity)
     };
     choose(network, rules, &need, others, serves, &mut rand::rng())
 }

@@ -34,6 +34,11 @@ impl Predicted {
         }
     }
 
+    /// No exit lets streams out to this port.
+    pub fn forget(&mut self, port: u16) {
+        self.ports.remove(&port);
+    }
+
     /// The ports to have circuits ready for.
     pub fn ports(&mut self, now: Instant) -> Vec<u16> {
         self.ports.retain(|_, at| now.duration_since(*at) < RELEVANCE);

@@ -7,8 +7,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use onionring_proto::netdoc::consensus::RelayFlags;
 use onionring_proto::netdoc::text::{Fingerprint, Nickname};
-use onionring_proto::path::RelayRef;
+use onionring_proto::path::{NodeRules, RelayRef};
 use onionring_proto::policy::PortSummary;
 use tokio::time::Instant;
 
@@ -25,6 +26,8 @@ pub struct Hop {
     pub identity: Fingerprint,
     /// Nickname, for people.
     pub nickname: Nickname,
+    /// Whether streams may leave there at all.
+    may_exit: bool,
     /// Where it lets streams out, over IPv4.
     policy: PortSummary,
     /// Over IPv6.
@@ -33,10 +36,14 @@ pub struct Hop {
 
 impl Hop {
     /// A relay of the directory.
-    pub fn new(relay: &RelayRef<'_>) -> Hop {
+    pub fn new(relay: &RelayRef<'_>, nodes: &NodeRules) -> Hop {
+        let may_exit = !relay.status.flags.has(RelayFlags::BAD_EXIT)
+            && !relay.status.flags.has(RelayFlags::MIDDLE_ONLY)
+            && nodes.allow_exit(relay.status);
         Hop {
             identity: relay.status.identity,
             nickname: relay.status.nickname,
+            may_exit,
             policy: relay.microdesc.policy.clone(),
             policy_v6: relay.microdesc.policy_v6.clone(),
         }
@@ -44,13 +51,20 @@ impl Hop {
 
     /// Whether it may let a stream out to there, as far as its summary tells.
     pub fn permits(&self, target: &Target) -> bool {
-        match target {
-            Target::Stream { host: Host::Address(IpAddr::V4(_)), port, .. } => self.policy.permits(*port),
-            Target::Stream { host: Host::Address(IpAddr::V6(_)), port, .. } => self.policy_v6.permits(*port),
+        self.may_exit && target.is_permitted(&self.policy, &self.policy_v6)
+    }
+}
+
+impl Target {
+    /// Whether a relay with these policies may serve it.
+    pub fn is_permitted(&self, policy: &PortSummary, policy_v6: &PortSummary) -> bool {
+        match self {
+            Target::Stream { host: Host::Address(IpAddr::V4(_)), port, .. } => policy.permits(*port),
+            Target::Stream { host: Host::Address(IpAddr::V6(_)), port, .. } => policy_v6.permits(*port),
             Target::Stream { host: Host::Name(_), port, families } => {
-                families.v4 && self.policy.permits(*port) || families.v6 && self.policy_v6.permits(*port)
+                families.v4 && policy.permits(*port) || families.v6 && policy_v6.permits(*port)
             }
-            Target::LookUp => !self.policy.rejects_all(),
+            Target::LookUp => !policy.rejects_all(),
         }
     }
 }
@@ -108,6 +122,8 @@ pub enum Found {
 
 enum State<C> {
     Building,
+    /// Built, but perhaps never to be used: a better guard may still answer.
+    Waiting,
     Open(C),
 }
 
@@ -131,14 +147,14 @@ impl<C> Record<C> {
     /// The circuit, if it is built.
     pub fn circuit(&self) -> Option<&C> {
         match &self.state {
-            State::Building => None,
+            State::Building | State::Waiting => None,
             State::Open(circuit) => Some(circuit),
         }
     }
 
     /// Whether it has carried nothing yet, and may.
     pub fn is_spare(&self) -> bool {
-        self.mark.is_clean() && !self.retired
+        self.mark.is_clean() && !self.retired && !matches!(self.state, State::Waiting)
     }
 
     /// Whether it takes no more streams.
@@ -147,7 +163,7 @@ impl<C> Record<C> {
     }
 
     fn takes_streams(&self, rules: &Rules, now: Instant) -> bool {
-        !self.retired && self.worn_for(rules, now).is_none()
+        !self.retired && !matches!(self.state, State::Waiting) && self.worn_for(rules, now).is_none()
     }
 
     /// For how long it has been in use for too long.
@@ -208,12 +224,21 @@ impl<C> Table<C> {
         match self.records.get_mut(&number) {
             Some(record) if !record.retired => {
                 record.state = State::Open(circuit);
+                // Whoever waited for it looks again, and may have found another one.
+                record.mark = Mark::default();
                 None
             }
             _ => {
                 self.records.remove(&number);
                 Some(circuit)
             }
+        }
+    }
+
+    /// It is built, and waits until it is known whether it may be used.
+    pub fn wait(&mut self, number: Number) {
+        if let Some(record) = self.records.get_mut(&number) {
+            record.state = State::Waiting;
         }
     }
 
@@ -234,7 +259,7 @@ impl<C> Table<C> {
 
     /// Number of circuits that are being built.
     pub fn building(&self) -> usize {
-        self.records.values().filter(|record| record.circuit().is_none()).count()
+        self.records.values().filter(|record| matches!(record.state, State::Building)).count()
     }
 
     /// Finds a circuit for a wish and counts it as used by it. Circuits in use come first, the one last taken into use
@@ -277,7 +302,7 @@ impl<C> Table<C> {
         let record = self.records.remove(&number)?;
         match record.state {
             State::Open(circuit) => Some((record.hops, circuit)),
-            State::Building => None,
+            State::Building | State::Waiting => None,
         }
     }
 
@@ -303,9 +328,9 @@ impl<C> Table<C> {
     ) -> Vec<Record<C>> {
         let rules = self.rules;
         let over = |record: &Record<C>| match &record.state {
-            State::Building => false,
+            State::Building | State::Waiting => false,
             State::Open(circuit) => {
-                let unused = record.is_spare() && now >= record.spare_until;
+                let unused = record.dirty_since.is_none() && now >= record.spare_until;
                 is_gone(circuit)
                     || !has_streams(circuit)
                         && (unused || !record.takes_streams(&rules, now) && !record.may_be_cut(&rules, now))

@@ -102,14 +102,13 @@ const SUPPORTED: &[(&str, &str)] = &[
 #[rustfmt::skip]
 const RELOADABLE: &[&str] = &[
     "__DisablePredictedCircuits", "CircuitBuildTimeout", "CircuitLength", "CircuitsAvailableTimeout", "CircuitStreamTimeout",
-    "ClientDNSRejectInternalAddresses", "ClientPreferIPv6ORPort", "ClientRejectInternalAddresses", "ClientUseIPv4",
-    "ClientUseIPv6", "EnforceDistinctSubnets", "EntryNodes", "ExcludeExitNodes", "ExcludeNodes", "ExitNodes",
+    "ClientDNSRejectInternalAddresses", "ClientRejectInternalAddresses", "EnforceDistinctSubnets", "EntryNodes", "ExcludeExitNodes", "ExcludeNodes", "ExitNodes",
     "GuardLifetime", "HeartbeatPeriod", "LeakyPipe", "LearnCircuitBuildTimeout", "Log",
     "LogMessageDomains", "LogTimeGranularity", "LongLivedPorts", "MaxCircuitDirtiness", "MaxClientCircuitsPending",
     "MetricsPortPolicy", "MiddleNodes", "NewCircuitPeriod", "NodeFamily", "NumDirectoryGuards", "NumEntryGuards",
     "NumPrimaryGuards", "PathsNeededToBuildCircuits", "RejectPlaintextPorts", "SafeLogging", "SafeSocks", "SocksPolicy",
     "SocksTimeout", "StrictNodes", "SyslogIdentityTag", "TestSocks", "TruncateCircuits", "TruncateLogFile",
-    "UseEntryGuards", "WarnPlaintextPorts",
+    "WarnPlaintextPorts",
 ];
 
 #[rustfmt::skip]

@@ -141,7 +141,14 @@ impl Parts {
         self.circuits.set_settings(circuit_settings(&config));
         self.streams.set_settings(stream_settings(&config));
         self.serving.set_rules(config.ports.rules.clone());
-        let is_elsewhere = config.paths.nodes != self.config.load().paths.nodes;
+        let is_elsewhere = {
+            let old = self.config.load();
+            let of = |config: &Config| {
+                let (paths, circuits) = (&config.paths, &config.circuits);
+                (paths.nodes.clone(), paths.distinct_subnets, circuits.length, circuits.leaky_pipe)
+            };
+            of(&old) != of(&config)
+        };
         self.config.store(Arc::new(config));
         let view = self.directory.view().borrow().clone();
         if let Some(view) = view {
@@ -250,7 +257,10 @@ impl Follower {
         let config = self.config.load();
         let nodes = config.paths.nodes.clone();
         let settings = guard_settings(&config);
-        let update = self.guards.set_network(&view.network, &settings, &|relay| nodes.allow_entry(relay));
+        let dial = dial(&config);
+        let update = self.guards.set_network(&view.network, &settings, &|relay| {
+            nodes.allow_entry(relay) && (dial.v4 || dial.v6 && relay.ipv6.is_some())
+        });
         if update.is_extreme {
             warn!(
                 "EntryNodes and ExcludeNodes leave so few guards that your traffic stands out; allow more relays"
@@ -317,6 +327,7 @@ fn directory_settings(config: &Config) -> DirectorySettings {
         cache: config.directories.cache.clone(),
         delays: if config.testing { Delays::TESTING } else { Delays::NORMAL },
         schedule: config.directory.schedule,
+        dial: dial(config),
         from_authorities: config.directory.from_authorities,
         protocols: Protocols::parse(directory::PROTOCOLS).unwrap_or_default(),
     }

@@ -39,10 +39,8 @@ impl GuardSources {
         let relays = &view.network.consensus().relays;
         let relay = relays.get(relays.binary_search_by(|relay| relay.identity.cmp(guard)).ok()?)?;
         let v4 = SocketAddr::V4(SocketAddrV4::new(relay.ipv4, relay.or_port));
-        let v4 = Some(v4).filter(|_| self.dial.v4);
         let v6 = relay.ipv6.map(|(ip, port)| SocketAddr::V6(SocketAddrV6::new(ip, port, 0, 0)));
-        let v6 = v6.filter(|_| self.dial.v6);
-        let address = if self.dial.prefer_v6 { v6.or(v4) } else { v4.or(v6) }?;
+        let address = self.dial.choose(Some(v4), v6)?;
         let ed_id = view.network.relay(guard).and_then(|relay| relay.microdesc.ed_identity);
         Some(Place { address, rsa_id: guard.0, ed_id })
     }
@@ -65,6 +63,10 @@ impl DirectorySources for GuardSources {
         if let Some(attempt) = self.take(&id) {
             attempt.answered();
         }
+    }
+
+    fn lets_ask_any_relay(&self) -> bool {
+        false
     }
 
     fn failed(&self, id: Fingerprint) {

@@ -1,6 +1,7 @@
 //! The task that keeps the directory: it asks for what the keeper says is due, and shows what comes of it.
 
 use std::collections::VecDeque;
+use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -28,12 +29,16 @@ use super::transport::{AskError, Route, Transport, ask};
 use super::{Clock, DirectorySettings, DirectorySources, LOOK, View};
 use crate::limits;
 use crate::links::Place;
+use crate::network::Families;
 
 /// Time between two messages about directories that give no answer.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(600);
 
 /// How long the certificates for a consensus that is here may take, until another directory is asked for a consensus.
 const CERTS_TIME: Duration = Duration::from_secs(20);
+
+/// Answers of directory guards in a row of no use, after which somebody else is asked once.
+const GUARD_FAILURES: u32 = 3;
 
 /// How long directory guards are left alone after one has failed, whatever they say themselves.
 const GUARDS_REST: Duration = Duration::from_secs(1);
@@ -47,6 +52,7 @@ pub(super) struct Task<T> {
     keeper: Arc<Mutex<Keeper>>,
     sources: Arc<dyn DirectorySources>,
     from_authorities: bool,
+    dial: Families,
     clock: Clock,
     /// The zero of the monotonic clock.
     origin: Instant,
@@ -59,6 +65,8 @@ pub(super) struct Task<T> {
     authorities: Pool,
     failed_relays: VecDeque<(Fingerprint, Mono)>,
     guards_rest_until: Mono,
+    /// Answers of guards in a row that were of no use.
+    guard_failures: u32,
     /// What is due and waits for somebody to ask.
     waiting: Vec<Fetch>,
     /// As long as the network is not known.
@@ -105,19 +113,28 @@ impl<T: Transport> Task<T> {
         view: watch::Sender<Option<Arc<View>>>,
     ) -> Task<T> {
         let tunnel = |address, id: Fingerprint| Route::Tunnel(Place { address, rsa_id: id.0, ed_id: None });
-        let fallbacks = settings.fallbacks.iter().map(|fallback| Known {
-            name: "a fallback directory".to_owned(),
-            route: tunnel(fallback.or, fallback.rsa_id),
-            weight: fallback.weight,
+        let dial = settings.dial;
+        let fallbacks = settings.fallbacks.iter().filter_map(|fallback| {
+            let (v4, v6) = match fallback.or {
+                SocketAddr::V4(_) => (Some(fallback.or), fallback.ipv6.map(SocketAddr::V6)),
+                SocketAddr::V6(_) => (None, Some(fallback.or)),
+            };
+            Some(Known {
+                name: "a fallback directory".to_owned(),
+                route: tunnel(dial.choose(v4, v6)?, fallback.rsa_id),
+                weight: fallback.weight,
+            })
         });
         let voters = settings.authorities.iter().filter(|authority| authority.v3_ident.is_some());
-        let authorities = voters.map(|authority| Known {
-            name: authority.nickname.map_or_else(|| "an authority".to_owned(), |name| name.to_string()),
-            route: match authority.or_port {
-                Some(port) => tunnel((*authority.dir.ip(), port).into(), authority.rsa_id),
-                None => Route::DirPort(authority.dir.into()),
-            },
-            weight: authority.weight,
+        let authorities = voters.filter_map(|authority| {
+            let v4 = authority.or_port.map(|port| SocketAddr::from((*authority.dir.ip(), port)));
+            let route = match dial.choose(v4, authority.ipv6.map(SocketAddr::V6)) {
+                Some(address) => tunnel(address, authority.rsa_id),
+                None if dial.v4 && authority.or_port.is_none() => Route::DirPort(authority.dir.into()),
+                None => return None,
+            };
+            let name = authority.nickname.map_or_else(|| "an authority".to_owned(), |name| name.to_string());
+            Some(Known { name, route, weight: authority.weight })
         });
         Task {
             transport: Arc::new(transport),
@@ -130,11 +147,13 @@ impl<T: Transport> Task<T> {
             protocols: settings.protocols,
             schedule: settings.schedule,
             from_authorities: settings.from_authorities,
+            dial,
             delays: settings.delays,
             fallbacks: Pool::new(fallbacks, settings.delays),
             authorities: Pool::new(authorities, settings.delays),
             failed_relays: VecDeque::new(),
             guards_rest_until: Mono(0),
+            guard_failures: 0,
             waiting: Vec::new(),
             race: None,
             attempts: JoinSet::new(),
@@ -328,11 +347,16 @@ impl<T: Transport> Task<T> {
             if now < self.guards_rest_until {
                 return None;
             }
-            if let Some((place, id)) = self.sources.next() {
+            if self.guard_failures >= GUARD_FAILURES {
+                self.guard_failures = 0;
+            } else if let Some((place, id)) = self.sources.next() {
                 let name = "a directory guard".to_owned();
                 return Some((Asked::Guard(id), Known { name, route: Route::Tunnel(place), weight: 1.0 }));
             }
-            if let Some(found) = self.relay(now) {
+            // Who keeps to few relays does not show itself to all others because these fail.
+            if self.sources.lets_ask_any_relay()
+                && let Some(found) = self.relay(now)
+            {
                 return Some(found);
             }
         }
@@ -363,7 +387,10 @@ impl<T: Transport> Task<T> {
         let relays: Vec<_> = relays.collect();
         let weights = view.network.weights();
         let relay = draw(&relays, |relay| weights.of(Position::Directory, relay), &mut rand::rng())?;
-        let place = Place { address: relay.or_addr(), rsa_id: relay.identity.0, ed_id: None };
+        let v4 = SocketAddr::V4(SocketAddrV4::new(relay.ipv4, relay.or_port));
+        let v6 = relay.ipv6.map(|(ip, port)| SocketAddr::V6(SocketAddrV6::new(ip, port, 0, 0)));
+        let address = self.dial.choose(Some(v4), v6)?;
+        let place = Place { address, rsa_id: relay.identity.0, ed_id: None };
         let known = Known { name: "a relay".to_owned(), route: Route::Tunnel(place), weight: 1.0 };
         Some((Asked::Relay(relay.identity), known))
     }
@@ -404,6 +431,7 @@ impl<T: Transport> Task<T> {
         });
         let fetch_id = fetch.id;
         let asks_consensus = matches!(fetch.request, DirRequest::Consensus { .. });
+        let was_reached = result.is_ok();
         let outcome = match result {
             // Who has no consensus is of no use to who needs one.
             Ok(answer) if is_racer && answer.status != 200 => {
@@ -423,7 +451,7 @@ impl<T: Transport> Task<T> {
                 Outcome::Failed
             }
         };
-        self.note(asked, outcome);
+        self.note(asked, outcome, was_reached);
         let (blamed, awaits_certs) = {
             let mut keeper = self.keeper();
             (keeper.blamed(), keeper.awaits_certs())
@@ -433,7 +461,11 @@ impl<T: Transport> Task<T> {
             self.suspects.push_front((fetch_id, asked));
         }
         for (_, asked) in self.suspects.clone().iter().filter(|(id, _)| blamed.contains(id)) {
-            self.note(*asked, Outcome::Failed);
+            match asked {
+                // It was spoken of when it answered.
+                Asked::Guard(_) => self.rest_guards(),
+                asked => self.note(*asked, Outcome::Failed, true),
+            }
         }
         if is_racer && outcome == Outcome::Answered {
             self.end_race();
@@ -446,16 +478,22 @@ impl<T: Transport> Task<T> {
     }
 
     /// Takes note of how it went with a directory.
-    fn note(&mut self, asked: Asked, outcome: Outcome) {
+    fn note(&mut self, asked: Asked, outcome: Outcome, was_reached: bool) {
         let (now, rng) = (self.now().mono, &mut rand::rng());
         let is_well = outcome == Outcome::Answered;
         match asked {
             Asked::Fallback(n) => self.fallbacks.done(n, is_well, now, rng),
             Asked::Authority(n) => self.authorities.done(n, is_well, now, rng),
-            Asked::Guard(id) if is_well => self.sources.succeeded(id),
             Asked::Guard(id) => {
-                self.guards_rest_until = now + GUARDS_REST;
-                self.sources.failed(id);
+                // A guard that answers is one, whatever its answers are worth: circuits need no more of it.
+                match was_reached {
+                    true => self.sources.succeeded(id),
+                    false => self.sources.failed(id),
+                }
+                match is_well {
+                    true => self.guard_failures = 0,
+                    false => self.rest_guards(),
+                }
             }
             Asked::Relay(_) if is_well => {}
             Asked::Relay(id) => {
@@ -463,6 +501,12 @@ impl<T: Transport> Task<T> {
                 self.failed_relays.push_front((id, now + limits::DIR_FAILED_TIME));
             }
         }
+    }
+
+    /// A guard was of no use: the next request to one waits, and after some of them others are asked.
+    fn rest_guards(&mut self) {
+        self.guards_rest_until = self.now().mono + GUARDS_REST;
+        self.guard_failures += 1;
     }
 
     /// For how long nothing will be due, unless an answer comes.

@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout};
 
 use super::transport::{OpenError, Opened, Route};
 use super::*;
+use crate::network::Families;
 
 /// What a directory does with whoever connects.
 #[derive(Clone)]
@@ -140,6 +141,7 @@ fn settings(cache: &Path, authorities: Vec<Fingerprint>) -> DirectorySettings {
         cache: cache.to_owned(),
         delays: Delays::NORMAL,
         schedule: Schedule::NORMAL,
+        dial: Families::default(),
         from_authorities: false,
         protocols: Protocols::parse(PROTOCOLS).unwrap(),
     }
@@ -166,6 +168,10 @@ impl DirectorySources for Guards {
 
     fn failed(&self, _: Fingerprint) {
         self.bad.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn lets_ask_any_relay(&self) -> bool {
+        false
     }
 }
 
@@ -283,22 +289,32 @@ async fn hostile_directories_cost_nothing_but_time() {
 
 /// The same of guards, once there is a consensus: they are told of, and others are asked.
 #[tokio::test(start_paused = true)]
-async fn guards_of_no_use_are_told_of() {
-    for manner in [
-        Manner::Away,
-        Manner::Silent,
-        Manner::Trickles,
-        answers(|_| ok("onion-key\nnot a key\n")),
-        answers(|_| ok(testdata::MICRODESCS.replace("\nid ", "\nx\nid "))),
+async fn after_guards_of_no_use_others_are_asked_and_only_those_that_do_not_answer_are_told_of() {
+    for (manner, answers) in [
+        (Manner::Away, false),
+        (Manner::Silent, false),
+        (Manner::Trickles, false),
+        (answers(|_| ok("onion-key\nnot a key\n")), true),
+        (answers(|_| ok(testdata::MICRODESCS.replace("\nid ", "\nx\nid "))), true),
     ] {
         let disk = tempfile::tempdir().unwrap();
-        let fake = Fake::new(move |port| if port == GUARD { manner.clone() } else { answers(well) });
+        let fake = Fake::new(move |port| if port == GUARD { manner.clone() } else { answers_of_others() });
         let guards = Arc::new(Guards::default());
         let directory = start(&fake, disk.path(), guards.clone(), NOW);
-        until(&directory, |_, _| guards.bad.load(Ordering::Relaxed) >= 3).await;
-        assert_eq!(guards.well.load(Ordering::Relaxed), 0);
-        assert!(!directory.view().borrow().as_ref().unwrap().is_sufficient);
+        until(&directory, is_ready).await;
+        let (well, bad) = (guards.well.load(Ordering::Relaxed), guards.bad.load(Ordering::Relaxed));
+        assert!(if answers { well >= 3 && bad == 0 } else { well == 0 && bad >= 3 }, "{well} {bad}");
+        // No relay but guards learns of this client.
+        assert!(
+            fake.asked().iter().all(|&port| port == GUARD || port < AUTHORITY + 100),
+            "{:?}",
+            fake.asked()
+        );
     }
+}
+
+fn answers_of_others() -> Manner {
+    answers(well)
 }
 
 #[tokio::test(start_paused = true)]

@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::app::App;
 use super::counters::PortCounters;
@@ -47,12 +47,13 @@ pub async fn carry<T: AsyncRead + AsyncWrite + Unpin + Send>(
         silence.as_mut().poll(cx).map(|()| End::Silence)
     })
     .await;
-    // Ends the stream in the network; if that is broken, it has ended already.
-    let _ = tunnel.shutdown().await;
-    drop(tunnel);
     if end == End::Over {
+        // Ends the stream in the network, where its other side has ended it: what it does not take now it never will.
+        let _ = timeout(limits::GOODBYE_TIME, tunnel.shutdown()).await;
+        drop(tunnel);
         app.dismiss(&[]).await;
     }
+    // Otherwise nobody is left for whom it would be worth waiting: what is dropped ends at once.
 }
 
 /// How one direction ended.

@@ -37,7 +37,7 @@ pub(super) async fn serve<N: Network>(port: Arc<Port<N>>, socket: UdpSocket) {
                 // The answer to something that was sent before.
                 Err(error) => {
                     debug!("cannot receive from DNSPort: {error}");
-                    tokio::task::yield_now().await;
+                    tokio::time::sleep(limits::ACCEPT_PAUSE).await;
                     continue;
                 }
             },

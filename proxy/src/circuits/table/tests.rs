@@ -8,6 +8,7 @@ pub fn hop(n: u8, v4: &str, v6: &str) -> Hop {
     Hop {
         identity: Fingerprint([n; 20]),
         nickname: Nickname::new(&format!("relay{n}")).unwrap(),
+        may_exit: true,
         policy: PortSummary::parse(v4).unwrap(),
         policy_v6: PortSummary::parse(v6).unwrap(),
     }
@@ -72,6 +73,35 @@ fn an_open_circuit_comes_before_one_being_built() {
     let quick = table.begin(path(hop(4, "accept 443", NOTHING)), false, now + MINUTE);
     table.built(quick, "quick");
     assert_eq!(table.find(&wish(&web, &a), now), Found::Open(quick, 2));
+    // Whoever waited for the other has no more use for it: it is as good as new, and does not stay for ever.
+    table.built(slow, "slow");
+    assert_eq!(table.spare(&web, false), 1);
+    assert_eq!(table.expire(now + MINUTE, |_| false, |_| false).len(), 1);
+}
+
+#[test]
+fn a_circuit_that_waits_for_better_guards_is_nobodys() {
+    let (mut table, now) = table();
+    let (web, a) = (web(), token("a"));
+    let number = table.begin(path(hop(3, "accept 443", NOTHING)), false, now + MINUTE);
+    table.wait(number);
+    assert_eq!(table.find(&wish(&web, &a), now), Found::Nothing);
+    assert_eq!((table.spare(&web, false), table.building()), (0, 0));
+    assert!(table.expire(now + 60 * MINUTE, |_| false, |_| false).is_empty());
+    assert_eq!(table.built(number, "it"), None);
+    assert_eq!(table.find(&wish(&web, &a), now), Found::Open(number, 2));
+}
+
+#[test]
+fn a_leaky_pipe_leaks_at_no_relay_that_must_not_be_an_exit() {
+    let (mut table, now) = table();
+    let (web, a) = (web(), token("a"));
+    table.rules.leaky_pipe = true;
+    let middle = Hop { may_exit: false, ..hop(2, "accept 443", NOTHING) };
+    let hops = [hop(1, NOTHING, NOTHING), middle, hop(3, "accept 80", NOTHING)];
+    let number = table.begin(hops.into(), false, now + MINUTE);
+    table.built(number, "it");
+    assert_eq!(table.find(&wish(&web, &a), now), Found::Nothing);
 }
 
 #[test]
