@@ -31,7 +31,8 @@ A running proxy reads its configuration again on SIGHUP. Options that cannot cha
 count after a restart.
 
 C tor has no `CircuitLength`, `LeakyPipe` and `TruncateCircuits`, and refuses a torrc with them. What they do no deployed
-client does; who sets them looks different from all others to the relays of a circuit. `NewCircuitPeriod`, too, is the design's where it is not set: a minute.
+client does; who sets them looks different from all others to the relays of a circuit. `NewCircuitPeriod`, too, is the
+design's where it is not set: a minute.
 
 This page is made from the table in `proxy/src/config/classes.rs`; a test holds the two equal.
 ";
@@ -47,7 +48,7 @@ const SUPPORTED: &[(&str, &str)] = &[
     ("CacheDirectory", "Where the directory is kept; `DataDirectory` by default."),
     ("CacheDirectoryGroupReadable", "Lets the group read that directory; `auto` follows `DataDirectoryGroupReadable` if the two directories are one."),
     ("CircuitBuildTimeout", "How long a circuit may take to be built: at first if it is learned, otherwise always; 0 for what the consensus says, or a minute."),
-    ("CircuitsAvailableTimeout", "How long a circuit that nobody uses is kept, up to twice that, at most a day; 0 for what the consensus says."),
+    ("CircuitsAvailableTimeout", "How long a circuit that nobody uses is kept, up to twice that, at most a day; 0 for half an hour."),
     ("CircuitLength", "Ours. Relays on a path, from 3 to 8; more make it slower, and hardly safer."),
     ("CircuitStreamTimeout", "How long a stream waits for its exit before another circuit is tried, at least 10 seconds; 0 for 10, 10 and then 15 seconds."),
     ("ClientBootstrapConsensusAuthorityDownloadInitialDelay", "With `FallbackDir`: how long after the start the first authority is asked for a consensus."),
@@ -86,7 +87,7 @@ const SUPPORTED: &[(&str, &str)] = &[
     ("SafeSocks", "Refuses SOCKS requests for an address, which an application has looked up itself, perhaps where others can see it."),
     ("SocksPolicy", "Which applications may use the ports; all who are not named may."),
     ("SocksPort", "A port for SOCKS 4, 4a and 5, also a Unix socket (`unix:PATH`), with isolation flags; 9050 on loopback if there is no line."),
-    ("SocksTimeout", "How long an application may take to ask, and its stream to find a circuit."),
+    ("SocksTimeout", "How long an application may take to ask, and its stream to be opened."),
     ("StrictNodes", "Asks relays of `ExcludeNodes` not even for the directory when no other is left."),
     ("TestSocks", "Logs every SOCKS request with whether it leaks lookups."),
     ("TransPort", "A port for connections that the system redirects, on Linux, with isolation flags."),

@@ -124,7 +124,7 @@ pub struct CircuitOptions {
     /// How long a stream waits for its exit before another circuit is tried; `None` for the usual times
     /// (`CircuitStreamTimeout`).
     pub stream_timeout: Option<Duration>,
-    /// How long a circuit that nobody uses is kept, up to twice that; `None` for what the consensus says
+    /// How long a circuit that nobody uses is kept, up to twice that; `None` for half an hour
     /// (`CircuitsAvailableTimeout`).
     pub available: Option<Duration>,
     /// Circuits that are being built for streams at the same time (`MaxClientCircuitsPending`).
