@@ -4,15 +4,24 @@
 //! program. [`NetworkSpec`](onionring_loadgen::net::NetworkSpec) makes links of such names.
 #![forbid(unsafe_code)]
 
-use std::path::Path;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let called = std::env::args_os().next().unwrap_or_default();
-    match Path::new(&called).file_name().and_then(|name| name.to_str()) {
-        Some("onionring-relay") => onionring_relay::main(),
-        Some("onionring-dirauth") => onionring_dirauth::main(),
-        Some("onionring-proxy") => onionring_proxy::main(),
-        _ => onionring_loadgen::cli::main(),
+    #[cfg(feature = "programs")]
+    if let Some(program) = program() {
+        return program();
     }
+    onionring_loadgen::cli::main()
+}
+
+/// The program by whose name this one was called, if it is another.
+#[cfg(feature = "programs")]
+fn program() -> Option<fn() -> ExitCode> {
+    let called = std::env::args_os().next()?;
+    Some(match std::path::Path::new(&called).file_name()?.to_str()? {
+        "onionring-relay" => onionring_relay::main,
+        "onionring-dirauth" => onionring_dirauth::main,
+        "onionring-proxy" => onionring_proxy::main,
+        _ => return None,
+    })
 }

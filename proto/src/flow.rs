@@ -224,6 +224,11 @@ impl StreamRecv {
         Ok(())
     }
 
+    /// Whether [`StreamRecv::flushed`] would find one to send.
+    pub fn is_due(&self, cells_waiting: usize) -> bool {
+        cells_waiting < FLUSH_CELLS && STREAM_WINDOW - self.window >= STREAM_INCREMENT
+    }
+
     /// How many stream-level SENDMEs to send now, when `cells_waiting` cells' worth of data still waits to be handed
     /// to the application.
     ///

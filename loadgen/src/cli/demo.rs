@@ -1,9 +1,10 @@
 //! `onionring-loadgen demo`: the main job in one command.
 
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use clap::Args;
-use onionring_proxy::control::{self, Request};
 
 use super::net::Common;
 use super::ui::{self, Interrupt, byte_bar, cpu_seconds_per_gib, mib};
@@ -126,12 +127,20 @@ fn path_in_use(network: &Network, client: &Node) -> Option<String> {
         };
         return Some(built.last()?.path.iter().map(nickname).collect::<Vec<_>>().join(" - "));
     }
-    let circuits = control::ask(client.dir(), Request::Circuits).ok()?;
-    circuits.lines().find_map(|line| {
+    ask_proxy(client, "circuits").ok()?.lines().find_map(|line| {
         let mut words = line.split_ascii_whitespace().skip(1);
         let (state, streams, path) = (words.next()?, words.next()?, words.next()?);
         (state == "used" && streams != "0").then(|| path.replace(',', " - "))
     })
+}
+
+/// What an onionring proxy answers to a request on its socket.
+fn ask_proxy(client: &Node, request: &str) -> io::Result<String> {
+    let mut socket = UnixStream::connect(client.dir().join("proxy.sock"))?;
+    socket.write_all(format!("{request}\n").as_bytes())?;
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer)?;
+    Ok(answer)
 }
 
 fn usages(network: &Network) -> Result<Vec<Usage>, CliError> {

@@ -445,7 +445,8 @@ fn variable(package: &str) -> String {
 /// otherwise the one beside it, or one folder up when it is a test's (`target/debug/deps`).
 fn own(package: &'static str) -> Result<PathBuf, SpecError> {
     let own = std::env::current_exe().unwrap_or_default();
-    if own.file_name().is_some_and(|name| name == "onionring-loadgen")
+    if cfg!(feature = "programs")
+        && own.file_name().is_some_and(|name| name == "onionring-loadgen")
         && let Ok(link) = home::link(package, &own)
     {
         return Ok(link);

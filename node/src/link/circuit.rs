@@ -312,11 +312,11 @@ impl Origin {
         }
     }
 
-    /// Acts on events; returns whether there were any.
+    /// Acts on events; returns whether there were any that concern others than the readers and writers of streams.
     fn pump(&mut self) -> bool {
         let mut any = false;
         while let Some(event) = self.circuit.poll_event() {
-            any = true;
+            any |= !matches!(event, Event::Readable(_) | Event::Writable(_));
             match event {
                 Event::Extended { .. } => {}
                 Event::Truncated { reason, .. } => self.cut = Some(reason),
@@ -357,8 +357,11 @@ impl Origin {
 }
 
 impl LinkCircuit for OriginShared {
-    fn handle_cell(&self, now: Mono, command: Command, body: &mut Body) {
-        self.act(|origin| origin.circuit.handle_cell(now, command, body));
+    fn handle_cell(&self, now: Mono, command: Command, body: &mut Body) -> bool {
+        self.act(|origin| {
+            origin.circuit.handle_cell(now, command, body);
+            origin.circuit.wants_to_transmit() || origin.circuit.is_closed()
+        })
     }
 
     fn transmit(&self, most: usize, send: &mut dyn FnMut(Command, &Body)) -> Turn {
@@ -386,7 +389,7 @@ impl StreamHost for CircuitLease {
         if buf.remaining() == 0 {
             return Poll::Ready(Ok(()));
         }
-        let (read, result) = self.shared.act(|origin| {
+        let (has_work, result) = self.shared.act(|origin| {
             let Some(slot) = origin.slots.get_mut(no) else { return (false, fail(StreamError::Shut)) };
             match slot.over {
                 Some(Over::Ended(EndReason::Done)) => return (false, Poll::Ready(Ok(()))),
@@ -396,7 +399,7 @@ impl StreamHost for CircuitLease {
             let len = origin.circuit.read_stream(slot.key, buf.initialize_unfilled());
             if len > 0 {
                 buf.advance(len);
-                return (true, Poll::Ready(Ok(())));
+                return (origin.circuit.wants_to_transmit(), Poll::Ready(Ok(())));
             }
             if let Some(end) = &origin.end {
                 return (false, fail(end.clone().into()));
@@ -404,8 +407,8 @@ impl StreamHost for CircuitLease {
             slot.await_reading(cx);
             (false, Poll::Pending)
         });
-        if read {
-            // The relay may send more now.
+        if has_work {
+            // The relay may send more now, and is to hear of it.
             self.link.0.mark_ready(self.id);
         }
         result

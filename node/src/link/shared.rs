@@ -21,8 +21,8 @@ use crate::limits;
 
 /// A circuit as its link sees it.
 pub(super) trait LinkCircuit: Send + Sync {
-    /// A cell has arrived; `body` is decrypted in place.
-    fn handle_cell(&self, now: Mono, command: Command, body: &mut Body);
+    /// A cell has arrived; `body` is decrypted in place. Whether it may have something to send now, or be over.
+    fn handle_cell(&self, now: Mono, command: Command, body: &mut Body) -> bool;
 
     /// Makes cells while there are some, at most `most`.
     fn transmit(&self, most: usize, send: &mut dyn FnMut(Command, &Body)) -> Turn;
@@ -200,16 +200,15 @@ impl Shared {
         let circuit = self.table().circuits.get(&id).map(|entry| entry.circuit.clone());
         match (circuit, command) {
             (Some(circuit), _) => {
-                circuit.handle_cell(self.now(), command, body);
-                let mut table = self.table();
+                let has_work = circuit.handle_cell(self.now(), command, body);
                 if command == Command::DESTROY {
+                    let mut table = self.table();
                     // Nothing is left to say, and the peer may use its ID again at once.
                     if table.circuits.remove(&id).is_some_and(|entry| entry.is_ready) {
                         table.ready.retain(|ready| *ready != id);
                     }
-                } else {
-                    // It may have to answer, or be over.
-                    table.mark_ready(id);
+                } else if has_work {
+                    self.table().mark_ready(id);
                 }
             }
             (None, Command::CREATE | Command::CREATE_FAST | Command::CREATE2) => {

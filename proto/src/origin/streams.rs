@@ -52,6 +52,11 @@ impl ClientStream {
         }
     }
 
+    /// Whether a stream-level SENDME is due.
+    fn owes_sendme(&self, recv: &StreamRecv) -> bool {
+        self.end.is_none() && (self.sendmes > 0 || recv.is_due(self.received.len().div_ceil(MAX_DATA_LEN)))
+    }
+
     /// Whether a stream-level SENDME is to be sent now.
     pub fn take_sendme(&mut self, recv: &mut StreamRecv) -> bool {
         if self.end.is_some() {
@@ -176,7 +181,10 @@ impl OriginCircuit {
         if self.is_closed() {
             return;
         }
-        self.mark_ready(key);
+        // Most reads give nothing to send: whoever drives the circuit need not look.
+        if self.stream(key).is_some_and(|stream| stream.data.owes_sendme(&stream.recv)) {
+            self.mark_ready(key);
+        }
         self.end_if_read(key);
     }
 
@@ -273,7 +281,9 @@ impl OriginCircuit {
                     self.events.push_back(Event::Readable(key));
                 }
                 stream.data.received.extend(data);
-                self.mark_ready(key);
+                if stream.data.owes_sendme(&stream.recv) {
+                    self.mark_ready(key);
+                }
                 Ok(true)
             }
             Target::HalfClosed => Ok(true),

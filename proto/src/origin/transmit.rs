@@ -42,6 +42,12 @@ impl OriginCircuit {
         }
     }
 
+    /// Whether [`OriginCircuit::poll_transmit`] may have something to send.
+    pub fn wants_to_transmit(&self) -> bool {
+        let owes = |hop: &super::Hop| !hop.sendmes.is_empty();
+        !self.queue.is_empty() || !self.ready.is_empty() || self.hops.iter().any(owes)
+    }
+
     /// The next cell to send; `None` until something more happens. Call it when the link has room.
     pub fn poll_transmit<R: CryptoRng>(&mut self, rng: &mut R) -> Option<(Command, Body)> {
         if let Some(queued) = self.queue.pop_front() {
