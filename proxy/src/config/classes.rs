@@ -48,7 +48,7 @@ const SUPPORTED: &[(&str, &str)] = &[
     ("CacheDirectory", "Where the directory is kept; `DataDirectory` by default."),
     ("CacheDirectoryGroupReadable", "Lets the group read that directory; `auto` follows `DataDirectoryGroupReadable` if the two directories are one."),
     ("CircuitBuildTimeout", "How long a circuit may take to be built: at first if it is learned, otherwise always; 0 for what the consensus says, or a minute."),
-    ("CircuitsAvailableTimeout", "How long a circuit that nobody uses is kept, up to twice that, at most a day; 0 for half an hour."),
+    ("CircuitsAvailableTimeout", "How long a circuit that nobody uses is kept, up to twice that, at most a day; 0 for half an hour. Less while little is known of how long circuits take."),
     ("CircuitLength", "Ours. Relays on a path, from 3 to 8; more make it slower, and hardly safer."),
     ("CircuitStreamTimeout", "How long a stream waits for its exit before another circuit is tried, at least 10 seconds; 0 for 10, 10 and then 15 seconds."),
     ("ClientBootstrapConsensusAuthorityDownloadInitialDelay", "With `FallbackDir`: how long after the start the first authority is asked for a consensus."),
