@@ -119,13 +119,13 @@ impl Arguments {
 fn path_in_use(network: &Network, client: &Node) -> Option<String> {
     if client.control_addr().is_some() {
         let circuits = client.control().ok()?.circuits().ok()?;
-        let built =
+        let mut built =
             circuits.into_iter().filter(|circuit| circuit.state == "BUILT" && circuit.path.len() >= 3);
         let nickname = |fingerprint: &String| {
             let found = network.nodes().iter().find(|node| node.fingerprint() == fingerprint);
             found.map_or_else(|| fingerprint.clone(), |node| node.nickname().to_owned())
         };
-        return Some(built.last()?.path.iter().map(nickname).collect::<Vec<_>>().join(" - "));
+        return Some(built.next_back()?.path.iter().map(nickname).collect::<Vec<_>>().join(" - "));
     }
     ask_proxy(client, "circuits").ok()?.lines().find_map(|line| {
         let mut words = line.split_ascii_whitespace().skip(1);
