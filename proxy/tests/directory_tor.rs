@@ -18,6 +18,7 @@ use onionring_proxy::directory::{
     Directory, DirectorySettings, NoSources, PROTOCOLS, Phase, Schedule, Status, View,
 };
 use onionring_proxy::links::Links;
+use onionring_proxy::network::Families;
 use tokio::time::timeout;
 
 /// Long enough for a busy machine; nothing waits for it to pass.

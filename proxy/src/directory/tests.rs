@@ -15,13 +15,16 @@ use super::transport::{OpenError, Opened, Route};
 use super::*;
 use crate::network::Families;
 
+/// What a directory says to a request.
+type Answer = Arc<dyn Fn(&str) -> Vec<u8> + Send + Sync>;
+
 /// What a directory does with whoever connects.
 #[derive(Clone)]
 enum Manner {
     /// There is nobody.
     Away,
     /// It answers so to a request.
-    Answers(Arc<dyn Fn(&str) -> Vec<u8> + Send + Sync>),
+    Answers(Answer),
     /// It takes the request and says nothing.
     Silent,
     /// It sends a byte now and then.
