@@ -5,6 +5,8 @@
 //! | `GET /N?seed=S` | serves the first N bytes of the pattern of seed S (default 0) |
 //! | `POST /` with `Content-Length` | swallows the body and answers its SHA-256 in hex |
 //! | `ECHO` (one line, no HTTP) | sends back whatever comes, until the sender has finished |
+//!
+//! It keeps the connection for more requests unless one says `Connection: close` or is of HTTP/1.0.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -102,15 +104,18 @@ fn serve(stream: &TcpStream, served: &Mutex<Vec<Served>>) -> io::Result<()> {
             return echo(reader, stream);
         }
         let mut content_length = 0;
+        let mut is_last = request.ends_with("HTTP/1.0");
         loop {
             let header = line(&mut reader)?;
             if header.is_empty() {
                 break;
             }
-            if let Some((name, value)) = header.split_once(':')
-                && name.eq_ignore_ascii_case("content-length")
-            {
-                content_length = value.trim().parse().unwrap_or(0);
+            if let Some((name, value)) = header.split_once(':') {
+                match name.to_ascii_lowercase().as_str() {
+                    "content-length" => content_length = value.trim().parse().unwrap_or(0),
+                    "connection" => is_last |= value.trim().eq_ignore_ascii_case("close"),
+                    _ => {}
+                }
             }
         }
         let mut words = request.split(' ');
@@ -118,6 +123,9 @@ fn serve(stream: &TcpStream, served: &Mutex<Vec<Served>>) -> io::Result<()> {
             (Some("GET"), Some((bytes, seed))) => send_pattern(stream, bytes, seed)?,
             (Some("POST"), _) => swallow(&mut reader, stream, content_length)?,
             _ => answer(stream, "404 Not Found", "GET /BYTES?seed=N or POST /\n")?,
+        }
+        if is_last {
+            return Ok(());
         }
     }
 }
@@ -176,4 +184,27 @@ pub(super) fn line(reader: &mut impl BufRead) -> io::Result<String> {
     let mut line = Vec::new();
     reader.take(LINE_LEN_MAX).read_until(b'\n', &mut line)?;
     Ok(String::from_utf8_lossy(&line).trim_end_matches(['\r', '\n']).to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What comes back for these bytes, up to the end of the connection.
+    fn exchange(requests: &str) -> String {
+        let server = Server::start(([127, 0, 0, 1], 0).into()).unwrap();
+        let mut stream = TcpStream::connect(server.address()).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        stream.write_all(requests.as_bytes()).unwrap();
+        let mut answers = Vec::new();
+        stream.read_to_end(&mut answers).unwrap();
+        String::from_utf8_lossy(&answers).into_owned()
+    }
+
+    #[test]
+    fn the_connection_is_kept_until_a_request_says_otherwise() {
+        let count = |requests: &str| exchange(requests).matches("HTTP/1.1 200 OK").count();
+        assert_eq!(count("GET /0 HTTP/1.1\r\n\r\nGET /0 HTTP/1.0\r\n\r\n"), 2);
+        assert_eq!(count("GET /0 HTTP/1.1\r\nconnection: Close\r\n\r\nGET /0 HTTP/1.1\r\n\r\n"), 1);
+    }
 }
