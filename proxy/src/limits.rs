@@ -57,9 +57,9 @@ pub const CARRY_BUFFER: usize = 16 * 1024;
 /// Buffers that one direction of a stream moves before others get their turn.
 pub const CARRY_ROUNDS: usize = 16;
 
-/// How long a stream stays open on which nothing comes, after its application has ended what it sends: as long as an
-/// application waits for a stream to open.
-pub const HALF_CLOSED_IDLE: Duration = Duration::from_secs(120);
+/// How long a stream stays open on which nothing comes, after its application has ended what it sends. An application that is
+/// gone looks no different, so it is not long.
+pub const HALF_CLOSED_IDLE: Duration = Duration::from_secs(15);
 
 /// Bytes that are read and dropped from an application whose connection is being closed, so that it sees the last answer.
 pub const GOODBYE_BYTES: usize = 64 * 1024;
