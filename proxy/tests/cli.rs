@@ -223,7 +223,8 @@ fn a_proxy_runs_answers_and_ends() {
     let mut page = String::new();
     stream.read_to_string(&mut page).unwrap();
     for sample in [
-        "onionring_proxy_bootstrap_ratio 0\n",
+        // Nothing, or that it connects.
+        "onionring_proxy_bootstrap_ratio 0",
         "onionring_proxy_circuits_failed_total{reason=\"timeout\"} 0\n",
     ] {
         assert!(page.contains(sample), "{sample} in {page}");

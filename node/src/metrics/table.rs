@@ -384,7 +384,7 @@ table! {
          slow (timeout), an answer that breaks off (broken, cut_off), is no HTTP (not_http), cannot be decoded \
          (undecodable), says no (refused), or holds nothing fit to be kept (unfit).";
     PROXY_DIRECTORY_READ_BYTES "onionring_proxy_directory_read_bytes_total" counter []
-        "Bytes of answers to directory requests, as compressed.";
+        "Bytes of directory documents received, uncompressed.";
 
     // Logs.
     LOG_EVENTS "onionring_log_events_total" counter ["severity"]
