@@ -1,7 +1,7 @@
 //! The running proxy: from a configuration to streams, and to its end.
 //!
 //! [`parts`] are what the proxy consists of. Around them are here the change of user, the lock, the log, signals, reloads,
-//! the control socket and the metrics port, whose figures [`telemetry`] puts together.
+//! the control socket and the metrics port, whose figures `telemetry` puts together.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! The ports that applications talk to: SOCKS, HTTP CONNECT, DNS, and connections that the system redirects.
 //!
 //! [`bind`] opens them, while the program may still do everything; [`Bound::serve`] answers on them. What an application
-//! asks for is checked against the [`Rules`] and the flags of its port, and handed to a [`Network`]; [`carry`] moves the
+//! asks for is checked against the [`Rules`] and the flags of its port, and handed to a [`Network`]; `carry` moves the
 //! bytes of streams that are open. Nothing here looks up a name or opens a connection by itself.
 
 use std::fmt;
