@@ -1,5 +1,6 @@
 //! Many who want something at the same time: relays that upload, clients that fetch.
 
+use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, UNIX_EPOCH};
@@ -10,8 +11,13 @@ use onionring_proto::netdoc::text::{base64_unpadded, hex_upper};
 use super::AuthorityError;
 use super::rounds::Outcome;
 use super::subject::Subject;
+use crate::net::netns;
 use crate::synthetic::Directory;
 
+/// The block that is local in a network namespace, a /15.
+const UPLOAD_NETWORKS: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 0);
+/// Fewer than an authority takes.
+const RELAYS_PER_NETWORK: usize = 32;
 /// Relays that upload at a time.
 const UPLOADERS: usize = 8;
 /// Microdescriptors of one request, as clients ask for them.
@@ -35,8 +41,19 @@ pub(super) fn upload(
     let relays = &directory.relays;
     side_by_side(relays.len(), UPLOADERS, stop, |n| {
         let body = [relays[n].descriptor.as_str(), &relays[n].extra_info].concat();
-        subject.post("a descriptor", None, "/tor/", body.as_bytes())
+        subject.post_from("a descriptor", uploader(n), "/tor/", body.as_bytes())
     })
+}
+
+/// Where a relay uploads from. An authority takes only so many from one network before it has found them; in a network
+/// namespace there are as many networks as are wanted, and elsewhere it is loopback, which is not counted.
+fn uploader(relay: usize) -> Option<Ipv4Addr> {
+    if !netns::inside() {
+        return None;
+    }
+    let [a, b, ..] = UPLOAD_NETWORKS.octets();
+    let [.., high, low] = (relay / RELAYS_PER_NETWORK).to_be_bytes();
+    Some(Ipv4Addr::new(a, b | high & 1, low, 1))
 }
 
 /// What clients ask for: of twenty, seven want the difference to the consensus before, six a whole one, two know the newest,

@@ -183,7 +183,17 @@ impl Subject {
         path: &str,
         body: &[u8],
     ) -> Result<(), AuthorityError> {
-        let from = from.map(|authority| address(&self.block, authority));
+        self.post_from(what, from.map(|authority| address(&self.block, authority)), path, body)
+    }
+
+    /// The same from an address.
+    pub(super) fn post_from(
+        &self,
+        what: &'static str,
+        from: Option<Ipv4Addr>,
+        path: &str,
+        body: &[u8],
+    ) -> Result<(), AuthorityError> {
         let answer = http::post(self.dir_addr, from, path, body)?;
         if answer.status == 200 { Ok(()) } else { Err(self.refused(what, &answer)) }
     }

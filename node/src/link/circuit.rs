@@ -357,11 +357,8 @@ impl Origin {
 }
 
 impl LinkCircuit for OriginShared {
-    fn handle_cell(&self, now: Mono, command: Command, body: &mut Body) -> bool {
-        self.act(|origin| {
-            origin.circuit.handle_cell(now, command, body);
-            origin.circuit.wants_to_transmit() || origin.circuit.is_closed()
-        })
+    fn handle_cell(&self, now: Mono, command: Command, body: &mut Body) {
+        self.act(|origin| origin.circuit.handle_cell(now, command, body));
     }
 
     fn transmit(&self, most: usize, send: &mut dyn FnMut(Command, &Body)) -> Turn {

@@ -289,10 +289,10 @@ impl Responder {
 }
 
 impl LinkCircuit for Responder {
-    fn handle_cell(&self, _: Mono, command: Command, body: &mut Body) -> bool {
+    fn handle_cell(&self, _: Mono, command: Command, body: &mut Body) {
         let mut state = self.lock();
         if state.end.is_some() {
-            return true;
+            return;
         }
         match command {
             Command::RELAY | Command::RELAY_EARLY => match self.on_relay(&mut state, command, body) {
@@ -313,7 +313,6 @@ impl LinkCircuit for Responder {
             // CREATE with an ID in use, and answers to what was not asked, are ignored, as deployed relays do.
             _ => {}
         }
-        true
     }
 
     fn transmit(&self, most: usize, send: &mut dyn FnMut(Command, &Body)) -> Turn {

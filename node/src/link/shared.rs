@@ -21,8 +21,8 @@ use crate::limits;
 
 /// A circuit as its link sees it.
 pub(super) trait LinkCircuit: Send + Sync {
-    /// A cell has arrived; `body` is decrypted in place. Whether it may have something to send now, or be over.
-    fn handle_cell(&self, now: Mono, command: Command, body: &mut Body) -> bool;
+    /// A cell has arrived; `body` is decrypted in place.
+    fn handle_cell(&self, now: Mono, command: Command, body: &mut Body);
 
     /// Makes cells while there are some, at most `most`.
     fn transmit(&self, most: usize, send: &mut dyn FnMut(Command, &Body)) -> Turn;
@@ -200,14 +200,15 @@ impl Shared {
         let circuit = self.table().circuits.get(&id).map(|entry| entry.circuit.clone());
         match (circuit, command) {
             (Some(circuit), _) => {
-                let has_work = circuit.handle_cell(self.now(), command, body);
+                circuit.handle_cell(self.now(), command, body);
                 if command == Command::DESTROY {
                     let mut table = self.table();
                     // Nothing is left to say, and the peer may use its ID again at once.
                     if table.circuits.remove(&id).is_some_and(|entry| entry.is_ready) {
                         table.ready.retain(|ready| *ready != id);
                     }
-                } else if has_work {
+                } else {
+                    // It may have to answer, or be over, or a stream of it has ended of which its writer is to hear.
                     self.table().mark_ready(id);
                 }
             }
