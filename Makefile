@@ -13,7 +13,7 @@ help:
 	@echo 'make test   everything that must hold, lint included (.ci/run calls this)'
 	@echo 'make lint   formatting, clippy, docs, licences and duplicate dependencies, proto stays free of I/O'
 	@echo 'make bench  what the pieces cost (a table in target/bench.md), shards in memory and a model of many, CPU seconds per'
-	@echo '            GiB: of the bare minimum, then of onionring and stock tor as the middle relay in turn; both as an authority'
+	@echo '            GiB: of the bare minimum, then of onionring and stock tor as the middle relay in turn; both as an authority and as a client'
 	@echo 'make baseline  count instructions anew, for make test to hold later changes against'
 	@echo 'make soak   the full matrix and the long simulations (hours)'
 	@echo 'make release  the programs, in target/release'
@@ -33,6 +33,8 @@ bench: release counts
 	$(TARGET)/release/floor
 	$(LOADGEN) bench middle $(ARGS)
 	$(LOADGEN) bench authority
+	$(LOADGEN) bench proxy
+	$(LOADGEN) bench bootstrap
 
 # Instructions of framing, queues, rings and parsing: noise does not show in them.
 counts: setup

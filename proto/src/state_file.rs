@@ -71,6 +71,8 @@ impl StateFile {
         let at = self.lines.iter().position(is_old).unwrap_or(self.lines.len());
         self.lines.retain(|line| !is_old(line));
         let new = values.into_iter().map(|value| {
+            // Ours to keep: values are made of numbers, of names that were checked, and of words that were read from such a
+            // file, where a line's end or a comment never comes into a word.
             assert!(!value.contains(['\n', '\r', '#']), "a value of the state file takes one line");
             format!("{keyword} {value}")
         });

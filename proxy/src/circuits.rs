@@ -194,7 +194,8 @@ impl Circuits {
             Err(error) => {
                 self.tallies.circuits.failed.add(CircuitTally::NO_PATH);
                 debug!("no circuit can be built now: {error}");
-                Err(Wait::Until(self.failed()))
+                // That is this wish's matter alone: others may have paths.
+                Err(Wait::Until(Instant::now() + limits::PLAN_PAUSE))
             }
         }
     }

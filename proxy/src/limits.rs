@@ -132,3 +132,6 @@ pub const LATE_CIRCUITS: usize = 32;
 
 /// How much longer than `SocksTimeout` the network may take to say why a stream does not open.
 pub const NETWORK_SLACK: Duration = Duration::from_secs(2);
+
+/// How long somebody for whom no path was found waits until he looks again, unless something changes before.
+pub const PLAN_PAUSE: Duration = Duration::from_secs(1);

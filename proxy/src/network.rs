@@ -8,6 +8,7 @@ use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::isolation::Token;
+use crate::limits;
 
 /// Where an application wants to go.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -167,6 +168,17 @@ impl<'a> Early<'a> {
     /// Nothing is known yet but `read`, which came with the request.
     pub fn new(reader: &'a mut (dyn AsyncRead + Unpin + Send), read: Vec<u8>) -> Early<'a> {
         Early { reader, read, is_over: false }
+    }
+
+    /// How many bytes may be read of it now.
+    pub fn room(&self) -> usize {
+        if self.is_over { 0 } else { limits::EARLY_BYTES.saturating_sub(self.read.len()) }
+    }
+
+    /// This was read of it; nothing is the end.
+    pub fn note(&mut self, piece: &[u8]) {
+        self.read.extend_from_slice(piece);
+        self.is_over |= piece.is_empty();
     }
 }
 

@@ -20,6 +20,9 @@ use crate::limits;
 use crate::network::{Destination, Early, Families, Host, Network, Question, Refusal};
 use crate::tallies::Tallies;
 
+/// Bytes that are read at once from an application whose stream is not open yet.
+const EARLY_PIECE: usize = 4096;
+
 /// What streams may do.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
@@ -27,9 +30,8 @@ pub struct Settings {
     pub patience: Duration,
     /// How long an exit may take to answer (`CircuitStreamTimeout`); without it as long as [`limits::STREAM_TIMES`] say.
     pub stream_timeout: Option<Duration>,
-    /// Addresses that only mean something on this host or its network are refused (`ClientRejectInternalAddresses`).
-    pub reject_internal: bool,
-    /// Exits are not believed that a name leads to such an address (`ClientDNSRejectInternalAddresses`).
+    /// Exits are not believed that a name leads to an address that only means something on a host or its network
+    /// (`ClientDNSRejectInternalAddresses`).
     pub reject_internal_answers: bool,
 }
 
@@ -183,9 +185,6 @@ impl Network for Streams {
 impl Streams {
     async fn connect_to(&self, destination: &Destination, early: &mut Early<'_>) -> Result<Stream, Refusal> {
         let Destination { host, port, families, token } = destination;
-        if self.settings().reject_internal && is_internal(host) {
-            return Err(Refusal::Internal);
-        }
         let begin = Begin {
             host: match host {
                 Host::Name(name) => relay_msg::Host::Name(name),
@@ -262,16 +261,14 @@ async fn read_on<T>(
     wanted: impl Future<Output = Result<T, Refusal>>,
 ) -> Result<T, Refusal> {
     tokio::pin!(wanted);
-    let mut piece = [0; 4096];
+    let mut piece = [0; EARLY_PIECE];
     loop {
-        let room = if early.is_over { 0 } else { limits::EARLY_BYTES.saturating_sub(early.read.len()) };
-        let room = room.min(piece.len());
+        let room = early.room().min(piece.len());
         tokio::select! {
             biased;
             found = &mut wanted => return found,
             read = early.reader.read(&mut piece[..room]), if room > 0 => match read {
-                Ok(n @ 1..) => early.read.extend_from_slice(piece.get(..n).unwrap_or_default()),
-                Ok(0) => early.is_over = true,
+                Ok(n) => early.note(piece.get(..n).unwrap_or_default()),
                 Err(_) => return Err(Refusal::Failed),
             }
         }
@@ -289,11 +286,10 @@ async fn open(
     let answer = answer.wait(limit);
     tokio::pin!(answer);
     let mut sent = 0;
-    let mut piece = [0; 4096];
+    let mut piece = [0; EARLY_PIECE];
     let connected = loop {
         let unsent = early.read.get(sent..).unwrap_or_default();
-        let room = if early.is_over { 0 } else { limits::EARLY_BYTES.saturating_sub(early.read.len()) };
-        let room = room.min(piece.len());
+        let room = early.room().min(piece.len());
         tokio::select! {
             biased;
             answered = &mut answer => break answered?,
@@ -302,9 +298,9 @@ async fn open(
                 // Why it failed is in the answer.
                 Err(_) => break answer.await?,
             },
-            read = early.reader.read(&mut piece[..room]), if room > 0 => match read {
-                Ok(n @ 1..) => early.read.extend_from_slice(piece.get(..n).unwrap_or_default()),
-                _ => early.is_over = true,
+            read = early.reader.read(&mut piece[..room]), if room > 0 => {
+                // An application that is gone is noticed when the stream is open.
+                early.note(piece.get(..read.unwrap_or(0)).unwrap_or_default());
             }
         }
     };
@@ -323,15 +319,4 @@ fn flags(families: Families) -> BeginFlags {
     set(families.v6, BeginFlags::IPV6_OK)
         | set(!families.v4, BeginFlags::IPV4_NOT_OK)
         | set(families.v6 && families.prefer_v6, BeginFlags::IPV6_PREFERRED)
-}
-
-/// Whether an exit could only take it for something of its own.
-fn is_internal(host: &Host) -> bool {
-    match host {
-        Host::Name(name) => {
-            let name = name.trim_end_matches('.').to_ascii_lowercase();
-            name == "localhost" || name.ends_with(".localhost")
-        }
-        Host::Address(address) => policy::is_internal(*address),
-    }
 }

@@ -40,6 +40,7 @@ pub enum PlanError {
 }
 
 /// What a path is to be like.
+#[derive(Clone, Copy)]
 pub struct Wanted<'a> {
     /// What its exit must serve.
     pub target: &'a Target,
@@ -91,7 +92,9 @@ pub fn choose_new_exit(
     hops: &[Hop],
     wanted: &Wanted<'_>,
 ) -> Option<(HopTarget, Arc<[Hop]>)> {
-    let (_, kept) = hops.split_last()?;
+    let (last, kept) = hops.split_last()?;
+    let avoid: Vec<Fingerprint> = wanted.avoid.iter().copied().chain([last.identity]).collect();
+    let wanted = &Wanted { avoid: &avoid, ..*wanted };
     // Those that are no longer listed cannot be told apart from their families.
     let relays: Vec<RelayRef<'_>> =
         kept.iter().map(|hop| network.relay(&hop.identity)).collect::<Option<_>>()?;

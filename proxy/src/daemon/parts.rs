@@ -364,7 +364,6 @@ fn stream_settings(config: &Config) -> streams::Settings {
     streams::Settings {
         patience: rules.timeout,
         stream_timeout: config.circuits.stream_timeout,
-        reject_internal: rules.reject_internal,
         reject_internal_answers: rules.dns_reject_internal,
     }
 }
