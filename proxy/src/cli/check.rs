@@ -115,6 +115,8 @@ fn proxy(config: &Config, url: Option<&Url>) -> bool {
 fn judge(report: &Report, with_guards: bool, now: Unix) -> Vec<(&'static str, Result<String, String>)> {
     let waits = || format!("not yet: {} ({} %)", report.phase.label(), report.percent);
     let directory = match report.consensus {
+        // Without the right time there will be none, and a later one will not be believed.
+        _ if report.clock.is_some() => Err(report.clock.clone().unwrap_or_default()),
         None => Err(format!("there is no consensus; {}", waits())),
         Some((_, until)) if until < now => {
             let text = "the consensus was valid until";
@@ -237,6 +239,11 @@ mod tests {
         assert_eq!(works(&report, 101), [false, true, true]);
         let [(_, directory), ..] = &judge(&report, true, Unix(101))[..] else { panic!("no directory") };
         assert!(directory.as_ref().unwrap_err().contains("clock"), "{directory:?}");
+        report.clock = Some("this machine's clock seems to be 3 hours ahead".to_owned());
+        assert_eq!(works(&report, 50), [false, true, true]);
+        let [(_, directory), ..] = &judge(&report, true, Unix(50))[..] else { panic!("no directory") };
+        assert!(directory.as_ref().unwrap_err().contains("3 hours ahead"), "{directory:?}");
+        report.clock = None;
         report.guards.clear();
         assert!(judge(&report, false, Unix(50)).iter().all(|(_, outcome)| outcome.is_ok()));
     }
