@@ -53,8 +53,8 @@ pub struct Config {
     pub metrics: MetricsConfig,
     /// Time between heartbeats in the log; `None` for no heartbeat.
     pub heartbeat: Option<Duration>,
-    /// Threads of the program; `None` for one for each core (`NumCPUs`).
-    pub threads: Option<usize>,
+    /// Threads that carry traffic, at least one (`NumCPUs`).
+    pub threads: usize,
 }
 
 impl Configuration for Config {
@@ -81,7 +81,7 @@ impl Configuration for Config {
             pid_file: read.path("PidFile"),
             metrics,
             heartbeat: read.heartbeat(),
-            threads: usize::try_from(settings.integer("NumCPUs")).ok().filter(|threads| *threads > 0),
+            threads: usize::try_from(settings.integer("NumCPUs")).unwrap_or_default().max(1),
         }
     }
 

@@ -112,9 +112,7 @@ pub fn run(start: Start) -> Result<(), DaemonError> {
     let sockets = Sockets::bind(&start.config)?;
     cli::become_user(&start.config)?;
     let mut builder = tokio::runtime::Builder::new_multi_thread();
-    if let Some(threads) = start.config.threads {
-        builder.worker_threads(threads);
-    }
+    builder.worker_threads(start.config.threads);
     let runtime = builder.enable_all().build().map_err(DaemonError::Runtime)?;
     let signals = runtime.block_on(async { Signals::install() }).map_err(DaemonError::Signals)?;
     let _lock = cli::take_directories(&start.config)?;

@@ -51,8 +51,12 @@ pub const HTTP_REQUEST: usize = 8192;
 /// Headers of an HTTP request; with more it is refused (431).
 pub const HTTP_HEADERS: usize = 64;
 
-/// Bytes that are read at once from an application while its request arrives, and from a stream in each direction.
+/// Bytes that are read at once from an application while its request arrives, and at first from a stream in each
+/// direction.
 pub const CARRY_BUFFER: usize = 16 * 1024;
+
+/// The same in a direction that has filled that once: fewer and larger writes cost bulk streams much less.
+pub const CARRY_BULK_BUFFER: usize = 64 * 1024;
 
 /// Buffers that one direction of a stream moves before others get their turn.
 pub const CARRY_ROUNDS: usize = 16;

@@ -194,28 +194,16 @@ impl Shared {
         self.table().abandoned
     }
 
-    /// Hands a cell to its circuit, or to the service if it is to be a new one. What else comes for a circuit that is
-    /// not there is dropped: it may just have been closed.
-    pub fn deliver(self: &Arc<Self>, id: CircId, command: Command, body: &mut Body) {
-        let circuit = self.table().circuits.get(&id).map(|entry| entry.circuit.clone());
-        match (circuit, command) {
-            (Some(circuit), _) => {
-                circuit.handle_cell(self.now(), command, body);
-                if command == Command::DESTROY {
-                    let mut table = self.table();
-                    // Nothing is left to say, and the peer may use its ID again at once.
-                    if table.circuits.remove(&id).is_some_and(|entry| entry.is_ready) {
-                        table.ready.retain(|ready| *ready != id);
-                    }
-                } else {
-                    // It may have to answer, or be over, or a stream of it has ended of which its writer is to hear.
-                    self.table().mark_ready(id);
-                }
-            }
-            (None, Command::CREATE | Command::CREATE_FAST | Command::CREATE2) => {
-                self.answer_create(id, command, body);
-            }
-            (None, _) => {}
+    /// The circuit with this ID.
+    fn circuit(&self, id: CircId) -> Option<Arc<dyn LinkCircuit>> {
+        self.table().circuits.get(&id).map(|entry| entry.circuit.clone())
+    }
+
+    /// The peer has destroyed circuit `id`: nothing is left to say, and the peer may use its ID again at once.
+    fn forget(&self, id: CircId) {
+        let mut table = self.table();
+        if table.circuits.remove(&id).is_some_and(|entry| entry.is_ready) {
+            table.ready.retain(|ready| *ready != id);
         }
     }
 
@@ -286,6 +274,55 @@ impl Shared {
             entry.circuit.link_lost(&why);
         }
         self.ended.notify_waiters();
+    }
+}
+
+/// Hands out the cells of one read. A circuit is looked up, and looked at again for what follows, once for all cells
+/// that come for it in a row.
+pub(super) struct Delivery<'a> {
+    shared: &'a Arc<Shared>,
+    now: Mono,
+    current: Option<(CircId, Arc<dyn LinkCircuit>)>,
+}
+
+impl<'a> Delivery<'a> {
+    pub fn new(shared: &'a Arc<Shared>) -> Delivery<'a> {
+        Delivery { shared, now: shared.now(), current: None }
+    }
+
+    /// Hands a cell to its circuit, or to the service if it is to be a new one. What else comes for a circuit that is
+    /// not there is dropped: it may just have been closed.
+    pub fn deliver(&mut self, id: CircId, command: Command, body: &mut Body) {
+        if !matches!(self.current, Some((current, _)) if current == id) {
+            self.finish();
+            self.current = self.shared.circuit(id).map(|circuit| (id, circuit));
+        }
+        match (&self.current, command) {
+            (Some((_, circuit)), _) => {
+                circuit.handle_cell(self.now, command, body);
+                if command == Command::DESTROY {
+                    self.current = None;
+                    self.shared.forget(id);
+                }
+            }
+            (None, Command::CREATE | Command::CREATE_FAST | Command::CREATE2) => {
+                self.shared.answer_create(id, command, body);
+            }
+            (None, _) => {}
+        }
+    }
+
+    /// The current circuit may have to answer, or be over, or a stream of it has ended of which its writer is to hear.
+    fn finish(&mut self) {
+        if let Some((id, _)) = self.current.take() {
+            self.shared.table().mark_ready(id);
+        }
+    }
+}
+
+impl Drop for Delivery<'_> {
+    fn drop(&mut self) {
+        self.finish();
     }
 }
 

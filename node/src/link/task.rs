@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::connection::Connection;
 use super::error::{LinkFailure, Step};
-use super::shared::Shared;
+use super::shared::{Delivery, Shared};
 use crate::limits;
 
 /// Batches that are written before the socket is looked at for what has come.
@@ -130,13 +130,14 @@ async fn send_rest(connection: &mut Connection, shared: &Shared) -> Result<(), L
 /// for links between clients and guards, and one side without it harms nobody but itself.
 fn deliver(connection: &mut Connection, shared: &Arc<Shared>) -> Result<(), LinkFailure> {
     let version = shared.established.version;
+    let mut delivery = Delivery::new(shared);
     let mut used = 0;
     while let Some((len, frame)) = next_frame(version.into(), &mut connection.held[used..])? {
         used += len;
         if judge(version, &frame)? == Verdict::Circuit
             && let Frame::Fixed { circ_id, command, body } = frame
         {
-            shared.deliver(circ_id, command, body);
+            delivery.deliver(circ_id, command, body);
         }
     }
     connection.held.drain(..used);

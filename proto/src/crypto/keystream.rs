@@ -2,6 +2,8 @@
 //!
 //! The one place that names the implementation: another AES-CTR is swapped in here.
 
+use std::array::from_fn;
+
 use aes::cipher::{Array, BlockCipherEncrypt, KeyInit};
 use aes::{Aes128Enc, Aes256Enc};
 use ctr::Ctr128BE;
@@ -42,12 +44,10 @@ impl Keystream {
 
     /// The same with no block begun, for up to [`BLOCKS`] blocks.
     fn apply_blocks(&mut self, data: &mut [u8]) {
-        let mut blocks = [[0; BLOCK]; BLOCKS];
+        // All of them, though the last few may not be needed: a number known here makes it one loop without a branch.
+        let mut blocks: [[u8; BLOCK]; BLOCKS] = from_fn(|n| self.next.wrapping_add(n as u128).to_be_bytes());
         let blocks = &mut blocks[..data.len().div_ceil(BLOCK)];
-        for block in &mut *blocks {
-            *block = self.next.to_be_bytes();
-            self.next = self.next.wrapping_add(1);
-        }
+        self.next = self.next.wrapping_add(blocks.len() as u128);
         self.cipher.encrypt_blocks(Array::cast_slice_from_core_mut(blocks));
         xor(data, blocks.as_flattened());
         if let Some(last) = blocks.last() {

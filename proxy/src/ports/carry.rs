@@ -159,6 +159,9 @@ impl Pipe {
     }
 
     fn fill(&mut self, cx: &mut Context<'_>, reader: &mut (impl AsyncRead + Unpin)) -> Poll<io::Result<()>> {
+        if self.end == self.buffer.len() && self.buffer.len() < limits::CARRY_BULK_BUFFER {
+            self.buffer = vec![0; limits::CARRY_BULK_BUFFER].into_boxed_slice();
+        }
         let mut buf = ReadBuf::new(&mut self.buffer);
         ready!(Pin::new(reader).poll_read(cx, &mut buf))?;
         (self.start, self.end) = (0, buf.filled().len());
