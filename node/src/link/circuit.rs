@@ -202,6 +202,7 @@ impl From<Over> for StreamError {
     fn from(over: Over) -> StreamError {
         match over {
             Over::Ended(reason) => StreamError::Ended(reason),
+            Over::Forbidden(address) => StreamError::Forbidden(address),
             Over::Shut => StreamError::Shut,
         }
     }
@@ -325,11 +326,11 @@ impl Origin {
                 }
                 Event::Resolved { stream, resolved } => {
                     self.with(stream, |slot| slot.resolved = Some(resolved));
-                    self.slots.ended(stream, EndReason::Done);
+                    self.slots.ended(stream, EndReason::Done.into());
                 }
                 Event::Readable(stream) => self.with(stream, Slot::wake_reader),
                 Event::Writable(stream) => self.with(stream, Slot::wake_writer),
-                Event::Ended { stream, end } => self.slots.ended(stream, end.reason),
+                Event::Ended { stream, end } => self.slots.ended(stream, end),
                 Event::Closed(reason) => {
                     self.end.get_or_insert(reason.into());
                     self.slots.wake_all();

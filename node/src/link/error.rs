@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -171,6 +172,10 @@ pub enum StreamError {
     /// The relay ended it with this reason.
     #[error("the relay ended the stream: {}", .0.label())]
     Ended(EndReason),
+    /// The relay ended it because its policy forbids this address, the one that was asked for or that the name leads to
+    /// by its account.
+    #[error("the relay's policy forbids the address")]
+    Forbidden(IpAddr),
     /// This side has ended it.
     #[error("this side ended the stream")]
     Shut,
@@ -187,6 +192,7 @@ impl StreamError {
     pub fn label(&self) -> &'static str {
         match self {
             StreamError::Ended(reason) => reason.label(),
+            StreamError::Forbidden(_) => EndReason::ExitPolicy.label(),
             StreamError::Shut => "shut",
             StreamError::Timeout(_) => "no_answer",
             StreamError::Circuit(error) => error.label(),
@@ -204,7 +210,7 @@ impl From<StreamError> for io::Error {
     fn from(error: StreamError) -> io::Error {
         let kind = match &error {
             StreamError::Ended(EndReason::ConnectRefused) => io::ErrorKind::ConnectionRefused,
-            StreamError::Ended(_) => io::ErrorKind::ConnectionReset,
+            StreamError::Ended(_) | StreamError::Forbidden(_) => io::ErrorKind::ConnectionReset,
             StreamError::Shut => io::ErrorKind::BrokenPipe,
             StreamError::Timeout(_) => io::ErrorKind::TimedOut,
             StreamError::Circuit(_) => io::ErrorKind::ConnectionAborted,

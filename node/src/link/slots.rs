@@ -1,10 +1,11 @@
 //! What a circuit keeps for the handles of its streams: how each stands, and whom to wake.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::task::{Context, Waker};
 
 use onionring_proto::origin::StreamKey;
-use onionring_proto::relay_msg::{Connected, EndReason, Resolved};
+use onionring_proto::relay_msg::{Connected, End, EndReason, Resolved};
 
 /// Names a handle. IDs of streams serve again when a stream has ended, and its handle may outlive that.
 pub(super) type StreamNo = u64;
@@ -30,6 +31,8 @@ pub(super) struct Slot {
 pub(super) enum Over {
     /// The other side has ended it, and all before that is read.
     Ended(EndReason),
+    /// The same, because its policy forbids the address that was asked for or that a name leads to.
+    Forbidden(IpAddr),
     /// We have ended it.
     Shut,
 }
@@ -93,9 +96,12 @@ impl Slots {
     }
 
     /// The other side has ended the stream.
-    pub fn ended(&mut self, key: StreamKey, reason: EndReason) {
+    pub fn ended(&mut self, key: StreamKey, end: End) {
         if let Some(slot) = self.by_key(key) {
-            slot.over = Some(Over::Ended(reason));
+            slot.over = Some(match end.addr {
+                Some((address, _)) => Over::Forbidden(address),
+                None => Over::Ended(end.reason),
+            });
             slot.wake_reader();
             slot.wake_writer();
             self.live.remove(&key);

@@ -7,7 +7,7 @@ use onionring_proto::handshake::{HandshakeError, OnionKey, OnionKeyRing, ServerI
 use onionring_proto::link::LinkError;
 use onionring_proto::origin::{CloseReason, OriginError};
 use onionring_proto::relay_msg::{
-    Begin, BeginFlags, EndReason, Extend2, Extended2, Host, Resolve, Resolved, ResolvedValue,
+    Begin, BeginFlags, End, EndReason, Extend2, Extended2, Host, Resolve, Resolved, ResolvedValue,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -261,6 +261,12 @@ async fn begin_and_resolve_answers() {
         let (_, stream, _) = peer.hear(&mut relay).await;
         peer.say(circ_id, &mut relay, RelayCmd::END, stream, &[EndReason::ConnectRefused.to_wire()]).await;
 
+        let (_, stream, _) = peer.hear(&mut relay).await;
+        let end = End { reason: EndReason::ExitPolicy, addr: Some(([192, 0, 2, 9].into(), 60)) };
+        let mut forbidden = Vec::new();
+        end.write(&mut forbidden);
+        peer.say(circ_id, &mut relay, RelayCmd::END, stream, &forbidden).await;
+
         let (cmd, stream, _) = peer.hear(&mut relay).await;
         assert_eq!(cmd, RelayCmd::RESOLVE);
         let mut answer = Vec::new();
@@ -280,6 +286,10 @@ async fn begin_and_resolve_answers() {
         let refused = circuit.begin(0, &begin, LONG).await.err().unwrap();
         assert!(matches!(refused, StreamError::Ended(EndReason::ConnectRefused)), "{refused}");
         assert_eq!(io::Error::from(refused).kind(), io::ErrorKind::ConnectionRefused);
+
+        let refused = circuit.begin(0, &begin, LONG).await.err().unwrap();
+        assert!(matches!(refused, StreamError::Forbidden(ip) if ip.to_string() == "192.0.2.9"), "{refused}");
+        assert_eq!(refused.label(), "exit_policy");
 
         let answer = circuit.resolve(0, &Resolve::Name("example.com"), LONG).await.unwrap();
         assert_eq!(answer, resolved());
