@@ -27,11 +27,13 @@ use crate::network::{Families, Host, Refusal};
 use crate::tallies::{CircuitTally, Tallies};
 
 mod build;
+pub mod exits;
 pub mod plan;
 pub mod predict;
 pub mod table;
 
 use build::{BuildError, Built};
+use exits::{Exits, Lesson};
 use plan::{Plan, PlanError, Wanted};
 use predict::Predicted;
 use table::{Found, Number, Table, Target, Wish};
@@ -104,6 +106,7 @@ pub struct Circuits {
     settings: Mutex<Settings>,
     table: Mutex<Table<Arc<Built>>>,
     predicted: Mutex<Predicted>,
+    exits: Mutex<Exits>,
     pause: Mutex<Pause>,
     /// Places for circuits that took too long to be used, and are built on to learn how long they take.
     late: Semaphore,
@@ -139,6 +142,7 @@ impl Circuits {
             table: Mutex::new(Table::new(settings.rules)),
             settings: Mutex::new(settings),
             predicted: Mutex::new(Predicted::new(Instant::now())),
+            exits: Mutex::default(),
             pause: Mutex::default(),
             late: Semaphore::new(limits::LATE_CIRCUITS),
             map,
@@ -169,7 +173,7 @@ impl Circuits {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            let patience = match self.look(&wish) {
+            let patience = match self.look_past_unfit(&wish) {
                 Ok(carrier) => return Ok(carrier),
                 Err(Wait::Until(at)) => at.min(deadline),
                 Err(Wait::Change) => deadline,
@@ -178,6 +182,19 @@ impl Circuits {
             if timeout_at(patience, changed).await.is_err() && Instant::now() >= deadline {
                 return Err(if (self.map)().is_none() { Refusal::NotReady } else { Refusal::Timeout });
             }
+        }
+    }
+
+    /// Looks for a circuit to an exit that has not refused the like before. Those that had no room will do if there is no
+    /// other.
+    fn look_past_unfit(self: &Arc<Self>, wish: &Wish<'_>) -> Result<Carrier, Wait> {
+        let exits::Unfit { forbid, full } = lock(&self.exits).unfit(wish.target, Instant::now());
+        let avoid = [wish.avoid, &forbid, &full].concat();
+        match self.look(&Wish { avoid: &avoid, ..*wish }) {
+            Err(Wait::Never(_)) if !full.is_empty() => {
+                self.look(&Wish { avoid: &[wish.avoid, &forbid].concat(), ..*wish })
+            }
+            found => found,
         }
     }
 
@@ -355,8 +372,17 @@ impl Circuits {
         self.guards.network_seen();
     }
 
+    /// An exit has refused a stream, and so the next ones of the kind.
+    pub fn learn(&self, exit: Fingerprint, lesson: Lesson) {
+        let microdesc = (self.map)().and_then(|network| microdesc_of(&network, &exit));
+        lock(&self.exits).learn(exit, microdesc, lesson, Instant::now());
+    }
+
     /// What was not there may be there now: the directory has changed.
     pub fn map_changed(&self) {
+        if let Some(network) = (self.map)() {
+            lock(&self.exits).set_network(|exit| microdesc_of(&network, exit), Instant::now());
+        }
         self.changed.notify_waiters();
     }
 
@@ -435,20 +461,22 @@ impl Circuits {
             let host = Host::Name(Box::from(""));
             let target = Target::Stream { host, port, families: Families::default() };
             let stable = self.is_long_lived(&target);
+            let exits::Unfit { forbid, full } = lock(&self.exits).unfit(&target, Instant::now());
+            let avoid = [forbid, full].concat();
             loop {
                 let (spare, all) = {
                     let table = lock(&self.table);
                     let all = table.iter().filter(|(_, record)| record.is_spare()).count();
-                    (table.spare(&target, stable), all)
+                    (table.spare(&target, stable, &avoid), all)
                 };
                 if spare >= enough || all >= limits::SPARE_CIRCUITS || self.may_build().is_err() {
                     break;
                 }
-                match self.launch(&target, stable, &[]) {
+                match self.launch(&target, stable, &avoid) {
                     Ok(_) => {}
                     Err(error) => {
                         debug!("no circuit can be built ahead: {error}");
-                        if error == PlanError::NoExit {
+                        if error == PlanError::NoExit && avoid.is_empty() {
                             lock(&self.predicted).forget(port);
                         }
                         break;
@@ -476,6 +504,11 @@ impl Circuits {
     }
 }
 
+/// The digest of a relay's microdescriptor.
+fn microdesc_of(network: &path::Network, relay: &Fingerprint) -> Option<[u8; 32]> {
+    network.relay(relay)?.status.microdesc().copied()
+}
+
 /// Should building a circuit panic, nobody waits for it for ever.
 struct Unwind<'a> {
     circuits: &'a Circuits,
@@ -499,3 +532,6 @@ enum Wait {
     /// Nothing that is waited for would help.
     Never(Refusal),
 }
+
+#[cfg(test)]
+mod tests;

@@ -35,6 +35,20 @@ pub const STREAM_TIMES: [Duration; 2] = [Duration::from_secs(10), Duration::from
 /// Exits that may refuse a stream or a name, other than for want of room; then the application hears why the last did.
 pub const EXIT_TRIES: usize = 3;
 
+/// Exits of which it is remembered what they refused; the one that refused longest ago is forgotten.
+pub const REFUSING_EXITS: usize = 256;
+
+/// Refusals that are remembered of each; the oldest is forgotten. That there are many says nothing of the rest: who makes
+/// streams be refused must not shut the exit out by that.
+pub const REFUSALS_PER_EXIT: usize = 16;
+
+/// How long an exit that has refused a stream by its policy is not asked for the like, unless its microdescriptor changes
+/// before. Relays publish at least every 18 hours.
+pub const EXIT_POLICY_TIME: Duration = Duration::from_secs(24 * 3600);
+
+/// How long an exit without room is asked only if there is no other. By then authorities may have noticed.
+pub const EXIT_FULL_TIME: Duration = Duration::from_secs(3600);
+
 /// Time between two looks at which circuits are worn, and which will be wanted.
 pub const CIRCUIT_LOOK: Duration = Duration::from_secs(1);
 

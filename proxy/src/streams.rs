@@ -1,5 +1,6 @@
 //! Streams of applications on circuits: which exit is tried, how long, and where next when it fails.
 
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::Instant;
 use tracing::debug;
 
+use crate::circuits::exits::Lesson;
 use crate::circuits::table::Target;
 use crate::circuits::{Carrier, Circuits};
 use crate::isolation::Token;
@@ -75,9 +77,10 @@ impl Streams {
             circuits: &self.circuits,
             tallies: &self.tallies,
             target,
+            led_to: None,
             token,
             deadline,
-            stream_timeout: settings.stream_timeout,
+            settings,
             made: 0,
             avoid: Vec::new(),
             last: None,
@@ -91,9 +94,11 @@ struct Tries<'a> {
     circuits: &'a Arc<Circuits>,
     tallies: &'a Tallies,
     target: &'a Target,
+    /// The address at which it is, as an exit said that may not go there: another must be one that lets it out to there.
+    led_to: Option<Target>,
     token: &'a Token,
     deadline: Instant,
-    stream_timeout: Option<Duration>,
+    settings: Settings,
     made: usize,
     /// Exits that did not serve it.
     avoid: Vec<Fingerprint>,
@@ -109,11 +114,12 @@ impl Tries<'_> {
         if self.made >= limits::STREAM_TRIES || Instant::now() >= self.deadline {
             return Err(self.last.unwrap_or(Refusal::Timeout));
         }
-        let found = self.circuits.get(self.target, self.token, &self.avoid, self.deadline).await;
+        let target = self.led_to.as_ref().unwrap_or(self.target);
+        let found = self.circuits.get(target, self.token, &self.avoid, self.deadline).await;
         // What exits said tells the application more than that there are no others.
         let carrier = found.map_err(|refusal| self.last.unwrap_or(refusal))?;
         let [first, later] = limits::STREAM_TIMES;
-        let limit = self.stream_timeout.unwrap_or(if self.made < 2 { first } else { later });
+        let limit = self.settings.stream_timeout.unwrap_or(if self.made < 2 { first } else { later });
         self.made += 1;
         Ok((carrier, limit.min(self.deadline.saturating_duration_since(Instant::now()))))
     }
@@ -121,12 +127,20 @@ impl Tries<'_> {
     /// A circuit did not serve it: whether to go on.
     fn failed(&mut self, carrier: &Carrier, error: &StreamError) -> Result<(), Refusal> {
         debug!("a stream failed on circuit {}: {error}", carrier.number);
+        for lesson in lessons(error, self.target) {
+            self.circuits.learn(carrier.exit, lesson);
+        }
+        if let StreamError::Forbidden(address) = error {
+            if !self.settings.believe(self.target, *address) {
+                // As C tor: no other exit is asked for what only means something where the exit is.
+                return Err(EndReason::TorProtocol.into());
+            }
+            self.led_to = self.target.at(*address);
+        }
         match judge(error) {
             Tried::Final(refusal) => return Err(refusal),
             Tried::Exit(refusal) => {
-                let is_full =
-                    matches!(error, StreamError::Ended(EndReason::Hibernating | EndReason::ResourceLimit));
-                self.refused += usize::from(!is_full);
+                self.refused += usize::from(!is_full(error));
                 if self.refused >= limits::EXIT_TRIES {
                     return Err(refusal);
                 }
@@ -160,9 +174,38 @@ fn judge(error: &StreamError) -> Tried {
             | EndReason::ResourceLimit => Tried::Exit((*reason).into()),
             _ => Tried::Circuit((*reason).into()),
         },
+        StreamError::Forbidden(_) => Tried::Exit(Refusal::NotAllowed),
         StreamError::Timeout(_) => Tried::Circuit(Refusal::Timeout),
         StreamError::Shut | StreamError::Circuit(CircuitError::Refused(_)) => Tried::Circuit(Refusal::Failed),
         StreamError::Circuit(_) => Tried::Circuit(Refusal::Failed),
+    }
+}
+
+/// Whether the exit had no room.
+fn is_full(error: &StreamError) -> bool {
+    matches!(error, StreamError::Ended(EndReason::Hibernating | EndReason::ResourceLimit))
+}
+
+/// What the end of a try tells of the exit, for others that want the same.
+fn lessons(error: &StreamError, target: &Target) -> Vec<Lesson> {
+    match (error, target) {
+        (error, _) if is_full(error) => vec![Lesson::Full],
+        // Who forbids a destination says where it is; who lets nothing out does not.
+        (StreamError::Ended(EndReason::ExitPolicy), _) => vec![Lesson::Closed],
+        (StreamError::Forbidden(address), Target::Stream { host, port, .. }) => {
+            vec![Lesson::Forbids(host.clone(), *port), Lesson::Forbids(Host::Address(*address), *port)]
+        }
+        _ => Vec::new(),
+    }
+}
+
+impl Settings {
+    /// Whether an exit is believed that what was asked for is at this address.
+    fn believe(&self, target: &Target, address: IpAddr) -> bool {
+        let Target::Stream { host: Host::Name(_), families, .. } = target else { return true };
+        let is_wanted = if address.is_ipv4() { families.v4 } else { families.v6 };
+        let is_internal = self.reject_internal_answers && policy::is_internal(address);
+        is_wanted && !address.is_unspecified() && !is_internal
     }
 }
 
@@ -195,8 +238,7 @@ impl Streams {
         };
         let target = Target::Stream { host: host.clone(), port: *port, families: *families };
         let believe = |connected: &Connected| {
-            let leads_home = connected.addr.is_some_and(|(address, _)| policy::is_internal(address));
-            !leads_home || matches!(host, Host::Address(_)) || !self.settings().reject_internal_answers
+            connected.addr.is_none_or(|(address, _)| self.settings().believe(&target, address))
         };
         let mut tries = self.tries(&target, token);
         loop {
@@ -320,3 +362,6 @@ fn flags(families: Families) -> BeginFlags {
         | set(!families.v4, BeginFlags::IPV4_NOT_OK)
         | set(families.v6 && families.prefer_v6, BeginFlags::IPV6_PREFERRED)
 }
+
+#[cfg(test)]
+mod tests;

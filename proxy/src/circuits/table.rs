@@ -67,6 +67,16 @@ impl Target {
             Target::LookUp => !policy.rejects_all(),
         }
     }
+
+    /// The same stream, once it is known at which address its destination is.
+    pub fn at(&self, address: IpAddr) -> Option<Target> {
+        match *self {
+            Target::Stream { port, families, .. } => {
+                Some(Target::Stream { host: Host::Address(address), port, families })
+            }
+            Target::LookUp => None,
+        }
+    }
 }
 
 /// What a circuit is wanted for.
@@ -283,12 +293,12 @@ impl<C> Table<C> {
         if is_open { Found::Open(number, hop) } else { Found::Building(number) }
     }
 
-    /// Number of circuits, built or being built, that wait for their first stream and could serve this.
-    pub fn spare(&self, target: &Target, stable: bool) -> usize {
+    /// Number of circuits, built or being built, that wait for their first stream and could serve this, with exits that
+    /// are not to be avoided.
+    pub fn spare(&self, target: &Target, stable: bool, avoid: &[Fingerprint]) -> usize {
+        let serves = |hop: &Hop| hop.permits(target) && !avoid.contains(&hop.identity);
         let fits = |record: &&Record<C>| {
-            record.is_spare()
-                && (record.stable || !stable)
-                && record.hops.last().is_some_and(|hop| hop.permits(target))
+            record.is_spare() && (record.stable || !stable) && record.hops.last().is_some_and(serves)
         };
         self.records.values().filter(fits).count()
     }
@@ -343,4 +353,4 @@ impl<C> Table<C> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

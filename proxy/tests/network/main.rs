@@ -3,9 +3,11 @@
 //! - `mix`: through networks of stock tor, of onionring, and of both: bytes, streams, names, and what is refused;
 //! - `applications`: what programs that know nothing of onionring do with its ports, and the proxy's own commands;
 //! - `life`: exits and guards that die, consensuses that follow each other, and a start without authorities;
+//! - `exits`: what they refuse, and that it is remembered;
 //! - `unusual`: what is off unless somebody asks for it: longer paths, circuits that are cut, streams that leave midway.
 
 mod applications;
+mod exits;
 mod life;
 mod mix;
 mod unusual;

@@ -75,7 +75,7 @@ fn an_open_circuit_comes_before_one_being_built() {
     assert_eq!(table.find(&wish(&web, &a), now), Found::Open(quick, 2));
     // Whoever waited for the other has no more use for it: it is as good as new, and does not stay for ever.
     table.built(slow, "slow");
-    assert_eq!(table.spare(&web, false), 1);
+    assert_eq!(table.spare(&web, false, &[]), 1);
     assert_eq!(table.expire(now + MINUTE, |_| false, |_| false).len(), 1);
 }
 
@@ -86,7 +86,7 @@ fn a_circuit_that_waits_for_better_guards_is_nobodys() {
     let number = table.begin(path(hop(3, "accept 443", NOTHING)), false, now + MINUTE);
     table.wait(number);
     assert_eq!(table.find(&wish(&web, &a), now), Found::Nothing);
-    assert_eq!((table.spare(&web, false), table.building()), (0, 0));
+    assert_eq!((table.spare(&web, false, &[]), table.building()), (0, 0));
     assert!(table.expire(now + 60 * MINUTE, |_| false, |_| false).is_empty());
     assert_eq!(table.built(number, "it"), None);
     assert_eq!(table.find(&wish(&web, &a), now), Found::Open(number, 2));
@@ -184,8 +184,9 @@ fn spare_circuits_wait_so_long_and_broken_ones_leave_at_once() {
         (0..3).map(|_| table.begin(path(hop(3, "accept 443", NOTHING)), false, now + MINUTE)).collect();
     table.built(numbers[0], "broken");
     table.built(numbers[1], "spare");
-    assert_eq!(table.spare(&web(), false), 3);
-    assert_eq!(table.spare(&web(), true), 0);
+    assert_eq!(table.spare(&web(), false, &[]), 3);
+    assert_eq!(table.spare(&web(), true, &[]), 0);
+    assert_eq!(table.spare(&web(), false, &[Fingerprint([3; 20])]), 0, "its exit is known to refuse it");
     assert_eq!(table.expire(now, |c| *c == "broken", |_| true).len(), 1);
     assert!(table.expire(now, |_| false, |_| false).is_empty());
     assert_eq!(table.expire(now + MINUTE, |_| false, |_| false).len(), 1);

@@ -1,0 +1,75 @@
+//! What is made of the answers of exits.
+
+use super::*;
+
+const SETTINGS: Settings =
+    Settings { patience: Duration::from_secs(120), stream_timeout: None, reject_internal_answers: true };
+
+fn to(host: Host, families: Families) -> Target {
+    Target::Stream { host, port: 80, families }
+}
+
+fn name(families: Families) -> Target {
+    to(Host::Name("example.com".into()), families)
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+#[test]
+fn exits_that_refuse_by_policy_or_have_no_room_are_remembered() {
+    let target = name(Families::default());
+    let address = ip("192.0.2.1");
+    assert_eq!(
+        lessons(&StreamError::Forbidden(address), &target),
+        [Lesson::Forbids(Host::Name("example.com".into()), 80), Lesson::Forbids(Host::Address(address), 80)]
+    );
+    for (reason, expected) in [
+        (EndReason::ExitPolicy, &[Lesson::Closed][..]),
+        (EndReason::Hibernating, &[Lesson::Full]),
+        (EndReason::ResourceLimit, &[Lesson::Full]),
+        (EndReason::ConnectRefused, &[]),
+        (EndReason::ResolveFailed, &[]),
+        (EndReason::Misc, &[]),
+    ] {
+        assert_eq!(lessons(&StreamError::Ended(reason), &target), expected, "{reason:?}");
+    }
+    assert_eq!(lessons(&StreamError::Timeout(Duration::ZERO), &target), []);
+    assert_eq!(lessons(&StreamError::Forbidden(address), &Target::LookUp), []);
+}
+
+#[test]
+fn another_exit_must_let_out_to_the_address() {
+    let families = Families::default();
+    let narrowed = name(families).at(ip("2001:db8::1"));
+    assert_eq!(narrowed, Some(to(Host::Address(ip("2001:db8::1")), families)));
+    assert_eq!(Target::LookUp.at(ip("192.0.2.1")), None);
+    assert!(matches!(judge(&StreamError::Forbidden(ip("192.0.2.1"))), Tried::Exit(Refusal::NotAllowed)));
+}
+
+#[test]
+fn exits_are_not_believed_that_a_name_leads_home_or_where_it_must_not() {
+    let both = Families::default();
+    let only_v4 = Families { v6: false, ..both };
+    let only_v6 = Families { v4: false, ..both };
+    for (families, address, expected) in [
+        (both, "192.0.2.1", true),
+        (both, "2001:db8::1", true),
+        (only_v4, "192.0.2.1", true),
+        (only_v4, "2001:db8::1", false),
+        (only_v6, "192.0.2.1", false),
+        (both, "127.0.0.1", false),
+        (both, "192.168.1.1", false),
+        (both, "::ffff:127.0.0.1", false),
+        (both, "fe80::1", false),
+        (both, "0.0.0.0", false),
+    ] {
+        assert_eq!(SETTINGS.believe(&name(families), ip(address)), expected, "{families:?} {address}");
+    }
+    let lax = Settings { reject_internal_answers: false, ..SETTINGS };
+    assert!(lax.believe(&name(both), ip("127.0.0.1")));
+    assert!(!lax.believe(&name(both), ip("0.0.0.0")), "which is no address");
+    let literal = to(Host::Address(ip("127.0.0.1")), both);
+    assert!(SETTINGS.believe(&literal, ip("127.0.0.1")), "it was asked for");
+}
