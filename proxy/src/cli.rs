@@ -10,6 +10,7 @@ mod check;
 mod command;
 mod resolve;
 mod socks;
+pub mod web;
 
 pub use onionring_node::cli::{BAD_CONFIG, BAD_STATE, FAILED, Outcome, PrepareError, failed};
 

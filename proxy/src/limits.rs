@@ -139,6 +139,12 @@ pub const COMMAND_TIME: Duration = Duration::from_secs(150);
 /// Bytes that `check --url` reads of what comes back; the rest is not read.
 pub const CHECK_ANSWER: u64 = 1 << 20;
 
+/// Bytes of that before the empty line; what is longer, by less than is read at once, is no answer of a web server.
+pub const CHECK_HEAD: usize = 64 * 1024;
+
+/// Headers there; with more it is none.
+pub const CHECK_HEADERS: usize = 256;
+
 /// How long a circuit waits for its first stream, up to twice that, where the configuration does not say.
 pub const SPARE_TIME: Duration = Duration::from_secs(1800);
 

@@ -14,9 +14,9 @@ use onionring_proto::torrc::cmdline::{Argument, Flag};
 use super::command::Words;
 use super::resolve::{connect, port_of};
 use super::socks::{self, Place};
+use super::web;
 use crate::config::Config;
 use crate::control::{self, Phase, Report, Request};
-use crate::limits;
 
 const URL: Flag = Flag { name: "--url", short: "", argument: Argument::Required };
 
@@ -114,18 +114,18 @@ fn proxy(config: &Config, url: Option<&Url>) -> bool {
 /// What a report says of the parts of a proxy, in the order in which they come to work.
 fn judge(report: &Report, with_guards: bool, now: Unix) -> Vec<(&'static str, Result<String, String>)> {
     let waits = || format!("not yet: {} ({} %)", report.phase.label(), report.percent);
-    let directory = match report.consensus {
+    let directory = match (&report.clock, report.consensus) {
         // Without the right time there will be none, and a later one will not be believed.
-        _ if report.clock.is_some() => Err(report.clock.clone().unwrap_or_default()),
-        None => Err(format!("there is no consensus; {}", waits())),
-        Some((_, until)) if until < now => {
+        (Some(problem), _) => Err(problem.clone()),
+        (None, None) => Err(format!("there is no consensus; {}", waits())),
+        (None, Some((_, until))) if until < now => {
             let text = "the consensus was valid until";
             Err(format!("{text} {} UTC; is the clock of this machine right?", format_time(until)))
         }
-        Some((_, until)) if report.phase >= Phase::Circuits => {
+        (None, Some((_, until))) if report.phase >= Phase::Circuits => {
             Ok(format!("the consensus is valid until {} UTC", format_time(until)))
         }
-        Some(_) => Err(waits()),
+        (None, Some(_)) => Err(waits()),
     };
     let guards = match (report.guards.as_slice(), with_guards) {
         (_, false) => Ok("none wanted (UseEntryGuards 0)".to_owned()),
@@ -147,27 +147,19 @@ fn resolve(place: &Place, url: &Url) -> Result<String, String> {
         .map_err(|error| error.to_string())
 }
 
-/// Fetches it over HTTP, as little of it as there is.
+/// Fetches it over HTTP.
 fn fetch(place: &Place, url: &Url) -> Result<String, String> {
     let begin = Instant::now();
     let mut stream = connect(place.clone()).map_err(|error| error.to_string())?;
     let opened = socks::request(&mut *stream, Command::Connect, url.host.clone(), url.port);
-    let (_, mut answer) = opened.map_err(|error| error.to_string())?;
+    let (_, begun) = opened.map_err(|error| error.to_string())?;
     let request =
-        format!("GET {} HTTP/1.0\r\nHost: {}\r\nConnection: close\r\n\r\n", url.path, url.authority);
-    let exchange = stream
-        .write_all(request.as_bytes())
-        .and_then(|()| stream.take(limits::CHECK_ANSWER).read_to_end(&mut answer));
-    exchange.map_err(|error| format!("the stream fails: {error}"))?;
+        format!("GET {} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", url.path, url.authority);
+    stream.write_all(request.as_bytes()).map_err(|error| format!("the stream fails: {error}"))?;
+    let answer = web::read(begun.chain(stream)).map_err(|error| error.to_string())?;
     let seconds = begin.elapsed().as_secs_f64();
-    let head = String::from_utf8_lossy(answer.split(|byte| *byte == b'\r').next().unwrap_or_default());
-    match head.strip_prefix("HTTP/1.") {
-        Some(_) => {
-            let head: String = head.chars().filter(|c| !c.is_control()).take(80).collect();
-            Ok(format!("{} bytes in {seconds:.2} s, {head}", answer.len()))
-        }
-        None => Err(format!("{} bytes came back, which are no answer of a web server", answer.len())),
-    }
+    let at_least = if answer.is_whole { "" } else { "more than " };
+    Ok(format!("{at_least}{} bytes in {seconds:.2} s, {}", answer.bytes, answer.head))
 }
 
 /// What is to be fetched.

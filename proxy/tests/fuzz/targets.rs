@@ -4,6 +4,7 @@
 //! The fuzzer in `proxy/fuzz` drives them with coverage; the test beside this file replays the kept inputs and mutations
 //! of them with every `cargo test`.
 
+use onionring_proxy::cli::web;
 use onionring_proxy::control::Report;
 use onionring_proxy::limits;
 use onionring_proxy::ports::foreign::{read_connect, read_question};
@@ -12,7 +13,8 @@ use onionring_proxy::ports::foreign::{read_connect, read_question};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: &[Target] = &[("connect", connect), ("question", question), ("report", report)];
+pub const TARGETS: &[Target] =
+    &[("connect", connect), ("question", question), ("report", report), ("web", answer)];
 
 /// The head of an HTTP request.
 fn connect(data: &[u8]) {
@@ -44,4 +46,12 @@ fn report(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let report = Report::parse(text).to_string();
     assert_eq!(Report::parse(&report).to_string(), report);
+}
+
+/// What a web server answers to `check --url`.
+fn answer(data: &[u8]) {
+    if let Ok(answer) = web::read(data) {
+        assert!(answer.bytes <= data.len() as u64);
+        assert!(answer.is_whole || data.len() as u64 >= limits::CHECK_ANSWER);
+    }
 }
