@@ -345,8 +345,10 @@ table! {
         "When the consensus in use became valid; 0 without one.";
     PROXY_CONSENSUS_VALID_UNTIL "onionring_proxy_consensus_valid_until_timestamp_seconds" gauge []
         "Until when the consensus in use is valid; 0 without one.";
-    PROXY_GUARDS "onionring_proxy_guards" gauge []
-        "Entry guards in use.";
+    PROXY_GUARDS "onionring_proxy_guards" gauge ["kind", "state"]
+        "Entry guards: those at which circuits begin (primary), others that were used (confirmed) and others that may come \
+         to be (sampled), by whether the last attempt succeeded (up) or failed not long ago (down), or neither (untried); \
+         barred are those that the consensus or the configuration does not allow now.";
     PROXY_LINKS "onionring_proxy_links" gauge []
         "Links to relays, those being opened included.";
     PROXY_CIRCUITS "onionring_proxy_circuits" gauge []

@@ -131,6 +131,11 @@ impl Parts {
         &self.tallies
     }
 
+    /// The guards.
+    pub fn guards(&self) -> &Guards {
+        &self.guards
+    }
+
     /// Links to relays that are open or being opened.
     pub fn links(&self) -> usize {
         self.links.len()

@@ -1,9 +1,11 @@
 //! From what the parts of the proxy count to metrics, whenever somebody asks for them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use onionring_node::metrics::http::Pages;
 use onionring_node::metrics::{Exporter, from_zero, table};
+use onionring_proto::guard::{Guard, Reachable};
 use onionring_proto::time::Unix;
 
 use super::parts::Parts;
@@ -22,6 +24,7 @@ impl Pages for Telemetry {
         let tallies = self.parts.tallies();
         table::PROXY_LINKS.gauge(&[]).set(self.parts.links() as f64);
         publish_report(&self.parts.report());
+        self.parts.guards().state(|state| publish_guards(state.sample()));
         publish_circuits(&tallies.circuits, &self.exporter);
         publish_streams(&tallies.streams);
         publish_directory(&tallies.directory);
@@ -34,9 +37,38 @@ fn publish_report(report: &Report) {
     let (after, until) = report.consensus.unwrap_or((Unix(0), Unix(0)));
     table::PROXY_CONSENSUS_VALID_AFTER.gauge(&[]).set(after.0 as f64);
     table::PROXY_CONSENSUS_VALID_UNTIL.gauge(&[]).set(until.0 as f64);
-    table::PROXY_GUARDS.gauge(&[]).set(report.guards.len() as f64);
     table::PROXY_CIRCUITS.gauge(&[]).set(report.circuits as f64);
     table::PROXY_STREAMS.gauge(&[]).set(report.streams as f64);
+}
+
+/// The labels of [`table::PROXY_GUARDS`].
+const GUARD_KINDS: [&str; 3] = ["primary", "confirmed", "sampled"];
+const GUARD_STATES: [&str; 4] = ["up", "untried", "down", "barred"];
+
+fn publish_guards<'a>(guards: impl Iterator<Item = &'a Guard>) {
+    let all = GUARD_KINDS.into_iter().flat_map(|kind| GUARD_STATES.map(|state| ((kind, state), 0)));
+    let mut counts: BTreeMap<_, u32> = all.collect();
+    for guard in guards {
+        *counts.entry(guard_labels(guard)).or_default() += 1;
+    }
+    for ((kind, state), n) in counts {
+        table::PROXY_GUARDS.gauge(&[("kind", kind), ("state", state)]).set(f64::from(n));
+    }
+}
+
+fn guard_labels(guard: &Guard) -> (&'static str, &'static str) {
+    let kind = match (guard.is_primary(), guard.confirmed_on()) {
+        (true, _) => "primary",
+        (false, Some(_)) => "confirmed",
+        (false, None) => "sampled",
+    };
+    let state = match guard.reachable() {
+        _ if !guard.is_filtered() => "barred",
+        Reachable::Yes => "up",
+        Reachable::Maybe => "untried",
+        Reachable::No => "down",
+    };
+    (kind, state)
 }
 
 fn publish_circuits(tally: &CircuitTally, exporter: &Exporter) {
@@ -78,7 +110,8 @@ mod tests {
 
     use onionring_node::metrics::page::Page;
     use onionring_node::metrics::page_of;
-    use onionring_proto::netdoc::text::Fingerprint;
+    use onionring_proto::guard::Guards;
+    use onionring_proto::state_file::StateFile;
 
     use super::*;
     use crate::control::Phase;
@@ -99,15 +132,19 @@ mod tests {
             phase: Phase::Descriptors,
             percent: 40,
             consensus: Some((Unix(100), Unix(400))),
-            guards: vec![Fingerprint([1; 20])],
             circuits: 5,
             streams: 6,
             ..Report::default()
         };
+        let line = |n: u8, more: &str| format!("Guard in=default rsa_id={n:040} listed=1{more}\n");
+        let used = " confirmed_on=2026-11-12T01:02:03 confirmed_idx=0";
+        let state = StateFile::read(&(line(1, used) + &line(2, "") + &line(3, "")));
+        let (guards, _) = Guards::read(&state, Unix(1));
         let exporter = Exporter::detached();
         let mut page = page_of(|| {
             table::PROXY_LINKS.gauge(&[]).set(1.0);
             publish_report(&report);
+            publish_guards(guards.sample());
             publish_circuits(&tallies.circuits, &exporter);
             publish_streams(&tallies.streams);
             publish_directory(&tallies.directory);
@@ -140,7 +177,10 @@ mod tests {
         for (name, labels, value) in [
             ("bootstrap_ratio", &[][..], 0.4),
             ("consensus_valid_until_timestamp_seconds", &[], 400.0),
-            ("guards", &[], 1.0),
+            ("guards", &[("kind", "confirmed"), ("state", "barred")], 1.0),
+            ("guards", &[("kind", "sampled"), ("state", "barred")], 2.0),
+            ("guards", &[("kind", "primary")], 0.0),
+            ("guards", &[], 3.0),
             ("circuits", &[], 5.0),
             ("streams", &[], 6.0),
             ("circuits_built_total", &[], 3.0),

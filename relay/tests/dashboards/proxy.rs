@@ -20,8 +20,8 @@ pub const PROXY: Dashboard = Dashboard {
             "onionring_proxy_consensus_valid_until_timestamp_seconds * 1000" => "",
         ]; "A newer one is fetched before that."),
         panel!("Guards", "short", [
-            "min (onionring_proxy_guards)" => "",
-        ]; "Relays at which circuits begin, of the proxy that has fewest."),
+            "min (sum by (instance) (onionring_proxy_guards{kind=\"primary\",state!=\"down\"}))" => "",
+        ]; "At which circuits begin, and which are not known to be down, of the proxy that has fewest."),
         panel!("Circuits", "short", ["sum (onionring_proxy_circuits)" => ""]; "Open, those that wait for a stream included."),
         panel!("Streams", "short", ["sum (onionring_proxy_streams)" => ""]; "Open."),
     ],
@@ -73,10 +73,12 @@ pub const PROXY: Dashboard = Dashboard {
                 panel!("Open circuits", "short", [
                     "onionring_proxy_circuits" => "{{instance}}",
                 ]),
-                panel!("Links and guards", "short", [
-                    "onionring_proxy_links" => "{{instance}} links",
-                    "onionring_proxy_guards" => "{{instance}} guards",
+                panel!("Links", "short", [
+                    "onionring_proxy_links" => "{{instance}}",
                 ]),
+                panel!("Guards", "short", [
+                    "sum by (kind, state) (onionring_proxy_guards)" => "{{kind}}, {{state}}",
+                ]; "Circuits begin at primary ones. Others take over while these are down; barred ones may not be used now."),
             ],
         ),
         (
