@@ -265,10 +265,11 @@ impl Circuits {
         // While little is known of how long circuits take, more are built to learn it.
         let spare_time = lock(&self.memory.times).idle_timeout().unwrap_or(settings.spare_time);
         let spare_until = Instant::now() + spare_time.mul_f64(rand::rng().random_range(1.0..2.0));
-        if let Some((hops, circuit)) = self.take_worn() {
+        if let Some((hops, circuit)) = self.take_worn(stable) {
             let wanted = Wanted { target, stable, avoid, length: settings.length };
             let exit = plan::choose_new_exit(&network, &rules, &hops, &wanted);
             if let Some((exit, hops)) = exit {
+                let stable = stable || hops.iter().all(|hop| hop.stable);
                 let number = lock(&self.table).begin(hops, stable, spare_until);
                 tokio::spawn(self.clone().recut(number, circuit, exit));
                 return Ok(number);
@@ -283,9 +284,9 @@ impl Circuits {
     }
 
     /// A worn circuit to cut, if that is wanted.
-    fn take_worn(&self) -> Option<(Arc<[table::Hop]>, Arc<Built>)> {
-        lock(&self.table)
-            .take_worn(Instant::now(), |c| c.circuit.failure().is_none() && c.circuit.streams() == 0)
+    fn take_worn(&self, stable: bool) -> Option<(Arc<[table::Hop]>, Arc<Built>)> {
+        let is_fit = |built: &Arc<Built>| built.circuit.failure().is_none() && built.circuit.streams() == 0;
+        lock(&self.table).take_worn(Instant::now(), stable, is_fit)
     }
 
     /// Builds a circuit, and says so to all who wait.

@@ -26,6 +26,8 @@ pub struct Hop {
     pub identity: Fingerprint,
     /// Nickname, for people.
     pub nickname: Nickname,
+    /// Whether it is Stable.
+    pub stable: bool,
     /// Whether streams may leave there at all.
     may_exit: bool,
     /// Where it lets streams out, over IPv4.
@@ -43,6 +45,7 @@ impl Hop {
         Hop {
             identity: relay.status.identity,
             nickname: relay.status.nickname,
+            stable: relay.status.flags.has(RelayFlags::STABLE),
             may_exit,
             policy: relay.microdesc.policy.clone(),
             policy_v6: relay.microdesc.policy_v6.clone(),
@@ -186,6 +189,12 @@ impl<C> Record<C> {
         !self.retired && self.worn_for(rules, now).is_some_and(|time| time < rules.worn_time)
     }
 
+    /// Whether it will do for streams that last long with a Stable exit in place of its own.
+    fn is_stable_before_exit(&self) -> bool {
+        let kept = self.hops.split_last().map_or(&[][..], |(_, kept)| kept);
+        self.stable || kept.iter().all(|hop| hop.stable)
+    }
+
     /// The hop at which it can serve the wish: the last, or with a leaky pipe the last that lets it out.
     fn serves(&self, wish: &Wish<'_>, rules: &Rules) -> Option<usize> {
         if wish.stable && !self.stable || !self.mark.admits(wish.token) {
@@ -303,11 +312,20 @@ impl<C> Table<C> {
         self.records.values().filter(fits).count()
     }
 
-    /// Takes out a worn circuit that `is_fit` to be cut and extended to another exit.
-    pub fn take_worn(&mut self, now: Instant, is_fit: impl Fn(&C) -> bool) -> Option<(Arc<[Hop]>, C)> {
+    /// Takes out a worn circuit that `is_fit` to be cut and extended to another exit; a `stable` one, if it is for streams
+    /// that last long.
+    pub fn take_worn(
+        &mut self,
+        now: Instant,
+        stable: bool,
+        is_fit: impl Fn(&C) -> bool,
+    ) -> Option<(Arc<[Hop]>, C)> {
         let rules = self.rules;
-        let fits =
-            |record: &Record<C>| record.may_be_cut(&rules, now) && record.circuit().is_some_and(&is_fit);
+        let fits = |record: &Record<C>| {
+            record.may_be_cut(&rules, now)
+                && (!stable || record.is_stable_before_exit())
+                && record.circuit().is_some_and(&is_fit)
+        };
         let number = *self.records.iter().find(|(_, record)| fits(record))?.0;
         let record = self.records.remove(&number)?;
         match record.state {

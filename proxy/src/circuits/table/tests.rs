@@ -8,6 +8,7 @@ pub fn hop(n: u8, v4: &str, v6: &str) -> Hop {
     Hop {
         identity: Fingerprint([n; 20]),
         nickname: Nickname::new(&format!("relay{n}")).unwrap(),
+        stable: false,
         may_exit: true,
         policy: PortSummary::parse(v4).unwrap(),
         policy_v6: PortSummary::parse(v6).unwrap(),
@@ -214,11 +215,11 @@ fn a_worn_circuit_waits_to_be_cut() {
     table.rules.worn_time = MINUTE;
     let number = table.begin(path(hop(3, "accept 443", NOTHING)), false, now + 60 * MINUTE);
     table.built(number, "it");
-    assert!(table.take_worn(now + 60 * MINUTE, |_| true).is_none(), "it was not used");
+    assert!(table.take_worn(now + 60 * MINUTE, false, |_| true).is_none(), "it was not used");
     table.find(&wish(&web, &a), now);
     let worn = now + 10 * MINUTE;
-    assert!(table.take_worn(worn - MINUTE, |_| true).is_none(), "it is in use");
-    assert!(table.take_worn(worn, |_| false).is_none(), "it has streams");
+    assert!(table.take_worn(worn - MINUTE, false, |_| true).is_none(), "it is in use");
+    assert!(table.take_worn(worn, false, |_| false).is_none(), "it has streams");
     assert!(table.expire(worn, |_| false, |_| false).is_empty(), "it waits");
     assert_eq!(table.find(&wish(&web, &a), worn), Found::Nothing);
     assert_eq!(table.expire(worn + MINUTE, |_| false, |_| false).len(), 1, "not for ever");
@@ -226,7 +227,7 @@ fn a_worn_circuit_waits_to_be_cut() {
     let number = table.begin(path(hop(3, "accept 443", NOTHING)), false, now + 60 * MINUTE);
     table.built(number, "another");
     table.find(&wish(&web, &a), now);
-    let (hops, circuit) = table.take_worn(worn, |_| true).unwrap();
+    let (hops, circuit) = table.take_worn(worn, false, |_| true).unwrap();
     assert_eq!((hops.len(), circuit), (3, "another"));
     assert!(table.get(number).is_none());
 
@@ -234,5 +235,31 @@ fn a_worn_circuit_waits_to_be_cut() {
     table.built(number, "who has another identity now");
     table.find(&wish(&web, &a), now);
     table.retire_all();
-    assert!(table.take_worn(worn, |_| true).is_none());
+    assert!(table.take_worn(worn, false, |_| true).is_none());
+}
+
+#[test]
+fn a_circuit_is_cut_for_long_streams_only_if_what_stays_of_it_is_stable() {
+    let (mut table, now) = table();
+    let (web, a) = (web(), token("a"));
+    table.rules.worn_time = MINUTE;
+    let worn = now + 10 * MINUTE;
+    let exit = || hop(3, "accept 443", NOTHING);
+    let stable = |n| Hop { stable: true, ..hop(n, NOTHING, NOTHING) };
+    let mut used = |hops: [Hop; 3], is_stable, circuit| {
+        let number = table.begin(hops.into(), is_stable, now + 60 * MINUTE);
+        table.built(number, circuit);
+        assert_eq!(table.find(&wish(&web, &a), now), Found::Open(number, 2));
+        let for_long = table.take_worn(worn, true, |_| true).map(|(_, circuit)| circuit);
+        let for_short = table.take_worn(worn, false, |_| true).map(|(_, circuit)| circuit);
+        (for_long, for_short)
+    };
+    assert_eq!(used([stable(1), hop(2, NOTHING, NOTHING), exit()], false, "half"), (None, Some("half")));
+    assert_eq!(
+        used([stable(1), stable(2), exit()], false, "all but the exit"),
+        (Some("all but the exit"), None)
+    );
+    // There were no better relays when it was built for such streams.
+    let hops = [hop(1, NOTHING, NOTHING), hop(2, NOTHING, NOTHING), exit()];
+    assert_eq!(used(hops, true, "as good as can be"), (Some("as good as can be"), None));
 }
