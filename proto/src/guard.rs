@@ -6,6 +6,8 @@
 //! any case when it is over. A circuit through one of the primary guards may be used as soon as it is built; through
 //! another, only once all better guards are known to fail, since somebody on our line may block those he does not own.
 //!
+//! Guards that make circuits fail are found by what becomes of circuits ([`Guards::watch`]).
+//!
 //! A configuration that allows only few guards (`EntryNodes`) has a sample of its own, so that the other is as before
 //! when it is gone.
 //!
@@ -24,6 +26,7 @@ use crate::state_file::{Damage, Outcome, StateFile};
 use crate::time::Unix;
 
 mod attempts;
+mod bias;
 mod entry;
 mod roster;
 mod sample;
@@ -31,11 +34,12 @@ mod terms;
 
 pub use attempts::AttemptId;
 use attempts::{Attempt, Attempts, State};
+pub use bias::{Course, Failing, Level, Step, Suspicion};
 pub use entry::{Guard, Reachable};
 use roster::Roster;
 use sample::Sample;
-pub use terms::GuardSettings;
 use terms::Terms;
+pub use terms::{BiasSettings, GuardSettings};
 
 /// The keyword of our lines in the state file.
 const KEYWORD: &str = "Guard";
@@ -372,6 +376,27 @@ impl Guards {
     /// circuits through worse guards wait for it.
     pub fn closed(&mut self, id: AttemptId) {
         self.attempts.remove(id);
+    }
+
+    /// Something has happened to a circuit through a guard; says what that makes suspicious.
+    pub fn watch(
+        &mut self,
+        course: &mut Course,
+        step: Step,
+        now: Unix,
+        rng: &mut (impl Rng + ?Sized),
+    ) -> Option<Suspicion> {
+        let sample = &mut self.samples[kind_index(self.chosen)];
+        // It may have left the sample meanwhile.
+        let guard = sample.find_mut(&course.guard)?;
+        let (suspicious, changed) = guard.bias.step(course, step, &self.terms.bias);
+        self.revision += u64::from(changed);
+        let (failing, level) = suspicious?;
+        let suspicion = guard.bias.suspicion(guard.identity, guard.nickname(), failing, level);
+        if level == Level::Dropped {
+            self.revision += u64::from(sample.drop_biased(&self.roster, &self.terms, now, rng));
+        }
+        Some(suspicion)
     }
 
     /// Whether the circuit may be used by now. An attempt of which nothing is known any more is to be discarded.

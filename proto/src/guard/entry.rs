@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use rand_core::Rng;
 
+use super::bias::{COUNTS, Record};
 use super::terms::retry_delay;
 use crate::dir::backoff::below;
 use crate::netdoc::text::{Fingerprint, Nickname};
@@ -43,14 +44,16 @@ pub struct Guard {
     pub(super) listed: bool,
     pub(super) unlisted_since: Option<Unix>,
     pub(super) confirmed: Option<Confirmed>,
-    /// What else its line says, as it stands there: counters of C tor's path bias, and what we do not know.
+    /// What became of circuits through it.
+    pub(super) bias: Record,
+    /// What else its line says, as it stands there.
     pub(super) extra: Vec<String>,
 
     // What is not remembered.
     pub(super) reachable: Reachable,
     pub(super) failing_since: Option<Unix>,
     pub(super) last_tried: Option<Unix>,
-    /// Whether it is listed, and what the configuration allows.
+    /// Whether it is listed, what the configuration allows, and makes not too many circuits fail.
     pub(super) filtered: bool,
     /// Whether its microdescriptor is at hand.
     pub(super) described: bool,
@@ -98,7 +101,7 @@ impl Guard {
         self.primary
     }
 
-    /// Whether it is listed, and allowed by the configuration.
+    /// Whether it is listed, allowed by the configuration, and not dropped because circuits fail.
     pub fn is_filtered(&self) -> bool {
         self.filtered
     }
@@ -134,6 +137,7 @@ impl Guard {
             listed: false,
             unlisted_since: None,
             confirmed: None,
+            bias: Record::default(),
             extra: Vec::new(),
             reachable: Reachable::Maybe,
             failing_since: None,
@@ -175,6 +179,7 @@ impl Guard {
         if let Some(Confirmed { on, index }) = self.confirmed {
             words.extend([format!("confirmed_on={}", format_time(on)), format!("confirmed_idx={index}")]);
         }
+        words.extend(self.bias.words());
         words.extend(self.extra.iter().cloned());
         words.join(" ")
     }
@@ -208,8 +213,19 @@ pub(super) fn parse<'a>(value: &'a str, now: Unix) -> Result<Line<'a>, (&'static
         "confirmed_idx",
     ];
     let mut known = [None; KNOWN.len()];
-    let (mut extra, mut faults) = (Vec::new(), Vec::new());
+    let (mut extra, mut faults, mut bias) = (Vec::new(), Vec::new(), Record::default());
+    let mut counted = [false; COUNTS];
     for word in value.split_ascii_whitespace() {
+        if let Some((place, count)) = Record::read(word) {
+            match count {
+                _ if std::mem::replace(&mut counted[place], true) => {
+                    faults.push(("it says something twice", word))
+                }
+                Some(count) => bias.set(place, count),
+                None => faults.push(("a count is not a number", word)),
+            }
+            continue;
+        }
         let known_key = word.split_once('=').and_then(|(key, value)| {
             let n = KNOWN.iter().position(|name| *name == key)?;
             Some((&mut known[n], value))
@@ -247,6 +263,7 @@ pub(super) fn parse<'a>(value: &'a str, now: Unix) -> Result<Line<'a>, (&'static
         listed: listed.is_some_and(|listed| listed != "0"),
         unlisted_since,
         confirmed: confirmed_idx.map(|index| Confirmed { on: confirmed_on.unwrap_or(sampled_on), index }),
+        bias,
         extra,
         ..Guard::blank(identity)
     };

@@ -64,7 +64,9 @@ impl Sample {
         }
         for guard in &mut self.guards {
             let candidate = roster.find(&guard.identity);
-            guard.filtered = guard.listed && candidate.is_some_and(|candidate| candidate.allowed);
+            guard.bias.review(&terms.bias);
+            let is_allowed = guard.listed && candidate.is_some_and(|candidate| candidate.allowed);
+            guard.filtered = is_allowed && !guard.bias.dropped;
             guard.described = candidate.is_some_and(|candidate| candidate.described);
             guard.consider_retry(now);
         }
@@ -139,6 +141,20 @@ impl Sample {
         guard.confirmed = Some(Confirmed { on: backdate(now, terms.lifetime / 10, rng), index });
         self.choose_primary(roster, terms, now, rng);
         true
+    }
+
+    /// Takes those out of use that make too many circuits fail; others become primary. Tells whether the sample has grown.
+    pub fn drop_biased(
+        &mut self,
+        roster: &Roster,
+        terms: &Terms,
+        now: Unix,
+        rng: &mut (impl Rng + ?Sized),
+    ) -> bool {
+        for guard in self.guards.iter_mut().filter(|guard| guard.bias.dropped) {
+            guard.filtered = false;
+        }
+        self.choose_primary(roster, terms, now, rng)
     }
 
     /// Chooses the primary guards: those that were used come first, then those that are primary already, then the sample

@@ -9,13 +9,15 @@ use crate::netdoc::params::{
     GUARD_MAX_SAMPLE_THRESHOLD_PERCENT, GUARD_MEANINGFUL_RESTRICTION_PERCENT, GUARD_MIN_FILTERED_SAMPLE_SIZE,
     GUARD_N_PRIMARY_DIR_GUARDS_TO_USE, GUARD_N_PRIMARY_GUARDS, GUARD_N_PRIMARY_GUARDS_TO_USE,
     GUARD_NONPRIMARY_GUARD_CONNECT_TIMEOUT, GUARD_NONPRIMARY_GUARD_IDLE_TIMEOUT,
-    GUARD_REMOVE_UNLISTED_GUARDS_AFTER_DAYS, Param,
+    GUARD_REMOVE_UNLISTED_GUARDS_AFTER_DAYS, PB_DROPGUARDS, PB_EXTREMEPCT, PB_EXTREMEUSEPCT, PB_MINCIRCS,
+    PB_MINUSE, PB_MULTFACTOR, PB_NOTICEPCT, PB_NOTICEUSEPCT, PB_SCALECIRCS, PB_SCALEFACTOR, PB_SCALEUSE,
+    PB_WARNPCT, Param,
 };
 
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// What a configuration may say of guards; what it leaves open, the consensus says.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct GuardSettings {
     /// Primary guards that circuits are spread over (`NumEntryGuards`); 0 leaves it open.
     pub num_entry_guards: u32,
@@ -25,10 +27,86 @@ pub struct GuardSettings {
     pub num_primary_guards: u32,
     /// How long guards are kept (`GuardLifetime`); less than a day leaves it open.
     pub guard_lifetime: Duration,
+    /// When guards make too many circuits fail.
+    pub bias: BiasSettings,
+}
+
+/// When guards make too many circuits fail. What is `None`, the consensus says. Rates are shares from 0 to 1 of circuits
+/// that do not fail; 0 switches off what happens below it.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct BiasSettings {
+    /// Circuits before anything is said (`PathBiasCircThreshold`).
+    pub circuits: Option<u32>,
+    /// Below this rate, circuits fail notably (`PathBiasNoticeRate`),
+    pub notable: Option<f64>,
+    /// badly (`PathBiasWarnRate`),
+    pub bad: Option<f64>,
+    /// and extremely (`PathBiasExtremeRate`).
+    pub extreme: Option<f64>,
+    /// Whether guards are dropped then (`PathBiasDropGuards`).
+    pub drop: Option<bool>,
+    /// Circuits from which on old ones count less (`PathBiasScaleThreshold`).
+    pub scale_circuits: Option<u32>,
+    /// Circuits that were used before anything is said of them (`PathBiasUseThreshold`).
+    pub uses: Option<u32>,
+    /// Below this rate, they notably carry nothing (`PathBiasNoticeUseRate`),
+    pub notable_use: Option<f64>,
+    /// and extremely (`PathBiasExtremeUseRate`).
+    pub extreme_use: Option<f64>,
+    /// Circuits that were used from which on old ones count less (`PathBiasScaleUseThreshold`).
+    pub scale_uses: Option<u32>,
+}
+
+/// The numbers by which guards are judged.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct BiasTerms {
+    /// Circuits that say nothing yet.
+    pub circuits: u32,
+    /// Shares below which circuits fail notably, badly, extremely.
+    pub circuit_rates: [f64; 3],
+    /// Circuits that were used and say nothing yet.
+    pub uses: u32,
+    /// The same of those that were used.
+    pub use_rates: [f64; 3],
+    /// Circuits from which on old ones count less, and the same of those that were used.
+    pub scale_circuits: u32,
+    pub scale_uses: u32,
+    /// How much less: numerator and denominator.
+    pub scale: (u32, u32),
+    /// Whether guards are dropped.
+    pub drop: bool,
+}
+
+impl BiasTerms {
+    fn new(params: &ConsensusParams, settings: &BiasSettings) -> Self {
+        let number = |param: &Param| params.get(param).unsigned_abs();
+        let count = |setting: Option<u32>, param| setting.unwrap_or_else(|| number(param));
+        let rate = |setting: Option<f64>, param| setting.unwrap_or_else(|| f64::from(number(param)) / 100.0);
+        let denominator = number(&PB_SCALEFACTOR);
+        BiasTerms {
+            circuits: count(settings.circuits, &PB_MINCIRCS),
+            circuit_rates: [
+                rate(settings.notable, &PB_NOTICEPCT),
+                rate(settings.bad, &PB_WARNPCT),
+                rate(settings.extreme, &PB_EXTREMEPCT),
+            ],
+            uses: count(settings.uses, &PB_MINUSE),
+            // There is no level between.
+            use_rates: [
+                rate(settings.notable_use, &PB_NOTICEUSEPCT),
+                0.0,
+                rate(settings.extreme_use, &PB_EXTREMEUSEPCT),
+            ],
+            scale_circuits: count(settings.scale_circuits, &PB_SCALECIRCS),
+            scale_uses: count(settings.scale_uses, &PB_SCALEUSE),
+            scale: (number(&PB_MULTFACTOR).min(denominator), denominator),
+            drop: settings.drop.unwrap_or_else(|| params.is_on(&PB_DROPGUARDS)),
+        }
+    }
 }
 
 /// The numbers in force.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Terms {
     max_sample_percent: usize,
     max_sample_size: usize,
@@ -56,6 +134,8 @@ pub(super) struct Terms {
     pub restricted_percent: u64,
     /// Percentage of possible guards below which a filter is extreme.
     pub extreme_percent: u64,
+    /// When guards make too many circuits fail.
+    pub bias: BiasTerms,
 }
 
 impl Terms {
@@ -82,6 +162,7 @@ impl Terms {
             idle: seconds(&GUARD_NONPRIMARY_GUARD_IDLE_TIMEOUT),
             restricted_percent: u64::from(number(&GUARD_MEANINGFUL_RESTRICTION_PERCENT)),
             extreme_percent: u64::from(number(&GUARD_EXTREME_RESTRICTION_PERCENT)),
+            bias: BiasTerms::new(params, &settings.bias),
         }
     }
 

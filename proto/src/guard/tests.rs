@@ -11,6 +11,7 @@ use crate::netdoc::consensus::{Consensus, Lifetime, Listed, RelayFlags, Unverifi
 use crate::netdoc::microdesc::Microdesc;
 use crate::netdoc::testdata;
 
+mod bias;
 mod sim;
 mod state;
 mod stock;
@@ -226,6 +227,7 @@ fn the_configuration_overrides_the_consensus() {
         num_directory_guards: 1,
         num_primary_guards: 4,
         guard_lifetime: 10 * DAY,
+        bias: BiasSettings::default(),
     };
     let mut client = Client::new(4);
     client.set_with(&net, &settings, &|_| true);

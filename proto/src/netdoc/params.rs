@@ -315,6 +315,32 @@ params! {
     /// Percentage of possible guards below which a configuration sets its user apart.
     GUARD_EXTREME_RESTRICTION_PERCENT = "guard-extreme-restriction-percent", 1, 1, 100;
 
+    // Guards that make circuits fail (path-spec 7).
+    /// Circuits through a guard before anything is said of how many fail.
+    PB_MINCIRCS = "pb_mincircs", 150, 5, MAX;
+    /// Percentage of circuits below which too few do not fail to let that pass,
+    PB_NOTICEPCT = "pb_noticepct", 70, 0, 100;
+    /// to call it bad,
+    PB_WARNPCT = "pb_warnpct", 50, 0, 100;
+    /// and to call it extreme.
+    PB_EXTREMEPCT = "pb_extremepct", 30, 0, 100;
+    /// Whether a guard is not used any more then.
+    PB_DROPGUARDS = "pb_dropguards", 0, 0, 1;
+    /// Circuits from which on old ones count less.
+    PB_SCALECIRCS = "pb_scalecircs", 300, 10, MAX;
+    /// Numerator of how much less.
+    PB_MULTFACTOR = "pb_multfactor", 1, 1, MAX;
+    /// Denominator of that.
+    PB_SCALEFACTOR = "pb_scalefactor", 2, 2, MAX;
+    /// Circuits that were used before anything is said of how many carry nothing.
+    PB_MINUSE = "pb_minuse", 20, 3, MAX;
+    /// Percentage of them below which too few carry something to let that pass,
+    PB_NOTICEUSEPCT = "pb_noticeusepct", 80, 0, 100;
+    /// and to call it extreme.
+    PB_EXTREMEUSEPCT = "pb_extremeusepct", 60, 0, 100;
+    /// Circuits that were used from which on old ones count less.
+    PB_SCALEUSE = "pb_scaleuse", 100, 10, MAX;
+
     // Learning how long circuits take to build (path-spec 2.4).
     /// Whether nothing is learned.
     CBTDISABLED = "cbtdisabled", 0, 0, 1;

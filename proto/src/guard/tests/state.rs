@@ -108,6 +108,14 @@ fn damage_is_reported_and_left_out() {
             "Guard in=default rsa_id=0001000000000000000000000000000000000000 listed=1 listed=0",
             Outcome::Mended,
         ),
+        (
+            "Guard in=default rsa_id=0001000000000000000000000000000000000000 pb_timeouts=many",
+            Outcome::Mended,
+        ),
+        (
+            "Guard in=default rsa_id=0001000000000000000000000000000000000000 pb_timeouts=1 pb_timeouts=1",
+            Outcome::Mended,
+        ),
     ] {
         let (guards, damage) = read(&format!("{good}{line}\n"));
         assert_eq!(damage.iter().map(|d| (d.line, d.outcome)).collect::<Vec<_>>(), [(2, outcome)], "{line}");
@@ -143,10 +151,13 @@ fn word() -> impl Strategy<Value = String> {
         "confirmed_idx",
         "bridge_addr",
         "pb_timeouts",
+        "pb_circ_attempts",
+        "pb_future",
         "other",
     ]);
     let value = prop_oneof![
         "[0-9]{1,11}",
+        "[0-9]{1,9}\\.[0-9]{1,9}",
         "[ -~]{0,12}",
         Just("default".to_owned()),
         Just("restricted".to_owned()),
