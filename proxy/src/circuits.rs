@@ -19,7 +19,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::debug;
 
-use crate::guards::Guards;
+use crate::guards::{Guards, Step};
 use crate::limits;
 use crate::links::{Links, Place};
 use crate::memory::{Memory, lock};
@@ -30,6 +30,7 @@ mod build;
 pub mod exits;
 pub mod plan;
 pub mod predict;
+mod probe;
 pub mod table;
 
 use build::{BuildError, Built};
@@ -83,6 +84,11 @@ impl Carrier {
     /// The circuit.
     pub fn circuit(&self) -> &Circuit {
         &self.circuit.circuit
+    }
+
+    /// Something has happened to the circuit, by which its guard is judged.
+    pub fn note(&self, step: Step) {
+        self.circuit.note(step);
     }
 }
 
@@ -436,6 +442,7 @@ impl Circuits {
             let now = Instant::now();
             let gone =
                 lock(&self.table).expire(now, |c| c.circuit.failure().is_some(), |c| c.circuit.streams() > 0);
+            gone.iter().filter_map(|record| record.circuit()).for_each(probe::clear_doubt);
             drop(gone);
             self.links.sweep();
             let period = lock(&self.settings).new_circuit_period;

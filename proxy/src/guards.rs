@@ -1,19 +1,22 @@
 //! Entry guards at work: who wants one asks here, and says how it went.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use onionring_proto::guard::{AttemptId, GuardSettings, Guards as State, Update, Verdict};
+use onionring_proto::guard::{
+    AttemptId, Course, Failing, GuardSettings, Guards as State, Level, Suspicion, Update, Verdict,
+};
 use onionring_proto::netdoc::consensus::RelayStatus;
 use onionring_proto::netdoc::text::Fingerprint;
 use onionring_proto::path;
 use onionring_proto::time::Unix;
 use tokio::sync::Notify;
 use tokio::time::timeout;
+use tracing::{info, warn};
 
 use crate::memory::{Memory, lock};
 
-pub use onionring_proto::guard::Purpose;
+pub use onionring_proto::guard::{Purpose, Step};
 
 /// Tells civil time.
 pub type Clock = Arc<dyn Fn() -> Unix + Send + Sync>;
@@ -53,7 +56,8 @@ impl Guards {
     ) -> Option<Attempt> {
         let now = (self.clock)();
         let selected = self.state(|state| state.select(purpose, avoid, now, &mut rand::rng()))?;
-        Some(Attempt { guards: self.clone(), relay: selected.relay, id: selected.attempt })
+        let course = Mutex::new(Course::new(selected.relay));
+        Some(Attempt { guards: self.clone(), relay: selected.relay, id: selected.attempt, course })
     }
 
     /// Something has come from the network.
@@ -73,6 +77,8 @@ pub struct Attempt {
     guards: Arc<Guards>,
     relay: Fingerprint,
     id: AttemptId,
+    /// What becomes of the circuit.
+    course: Mutex<Course>,
 }
 
 impl Attempt {
@@ -93,6 +99,22 @@ impl Attempt {
         let now = (self.guards.clock)();
         self.guards.state(|state| state.succeeded(self.id, now, &mut rand::rng()));
         self.guards.changed.notify_waiters();
+    }
+
+    /// Something has happened to the circuit, by which its guard is judged.
+    pub fn note(&self, step: Step) {
+        let now = (self.guards.clock)();
+        let suspicion =
+            self.guards.state(|state| state.watch(&mut lock(&self.course), step, now, &mut rand::rng()));
+        if let Some(suspicion) = suspicion {
+            say(&suspicion);
+            self.guards.changed.notify_waiters();
+        }
+    }
+
+    /// Whether the circuit was used, and it is not known that it carries anything.
+    pub fn is_in_doubt(&self) -> bool {
+        lock(&self.course).is_in_doubt()
     }
 
     /// The circuit is built. Waits until it is known whether it may be used: it may not if a better guard works after all.
@@ -123,12 +145,89 @@ impl Attempt {
     }
 }
 
+/// Tells people what speaks against a guard.
+fn say(suspicion: &Suspicion) {
+    let text = describe(suspicion);
+    match suspicion.level {
+        Level::Notable => info!("{text}"),
+        Level::Bad | Level::Extreme | Level::Dropped => warn!("{text}"),
+    }
+}
+
+fn describe(suspicion: &Suspicion) -> String {
+    let Suspicion { guard, nickname, of, level, well, all, collapsed, unusable, timed_out } = suspicion;
+    let name = nickname.as_deref().map(|nickname| format!(" ({nickname})")).unwrap_or_default();
+    let fails = match of {
+        Failing::Circuits => {
+            format!("only {well} of {all} circuits through the guard {guard}{name} did not fail")
+        }
+        Failing::Streams => {
+            format!(
+                "only {well} of {all} circuits through the guard {guard}{name} carried what they were used for"
+            )
+        }
+    };
+    let means = match level {
+        Level::Notable => "most likely the network is overloaded, or the line of this machine is poor",
+        Level::Bad => {
+            "most likely the network is overloaded; but somebody may want this proxy to use other relays"
+        }
+        Level::Extreme => {
+            "the guard may want this proxy to use other relays, or the network or the line of this machine fails; if it \
+             goes on, exclude the guard with ExcludeNodes"
+        }
+        Level::Dropped => "it is not used any more, as PathBiasDropGuards says",
+    };
+    format!(
+        "{fails}: {means} ({collapsed} closed by others before they were used, {unusable} that carried nothing, {timed_out} \
+         too slow)"
+    )
+}
+
 const SHORTEST: Duration = Duration::from_millis(100);
 const LOOK: Duration = Duration::from_secs(5);
 
 impl Drop for Attempt {
     fn drop(&mut self) {
+        // Unless more is known of its end.
+        self.note(Step::Closed { by_others: false });
         self.guards.state(|state| state.closed(self.id));
         self.guards.changed.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn people_hear_which_guard_fails_and_what_to_make_of_it() {
+        let suspicion = Suspicion {
+            guard: Fingerprint([0xab; 20]),
+            nickname: Some("relay7".to_owned()),
+            of: Failing::Circuits,
+            level: Level::Notable,
+            well: 100,
+            all: 151,
+            collapsed: 1,
+            unusable: 2,
+            timed_out: 3,
+        };
+        let text = describe(&suspicion);
+        let guard = "AB".repeat(20);
+        assert_eq!(
+            text,
+            format!(
+                "only 100 of 151 circuits through the guard {guard} (relay7) did not fail: most likely the network is \
+                 overloaded, or the line of this machine is poor (1 closed by others before they were used, 2 that carried \
+                 nothing, 3 too slow)"
+            )
+        );
+        let dropped = Suspicion { level: Level::Dropped, of: Failing::Streams, nickname: None, ..suspicion };
+        let text = describe(&dropped);
+        assert!(
+            text.contains(&format!("guard {guard} carried")) && text.contains("PathBiasDropGuards"),
+            "{text}"
+        );
     }
 }

@@ -35,6 +35,9 @@ pub const STREAM_TIMES: [Duration; 2] = [Duration::from_secs(10), Duration::from
 /// Exits that may refuse a stream or a name, other than for want of room; then the application hears why the last did.
 pub const EXIT_TRIES: usize = 3;
 
+/// How long an exit may take to refuse what it is asked to see whether its circuit carries anything; then it does not.
+pub const PROBE_TIME: Duration = Duration::from_secs(60);
+
 /// Exits of which it is remembered what they refused; the one that refused longest ago is forgotten.
 pub const REFUSING_EXITS: usize = 256;
 

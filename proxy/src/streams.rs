@@ -17,6 +17,7 @@ use tracing::debug;
 use crate::circuits::exits::Lesson;
 use crate::circuits::table::Target;
 use crate::circuits::{Carrier, Circuits};
+use crate::guards::Step;
 use crate::isolation::Token;
 use crate::limits;
 use crate::network::{Destination, Early, Families, Host, Network, Question, Refusal};
@@ -121,12 +122,14 @@ impl Tries<'_> {
         let [first, later] = limits::STREAM_TIMES;
         let limit = self.settings.stream_timeout.unwrap_or(if self.made < 2 { first } else { later });
         self.made += 1;
+        carrier.note(Step::Used);
         Ok((carrier, limit.min(self.deadline.saturating_duration_since(Instant::now()))))
     }
 
     /// A circuit did not serve it: whether to go on.
     fn failed(&mut self, carrier: &Carrier, error: &StreamError) -> Result<(), Refusal> {
         debug!("a stream failed on circuit {}: {error}", carrier.number);
+        steps(error).iter().for_each(|step| carrier.note(*step));
         for lesson in lessons(error, self.target) {
             self.circuits.learn(carrier.exit, lesson);
         }
@@ -199,6 +202,21 @@ fn lessons(error: &StreamError, target: &Target) -> Vec<Lesson> {
     }
 }
 
+/// What the end of a try tells of the circuit, as C tor reads it: that its exit says why shows that cells come there as they
+/// were sent, unless it complains of them.
+fn steps(error: &StreamError) -> &'static [Step] {
+    match error {
+        StreamError::Ended(EndReason::TorProtocol | EndReason::Destroy) => &[Step::Garbled],
+        StreamError::Ended(EndReason::Internal) => &[],
+        StreamError::Ended(_) | StreamError::Forbidden(_) => match judge(error) {
+            Tried::Final(_) => &[Step::Answered],
+            Tried::Exit(_) | Tried::Circuit(_) => &[Step::Answered, Step::Left],
+        },
+        StreamError::Timeout(_) => &[Step::Left],
+        StreamError::Shut | StreamError::Circuit(_) => &[],
+    }
+}
+
 impl Settings {
     /// Whether an exit is believed that what was asked for is at this address.
     fn believe(&self, target: &Target, address: IpAddr) -> bool {
@@ -249,6 +267,7 @@ impl Streams {
             };
             match opened {
                 Ok(stream) => {
+                    carrier.note(Step::Answered);
                     self.circuits.network_seen();
                     return Ok(stream);
                 }
@@ -271,12 +290,15 @@ impl Streams {
         loop {
             let (carrier, limit) = tries.next().await?;
             let error = match carrier.circuit().resolve(carrier.hop, &resolve, limit).await {
-                Ok(resolved) => match judge_answers(&resolved, leads_home) {
-                    Ok(()) => return Ok(resolved),
-                    Err(Tried::Final(refusal)) => return Err(refusal),
-                    // Another exit may know it.
-                    Err(_) => StreamError::Ended(EndReason::ResolveFailed),
-                },
+                Ok(resolved) => {
+                    carrier.note(Step::Answered);
+                    match judge_answers(&resolved, leads_home) {
+                        Ok(()) => return Ok(resolved),
+                        Err(Tried::Final(refusal)) => return Err(refusal),
+                        // Another exit may know it.
+                        Err(_) => StreamError::Ended(EndReason::ResolveFailed),
+                    }
+                }
                 Err(error) => error,
             };
             tries.failed(&carrier, &error)?;

@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::Circuits;
 use super::plan::Plan;
 use super::table::Number;
-use crate::guards::Attempt;
+use crate::guards::{Attempt, Step};
 use crate::memory::lock;
 use crate::tallies::CircuitTally;
 
@@ -67,7 +67,28 @@ pub struct Built {
     /// The circuit.
     pub circuit: Circuit,
     /// Circuits through worse guards wait while it is there.
-    _guard: Option<Attempt>,
+    guard: Option<Arc<Attempt>>,
+}
+
+impl Built {
+    /// Something has happened to it, by which its guard is judged.
+    pub fn note(&self, step: Step) {
+        if let Some(guard) = &self.guard {
+            guard.note(step);
+        }
+    }
+
+    /// Whether it was used, still stands, and it is not known that it carries anything.
+    pub fn is_in_doubt(&self) -> bool {
+        self.guard.as_ref().is_some_and(|guard| guard.is_in_doubt()) && self.circuit.failure().is_none()
+    }
+}
+
+impl Drop for Built {
+    fn drop(&mut self) {
+        let by_others = self.circuit.failure().is_some();
+        self.note(Step::Closed { by_others });
+    }
 }
 
 /// Builds the planned circuit.
@@ -78,10 +99,11 @@ pub(super) async fn build(
     network: &path::Network,
 ) -> Result<Built, BuildError> {
     let Plan { targets, guard, .. } = plan;
+    let guard = guard.map(Arc::new);
     let place = targets.first().and_then(|first| circuits.place(first)).ok_or(BuildError::NoAddress)?;
     let link = circuits.links.get(&place).await.inspect_err(|error| {
         if is_peers_fault(&error.failure) {
-            blame(guard.as_ref());
+            blame(guard.as_deref());
         }
     })?;
     let (usable, close) = {
@@ -96,8 +118,10 @@ pub(super) async fn build(
     let config = config(&network.consensus().params, close, keep_early);
     let (begun, began) = (Instant::now(), circuits.mono());
     let done = AtomicUsize::new(0);
+    let watched = guard.clone();
     let hops = build_hops(&link, &targets, config, |hops| {
         done.store(hops, Relaxed);
+        note_hop(watched.as_deref(), hops, targets.len());
         let mut times = lock(&circuits.memory.times);
         times.network_seen(circuits.mono());
         if hops == MEASURED_HOPS {
@@ -109,20 +133,23 @@ pub(super) async fn build(
     let circuit = tokio::select! {
         built = &mut hops => built.inspect_err(|error| {
             if done.load(Relaxed) == 0 && is_guards_fault(error) {
-                blame(guard.as_ref());
+                blame(guard.as_deref());
             }
         })?,
         () = sleep(usable) => {
             // Others need not wait for it.
             circuits.forget(number);
             circuits.failed();
+            if let Some(guard) = &guard {
+                guard.note(Step::TimedOut);
+            }
             if done.load(Relaxed) < MEASURED_HOPS {
                 lock(&circuits.memory.times).timed_out(done.load(Relaxed) > 0);
             }
             // Not even the guard has answered: on this link none will. Only the first to see it blames the guard, since the
             // connection may just have been forgotten on the way.
             if done.load(Relaxed) == 0 && circuits.links.give_up(&place, &link) {
-                blame(guard.as_ref());
+                blame(guard.as_deref());
             }
             // How long it takes is still worth knowing, if not too many are watched for that.
             if let Ok(_place) = circuits.late.try_acquire() {
@@ -134,11 +161,23 @@ pub(super) async fn build(
             return Err(BuildError::Slow(usable));
         }
     };
-    let Some(attempt) = &guard else { return Ok(Built { circuit, _guard: guard }) };
+    let built = Built { circuit, guard };
+    let Some(attempt) = &built.guard else { return Ok(built) };
     circuits.wait_for_guards(number);
     match attempt.succeeded().await {
-        true => Ok(Built { circuit, _guard: guard }),
+        true => Ok(built),
         false => Err(BuildError::BetterGuard),
+    }
+}
+
+/// A circuit has `hops` of `all` its hops: what its guard had to do with that.
+fn note_hop(guard: Option<&Attempt>, hops: usize, all: usize) {
+    let Some(guard) = guard else { return };
+    if hops == 2 {
+        guard.note(Step::SecondHop);
+    }
+    if hops == all {
+        guard.note(Step::Built);
     }
 }
 

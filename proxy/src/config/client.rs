@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use onionring_node::config::Reader;
+use onionring_proto::guard::BiasSettings;
 use onionring_proto::path::{NodeRules, NodeSet};
 use onionring_proto::torrc::fallback::{self, Fallback};
 use onionring_proto::torrc::value::Kind;
@@ -81,7 +82,7 @@ impl PathOptions {
 }
 
 /// Entry guards; `None` is what the consensus says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct GuardOptions {
     /// Whether there are any (`UseEntryGuards`).
     pub enabled: bool,
@@ -93,6 +94,8 @@ pub struct GuardOptions {
     pub primary: Option<usize>,
     /// How long a guard is kept (`GuardLifetime`).
     pub lifetime: Option<Duration>,
+    /// When guards make too many circuits fail (`PathBias*`).
+    pub bias: BiasSettings,
 }
 
 impl GuardOptions {
@@ -105,7 +108,36 @@ impl GuardOptions {
             used_for_directory: number("NumDirectoryGuards"),
             primary: number("NumPrimaryGuards"),
             lifetime: Some(settings.interval("GuardLifetime")).filter(|time| *time >= GUARD_LIFETIME_MIN),
+            bias: bias(read),
         }
+    }
+}
+
+/// What of `PathBias*` is not left to the consensus. As in C tor, thresholds that are too low are.
+fn bias(read: &mut Reader<'_>) -> BiasSettings {
+    let settings = read.settings;
+    let number = |name: &str, least: u32| {
+        let number = settings.text(name)?.parse::<i64>().ok()?;
+        u32::try_from(number).ok().filter(|number| *number >= least)
+    };
+    let mut rate = |name: &str| {
+        let rate = settings.text(name)?.parse::<f64>().ok().filter(|rate| *rate >= 0.0)?;
+        if rate > 1.0 {
+            read.wrong(name, "more than 1", "write a share from 0 to 1, or -1 for what the consensus says");
+        }
+        Some(rate)
+    };
+    BiasSettings {
+        circuits: number("PathBiasCircThreshold", 5),
+        notable: rate("PathBiasNoticeRate"),
+        bad: rate("PathBiasWarnRate"),
+        extreme: rate("PathBiasExtremeRate"),
+        drop: settings.auto_flag("PathBiasDropGuards"),
+        scale_circuits: number("PathBiasScaleThreshold", 10),
+        uses: number("PathBiasUseThreshold", 3),
+        notable_use: rate("PathBiasNoticeUseRate"),
+        extreme_use: rate("PathBiasExtremeUseRate"),
+        scale_uses: number("PathBiasScaleUseThreshold", 10),
     }
 }
 

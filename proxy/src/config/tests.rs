@@ -2,6 +2,7 @@ use onionring_node::config::Loaded;
 use onionring_proto::torrc::{cmdline, options};
 use proptest::prelude::*;
 
+use onionring_proto::guard::BiasSettings;
 use onionring_proto::path::NodeSet;
 use onionring_proto::torrc::port::{ClientKind, ClientPlace, ClientPort};
 
@@ -61,8 +62,15 @@ fn without_a_line_everything_is_as_in_c_tor_but_for_the_period() {
     assert!(rules.reject_internal && rules.dns_reject_internal && !rules.safe_socks);
     assert!(rules.policy.permits([192, 0, 2, 1].into(), 1));
     assert_eq!(rules.timeout, Duration::from_secs(120));
-    let guards =
-        GuardOptions { enabled: true, used: None, used_for_directory: None, primary: None, lifetime: None };
+    let bias = BiasSettings { drop: Some(false), ..BiasSettings::default() };
+    let guards = GuardOptions {
+        enabled: true,
+        used: None,
+        used_for_directory: None,
+        primary: None,
+        lifetime: None,
+        bias,
+    };
     assert_eq!(config.guards, guards);
     assert!(config.paths.distinct_subnets && config.paths.use_ipv4 && config.paths.use_ipv6);
     assert!(!config.paths.prefer_ipv6 && config.paths.paths_needed.is_none());
@@ -121,6 +129,7 @@ fn what_cannot_be_meant_is_an_error_with_its_line() {
         ("RejectPlaintextPorts 65536", "RejectPlaintextPorts \"65536\": 65536 is not a port"),
         ("FallbackDir x", "FallbackDir \"x\": "),
         ("CircuitLength 2", "CircuitLength \"2\": out of its range"),
+        ("PathBiasWarnRate 1.1", "PathBiasWarnRate \"1.1\": more than 1"),
         ("LongLivedPorts ssh", "LongLivedPorts \"ssh\": 'ssh' is no port"),
         ("TransProxyType tproxy", "TransProxyType \"tproxy\": there is no TransPort"),
         ("TransPort 1\nTransProxyType ipfw", "TransProxyType \"ipfw\": not known on Linux"),
@@ -176,6 +185,28 @@ fn a_reload_changes_only_what_can_change() {
     assert!(config.metrics.policy.permits([127, 0, 0, 1].into(), 1));
     assert!(config.ports.rules.safe_socks && !config.paths.nodes.exit.is_empty());
     assert_eq!(config.circuits.dirtiness, Duration::from_secs(60));
+}
+
+#[test]
+fn guards_are_judged_by_what_the_torrc_says_and_otherwise_by_the_consensus() {
+    let config = config(
+        "PathBiasCircThreshold 5\nPathBiasNoticeRate 0.5\nPathBiasWarnRate 0\nPathBiasExtremeRate -0.5\n\
+         PathBiasDropGuards auto\nPathBiasScaleThreshold 9\nPathBiasUseThreshold 3\nPathBiasNoticeUseRate 1\n\
+         PathBiasExtremeUseRate 0.25\nPathBiasScaleUseThreshold 10\n",
+    );
+    let expected = BiasSettings {
+        circuits: Some(5),
+        notable: Some(0.5),
+        bad: Some(0.0),
+        extreme: None,
+        drop: None,
+        scale_circuits: None,
+        uses: Some(3),
+        notable_use: Some(1.0),
+        extreme_use: Some(0.25),
+        scale_uses: Some(10),
+    };
+    assert_eq!(config.guards.bias, expected);
 }
 
 proptest! {

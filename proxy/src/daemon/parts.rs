@@ -381,6 +381,7 @@ fn guard_settings(config: &Config) -> GuardSettings {
         num_directory_guards: number(options.used_for_directory),
         num_primary_guards: number(options.primary),
         guard_lifetime: options.lifetime.unwrap_or_default(),
+        bias: options.bias,
     }
 }
 

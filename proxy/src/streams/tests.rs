@@ -73,3 +73,22 @@ fn exits_are_not_believed_that_a_name_leads_home_or_where_it_must_not() {
     let literal = to(Host::Address(ip("127.0.0.1")), both);
     assert!(SETTINGS.believe(&literal, ip("127.0.0.1")), "it was asked for");
 }
+
+#[test]
+fn ends_tell_of_circuits_what_they_tell_in_stock_tor() {
+    let ended = StreamError::Ended;
+    for (error, expected) in [
+        (ended(EndReason::ConnectRefused), &[Step::Answered][..]),
+        (ended(EndReason::Timeout), &[Step::Answered]),
+        (ended(EndReason::ResolveFailed), &[Step::Answered, Step::Left]),
+        (ended(EndReason::ResourceLimit), &[Step::Answered, Step::Left]),
+        (StreamError::Forbidden(ip("192.0.2.1")), &[Step::Answered, Step::Left]),
+        (ended(EndReason::Internal), &[]),
+        (ended(EndReason::TorProtocol), &[Step::Garbled]),
+        (ended(EndReason::Destroy), &[Step::Garbled]),
+        (StreamError::Timeout(Duration::ZERO), &[Step::Left]),
+        (StreamError::Circuit(CircuitError::Dropped), &[]),
+    ] {
+        assert_eq!(steps(&error), expected, "{error}");
+    }
+}

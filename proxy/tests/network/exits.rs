@@ -1,9 +1,13 @@
-//! Exits that refuse more than the directory says of them.
+//! Exits that refuse more than the directory says of them, and what is made of circuits to those that do not serve a stream.
+
+use std::fs;
 
 use onionring_loadgen::net::{Kind, NetworkSpec, NodeSpec, Role, directory};
 use onionring_node::metrics::page::Page;
 
-use super::{Echo, boot, client, wait};
+use onionring_proxy::control::{self, Request};
+
+use super::{Echo, PATIENCE, boot, circuits, client, wait};
 
 #[test]
 fn an_exit_that_has_refused_is_not_asked_for_the_like_again() {
@@ -39,4 +43,33 @@ fn an_exit_that_has_refused_is_not_asked_for_the_like_again() {
     let before = retried();
     users.take(12).for_each(open);
     assert_eq!(retried(), before);
+}
+
+#[test]
+fn a_guard_is_not_blamed_for_destinations_that_are_not_there() {
+    // Exits of a test network let out to everywhere, and the last question on a circuit must be refused.
+    let exit = NodeSpec::new(Role::Exit, Kind::TOR)
+        .torrc("ExitPolicy reject 0.0.0.0/8:*")
+        .torrc("ExitPolicy accept *:*");
+    let spec = NetworkSpec::new()
+        .add(Role::Authority, Kind::ONIONRING, 3)
+        .add(Role::Relay, Kind::ONIONRING, 2)
+        .node(exit)
+        .node(client())
+        .shards(1);
+    let network = boot(spec);
+    let client = network.node("client");
+    let new_identity = || control::ask(client.dir(), Request::NewIdentity).unwrap();
+    new_identity();
+    client.socks().unwrap().with_user("lost").connect("nowhere.test", 80).unwrap_err();
+    let used = |number| circuits(client).iter().any(|circuit| circuit.number == number);
+    let last = circuits(client).iter().map(|circuit| circuit.number).max().unwrap();
+    new_identity();
+    wait(&network, "old circuits to be closed", || (1..=last).all(|number| !used(number)));
+    client.stop(PATIENCE).unwrap();
+    let state = fs::read_to_string(client.dir().join("state")).unwrap();
+    let of_guards = || state.lines().filter(|line| line.starts_with("Guard "));
+    let counts = |name| of_guards().any(|line| line.contains(name));
+    assert!(counts(" pb_circ_attempts=") && counts(" pb_use_successes="), "{state}");
+    assert!(!counts(" pb_unusable_circuits="), "{state}");
 }
