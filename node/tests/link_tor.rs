@@ -10,7 +10,7 @@ use onionring_node::link::{
 use onionring_node::tls::{Acceptor, Connector, TlsVersions};
 use onionring_proto::crypto::ed25519::Ed25519Pair;
 use onionring_proto::crypto::rsa::RsaPrivate;
-use onionring_proto::handshake::{HandshakeError, OnionKey, OnionKeyRing, ServerIdentity};
+use onionring_proto::handshake::{HandshakeError, OnionKey, OnionKeyRing, ServerIdentity, Terms};
 use onionring_proto::link::cert::{self, CertType, Certified};
 use onionring_proto::link::x509::{self, TlsLeaf};
 use onionring_proto::link::{ExpectedPeer, LinkIdentity, PeerIdentity};
@@ -93,6 +93,7 @@ async fn stock_tor_serves_its_descriptor_over_every_first_hop() {
             specs: LinkSpecs { ipv4: None, ipv6: None, rsa_id: peer.rsa_id, ed_id: Some(peer.ed_id) },
             onion_key: [0; 32],
             handshake: HandshakeKind::Ntor,
+            ask: Terms::default(),
         };
         Base64Unpadded::decode(onion_key.trim_end_matches('='), &mut target.onion_key).unwrap();
 
@@ -148,6 +149,7 @@ async fn stock_tor_is_no_exit_and_names_its_reasons() {
         specs: LinkSpecs { ipv4: Some(address), ipv6: None, rsa_id: peer.rsa_id, ed_id: Some(peer.ed_id) },
         onion_key: [9; 32],
         handshake: HandshakeKind::Ntor,
+        ask: Terms::default(),
     };
     let refused = circuit.extend(&target).await.err().unwrap();
     assert!(matches!(refused, CircuitError::Closed(CloseReason::Destroyed(_))), "{refused}");

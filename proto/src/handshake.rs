@@ -12,12 +12,14 @@ pub mod keys;
 pub mod ntor;
 pub mod ntor_v3;
 pub mod tap;
+mod terms;
 
 use rand_core::CryptoRng;
 
 pub use create::{Create2, CreateFast, Created2, CreatedFast};
 pub use extension::Extensions;
 pub use keys::{OnionKey, OnionKeyRing};
+pub use terms::Terms;
 
 use crate::crypto::tor1::KeyMaterial;
 
@@ -109,7 +111,7 @@ impl HandshakeError {
     }
 }
 
-/// Answers the handshake of a CREATE2 cell: the data for CREATED2, and the keys of the new circuit.
+/// Answers the handshake of a CREATE2 cell: the data for CREATED2, and the keys of the new circuit. Grants no [`Terms`].
 ///
 /// # Errors
 /// Any [`HandshakeError`]; the circuit is refused.
@@ -120,18 +122,40 @@ pub fn respond(
     htype: u16,
     hdata: &[u8],
 ) -> Result<(Vec<u8>, KeyMaterial), HandshakeError> {
-    match htype {
-        htype::NTOR => ntor::server(rng, &identity.rsa_id, keys, hdata),
-        htype::NTOR_V3 => ntor_v3::server(rng, &identity.ed_id, keys, hdata, answer_extensions),
-        _ => Err(HandshakeError::UnknownType(htype)),
-    }
+    let (reply, keys, _) = respond_with(rng, identity, keys, Terms::default(), htype, hdata)?;
+    Ok((reply, keys))
+}
+
+/// The same for a relay that offers terms; the last value is what it has granted of them.
+///
+/// # Errors
+/// Any [`HandshakeError`]; the circuit is refused.
+pub fn respond_with(
+    rng: &mut impl CryptoRng,
+    identity: &ServerIdentity,
+    keys: &OnionKeyRing,
+    offer: Terms,
+    htype: u16,
+    hdata: &[u8],
+) -> Result<(Vec<u8>, KeyMaterial, Terms), HandshakeError> {
+    let mut granted = Terms::default();
+    let (reply, keys) = match htype {
+        htype::NTOR => ntor::server(rng, &identity.rsa_id, keys, hdata)?,
+        htype::NTOR_V3 => ntor_v3::server(rng, &identity.ed_id, keys, hdata, |request| {
+            let answer;
+            (granted, answer) = answer_extensions(offer, request)?;
+            Ok(answer)
+        })?,
+        _ => return Err(HandshakeError::UnknownType(htype)),
+    };
+    Ok((reply, keys, granted))
 }
 
 /// What this relay says to a client's ntor-v3 extensions: nothing to CC_REQUEST, so that congestion control stays
 /// off for this hop, and no to every demand for a protocol, since none is negotiable here.
-fn answer_extensions(request: &Extensions<'_>) -> Result<Vec<u8>, HandshakeError> {
+fn answer_extensions(offer: Terms, request: &Extensions<'_>) -> Result<(Terms, Vec<u8>), HandshakeError> {
     match request.get(extension::SUBPROTO_REQUEST) {
-        None | Some([]) => Ok(extension::encode(&[])),
+        None | Some([]) => Ok(offer.grant(request)),
         Some([protocol, version, ..]) => {
             Err(HandshakeError::Subprotocol { protocol: *protocol, version: *version })
         }
@@ -145,7 +169,7 @@ pub enum Client {
     Fast(fast::Client),
     /// ntor.
     Ntor(ntor::Client),
-    /// ntor-v3 with an empty list of extensions.
+    /// ntor-v3, which asks for its [`Terms`].
     NtorV3(ntor_v3::Client),
 }
 
@@ -155,15 +179,21 @@ impl Client {
     /// # Errors
     /// Any [`HandshakeError`]; the circuit must be given up.
     pub fn finish(self, reply: &[u8]) -> Result<KeyMaterial, HandshakeError> {
+        Ok(self.agree(reply)?.0)
+    }
+
+    /// The same for a client that has asked for terms, with what the relay has granted of them.
+    ///
+    /// # Errors
+    /// Any [`HandshakeError`]; the circuit must be given up.
+    pub fn agree(self, reply: &[u8]) -> Result<(KeyMaterial, Terms), HandshakeError> {
         match self {
-            Self::Fast(client) => client.finish(reply),
-            Self::Ntor(client) => client.finish(reply),
+            Self::Fast(client) => Ok((client.finish(reply)?, Terms::default())),
+            Self::Ntor(client) => Ok((client.finish(reply)?, Terms::default())),
             Self::NtorV3(client) => {
+                let asked = client.asked();
                 let (keys, message) = client.finish(reply)?;
-                match Extensions::parse(&message)?.get(extension::CC_RESPONSE) {
-                    None => Ok(keys),
-                    Some(_) => Err(HandshakeError::UnrequestedExtension(extension::CC_RESPONSE)),
-                }
+                Ok((keys, asked.granted(&Extensions::parse(&message)?)?))
             }
         }
     }

@@ -12,8 +12,8 @@ pub const MAX_HOSTNAME_LEN: usize = 255;
 /// `EndReason::ResourceLimit`; a client opens it on another circuit.
 pub const STREAMS_PER_CIRCUIT: usize = 4096;
 
-/// Records of streams that we closed and the peer has not, per circuit; beyond that the oldest is forgotten, so that
-/// what still arrives for it counts as sent for an unknown stream.
+/// Records of streams that we closed and the peer has not, or that each side has ended for itself, per circuit; beyond
+/// that the oldest is forgotten, so that what still arrives for it counts as sent for an unknown stream.
 pub const HALF_CLOSED_PER_CIRCUIT: usize = 4096;
 
 /// Bytes that a client has written to a stream and that are not sent yet; a write takes no more than that.

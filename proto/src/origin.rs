@@ -25,7 +25,7 @@ use rand_core::CryptoRng;
 use crate::cell::{BODY_LEN, Body, Command, DestroyReason};
 use crate::crypto::tor1::{ClientOnion, SendmeTag};
 use crate::flow::{CircuitRecv, CircuitSend};
-use crate::handshake::{self, Create2, CreateFast, Created2, CreatedFast, htype};
+use crate::handshake::{self, Create2, CreateFast, Created2, CreatedFast, Terms, htype};
 use crate::limits::RELAY_EARLY_PER_CIRCUIT;
 use crate::relay_msg::{
     self, End, EndReason, Extend2, Extended2, LinkSpecs, RelayCmd, StreamId, Truncate, Truncated,
@@ -91,6 +91,8 @@ pub struct HopTarget {
     pub onion_key: [u8; 32],
     /// The handshake to use.
     pub handshake: HandshakeKind,
+    /// What to ask it for, which only ntor-v3 can. It need not grant it.
+    pub ask: Terms,
 }
 
 /// The handshake with the first hop, the relay at the other end of the link.
@@ -131,6 +133,8 @@ struct Hop {
     accept_v0_sendmes: bool,
     /// Tags of circuit-level SENDMEs that are due.
     sendmes: VecDeque<SendmeTag>,
+    /// What was agreed on with it.
+    terms: Terms,
     streams: StreamTable<ClientStream>,
 }
 
@@ -169,6 +173,11 @@ impl OriginCircuit {
     /// Number of hops whose handshake is done.
     pub fn hops(&self) -> usize {
         self.hops.len()
+    }
+
+    /// What was agreed on with hop number `hop`; nothing if there is no such hop.
+    pub fn terms(&self, hop: usize) -> Terms {
+        self.hops.get(hop).map(|hop| hop.terms).unwrap_or_default()
     }
 
     /// Number of live streams on all hops.
@@ -340,13 +349,14 @@ impl OriginCircuit {
         };
         let fast = matches!(*client, handshake::Client::Fast(_));
         let hop = self.hops.len();
-        let keys = client.finish(reply).map_err(|error| CloseReason::Handshake { hop, error })?;
+        let (keys, terms) = client.agree(reply).map_err(|error| CloseReason::Handshake { hop, error })?;
         self.onion.push_hop(&keys);
         self.hops.push(Hop {
             send: CircuitSend::new(self.config.circwindow),
             recv: CircuitRecv::default(),
             accept_v0_sendmes: fast || self.config.accept_v0_sendmes,
             sendmes: VecDeque::new(),
+            terms,
             streams: StreamTable::new(),
         });
         self.events.push_back(Event::Extended { hops: hop + 1, took: now.since(since) });
@@ -416,7 +426,8 @@ impl HopTarget {
             }
             HandshakeKind::NtorV3 => {
                 let ed_id = self.specs.ed_id.as_ref().ok_or(OriginError::NoEdId)?;
-                let (client, hdata) = handshake::ntor_v3::Client::start(rng, ed_id, &self.onion_key);
+                let (client, hdata) =
+                    handshake::ntor_v3::Client::start_asking(rng, ed_id, &self.onion_key, self.ask);
                 (handshake::Client::NtorV3(client), htype::NTOR_V3, hdata)
             }
         })

@@ -11,10 +11,12 @@ use std::sync::Arc;
 use rand_core::Rng;
 use thiserror::Error;
 
+use crate::handshake::Terms;
 use crate::netdoc::consensus::{Consensus, RelayFlags, RelayStatus};
 use crate::netdoc::family::Family;
 use crate::netdoc::microdesc::Microdesc;
 use crate::netdoc::params::{ConsensusParams, MIN_PATHS_FOR_CIRCS_PCT, USE_FAMILY_IDS, USE_FAMILY_LISTS};
+use crate::netdoc::protover::HALF_CLOSE;
 use crate::netdoc::text::{Fingerprint, Nickname};
 use crate::origin::{HandshakeKind, HopTarget};
 use crate::relay_msg::LinkSpecs;
@@ -161,9 +163,21 @@ impl<'a> RelayRef<'a> {
         !self.microdesc.policy.rejects_all() || !self.microdesc.policy_v6.rejects_all()
     }
 
+    /// Whether it says that it knows ntor-v3.
+    fn knows_ntor_v3(&self) -> bool {
+        self.microdesc.ed_identity.is_some() && self.status.protocols.supports("Relay", 4)
+    }
+
+    /// What it says that it grants who asks for it.
+    pub fn offers(&self) -> Terms {
+        let (name, version) = HALF_CLOSE;
+        Terms { half_close: self.knows_ntor_v3() && self.status.protocols.supports(name, version) }
+    }
+
     /// What a circuit needs to be extended to it: with ntor-v3 if the relay says that it knows it, with ntor otherwise.
+    /// Asks it for no terms.
     pub fn hop_target(&self) -> HopTarget {
-        let v3 = self.microdesc.ed_identity.is_some() && self.status.protocols.supports("Relay", 4);
+        let v3 = self.knows_ntor_v3();
         HopTarget {
             specs: LinkSpecs {
                 ipv4: Some(SocketAddrV4::new(self.status.ipv4, self.status.or_port)),
@@ -173,6 +187,7 @@ impl<'a> RelayRef<'a> {
             },
             onion_key: self.microdesc.ntor_onion_key,
             handshake: if v3 { HandshakeKind::NtorV3 } else { HandshakeKind::Ntor },
+            ask: Terms::default(),
         }
     }
 }

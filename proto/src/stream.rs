@@ -4,6 +4,10 @@
 //! The table keeps each stream's windows and state and judges what the peer sends for it. A stream that our side has
 //! closed leaves a record behind, because the peer may have sent more before it learnt of it: that is tolerated, but
 //! only as much as the windows allow.
+//!
+//! An END ends both directions, except on hops with which that was agreed: there END with reason DONE ends only what its
+//! sender sends ([`Halves`], paper 4.3), and the stream is over when both have been sent, or with an END of any other
+//! reason.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
@@ -27,11 +31,22 @@ pub enum StreamState {
     Open,
 }
 
+/// Which directions of a stream have ended, where each ends by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Halves {
+    /// Our END DONE is sent: we send no more.
+    pub ours_over: bool,
+    /// The peer's END DONE has come: it may send no more DATA.
+    pub theirs_over: bool,
+}
+
 /// A live stream.
 #[derive(Debug)]
 pub struct Stream<T> {
     /// How far it has come.
     pub state: StreamState,
+    /// Its directions, if each of them ends by itself.
+    pub halves: Option<Halves>,
     /// What we may send.
     pub send: StreamSend,
     /// What the peer may send.
@@ -46,6 +61,7 @@ struct HalfClosed {
     /// Tells records of one ID apart.
     serial: u64,
     state: StreamState,
+    halves: Option<Halves>,
     send: StreamSend,
     recv: StreamRecv,
 }
@@ -87,6 +103,17 @@ pub enum StreamError {
     /// RESOLVED on a stream that does not wait for it.
     #[error("stream {0}: RESOLVED although none was expected")]
     UnexpectedResolved(StreamId),
+    /// DATA, or a second END DONE, after the peer said that it sends no more.
+    #[error("stream {0}: more although the peer has ended what it sends")]
+    Over(StreamId),
+}
+
+/// Debits the window for DATA that must not come any more once the peer has ended its direction.
+fn receive(id: StreamId, halves: Option<Halves>, recv: &mut StreamRecv) -> Result<(), StreamError> {
+    if halves.is_some_and(|halves| halves.theirs_over) {
+        return Err(StreamError::Over(id));
+    }
+    recv.on_data().map_err(|error| StreamError::Flow(id, error))
 }
 
 /// The streams of one hop. `T` is what the owner keeps with each.
@@ -97,6 +124,13 @@ pub struct StreamTable<T> {
     /// Half-closed streams in the order of closing, each with its serial; may name some that have ended since.
     closed: VecDeque<(StreamId, u64)>,
     next_serial: u64,
+}
+
+impl Halves {
+    /// Whether both have ended.
+    pub fn are_over(self) -> bool {
+        self.ours_over && self.theirs_over
+    }
 }
 
 impl<T> Default for StreamTable<T> {
@@ -150,11 +184,13 @@ impl<T> StreamTable<T> {
         })
     }
 
-    /// Adds a stream under a random free ID, before BEGIN, BEGIN_DIR or RESOLVE is sent.
+    /// Adds a stream under a random free ID, before BEGIN, BEGIN_DIR or RESOLVE is sent; with [`Halves`] if its
+    /// directions end one by one.
     pub fn open<R: CryptoRng + ?Sized>(
         &mut self,
         rng: &mut R,
         state: StreamState,
+        halves: Option<Halves>,
         data: T,
     ) -> Result<StreamId, OpenError> {
         if self.live >= STREAMS_PER_CIRCUIT {
@@ -165,12 +201,18 @@ impl<T> StreamTable<T> {
         while id == StreamId::CIRCUIT || self.slots.contains_key(&id) {
             id.0 = id.0.wrapping_add(1);
         }
-        self.insert(id, state, data);
+        self.insert(id, state, halves, data);
         Ok(id)
     }
 
-    fn insert(&mut self, id: StreamId, state: StreamState, data: T) -> &mut Stream<T> {
-        let stream = Stream { state, send: StreamSend::default(), recv: StreamRecv::default(), data };
+    fn insert(
+        &mut self,
+        id: StreamId,
+        state: StreamState,
+        halves: Option<Halves>,
+        data: T,
+    ) -> &mut Stream<T> {
+        let stream = Stream { state, halves, send: StreamSend::default(), recv: StreamRecv::default(), data };
         self.slots.insert(id, Slot::Live(stream));
         self.live += 1;
         match self.slots.get_mut(&id) {
@@ -181,14 +223,13 @@ impl<T> StreamTable<T> {
 
     /// DATA arrived; its stream's window is debited.
     pub fn on_data(&mut self, id: StreamId) -> Result<Target<&mut Stream<T>>, StreamError> {
-        let flow = |error| StreamError::Flow(id, error);
         Ok(match self.slots.get_mut(&id) {
             Some(Slot::Live(stream)) => {
-                stream.recv.on_data().map_err(flow)?;
+                receive(id, stream.halves, &mut stream.recv)?;
                 Target::Live(stream)
             }
             Some(Slot::HalfClosed(half)) => {
-                half.recv.on_data().map_err(flow)?;
+                receive(id, half.halves, &mut half.recv)?;
                 Target::HalfClosed
             }
             None => Target::Unknown,
@@ -247,6 +288,23 @@ impl<T> StreamTable<T> {
         Ok(self.on_end(id))
     }
 
+    /// END DONE arrived: on an open stream whose directions end one by one, the peer's is over. On any other it is an END
+    /// like all: `None`.
+    pub fn on_done(&mut self, id: StreamId) -> Result<Option<Target<&mut Stream<T>>>, StreamError> {
+        let halves = match self.slots.get_mut(&id) {
+            Some(Slot::Live(Stream { state: StreamState::Open, halves: Some(halves), .. })) => halves,
+            // The record stays: another END may follow, if the peer has not heard of ours yet.
+            Some(Slot::HalfClosed(HalfClosed { state: StreamState::Open, halves: Some(halves), .. })) => {
+                halves
+            }
+            _ => return Ok(None),
+        };
+        if mem::replace(&mut halves.theirs_over, true) {
+            return Err(StreamError::Over(id));
+        }
+        Ok(Some(self.get_mut(id).map_or(Target::HalfClosed, Target::Live)))
+    }
+
     /// END arrived, or our side ends the stream and keeps no record of it; the ID is free again.
     pub fn on_end(&mut self, id: StreamId) -> Target<T> {
         match self.slots.remove(&id) {
@@ -259,14 +317,16 @@ impl<T> StreamTable<T> {
         }
     }
 
-    /// Our side sends END: what the owner kept with the stream, `None` if it is not live.
+    /// Our side sends END, or both sides have ended what they send: what the owner kept with the stream, `None` if it is
+    /// not live.
     ///
     /// The ID stays taken until the peer's END, or until [`HALF_CLOSED_PER_CIRCUIT`] others have been closed after it.
     pub fn close(&mut self, id: StreamId) -> Option<T> {
         let Entry::Occupied(mut entry) = self.slots.entry(id) else { return None };
-        let Slot::Live(Stream { state, send, recv, .. }) = entry.get_mut() else { return None };
+        let Slot::Live(Stream { state, halves, send, recv, .. }) = entry.get_mut() else { return None };
         let serial = self.next_serial;
-        let half = HalfClosed { serial, state: *state, send: mem::take(send), recv: mem::take(recv) };
+        let (send, recv) = (mem::take(send), mem::take(recv));
+        let half = HalfClosed { serial, state: *state, halves: *halves, send, recv };
         let Slot::Live(stream) = entry.insert(Slot::HalfClosed(half)) else { return None };
         self.live -= 1;
         self.next_serial += 1;

@@ -28,6 +28,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use onionring_node::link::{Circuit, CircuitError, ConnectError, Dialer, Link, Stream, StreamError};
+use onionring_proto::handshake::Terms;
 use onionring_proto::link::ExpectedPeer;
 use onionring_proto::netdoc::routerdesc::RouterDesc;
 use onionring_proto::origin::{FirstHop, HandshakeKind, HopTarget, OriginConfig};
@@ -401,6 +402,7 @@ fn target(relay: &RouterDesc) -> HopTarget {
         },
         onion_key: relay.ntor_onion_key,
         handshake: if has_v3 { HandshakeKind::NtorV3 } else { HandshakeKind::Ntor },
+        ask: Terms::default(),
     }
 }
 

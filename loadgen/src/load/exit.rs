@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use onionring_proto::cell::{Body, CircId, Command};
+use onionring_proto::handshake::Terms;
 use onionring_proto::origin::{
     Event, FirstHop, HandshakeKind, HopTarget, OriginCircuit, OriginConfig, StreamKey,
 };
@@ -71,7 +72,7 @@ impl Exit {
     fn open_circuits(&mut self, core: &mut Core) -> Result<(), LoadError> {
         let RelayKeys { rsa_id, ed_id, onion_key } = self.plan.keys;
         let specs = LinkSpecs { ipv4: None, ipv6: None, rsa_id, ed_id: Some(ed_id) };
-        let target = HopTarget { specs, onion_key, handshake: HandshakeKind::Ntor };
+        let target = HopTarget { specs, onion_key, handshake: HandshakeKind::Ntor, ask: Terms::default() };
         while self.circuits.len() < self.plan.links * self.plan.circuits {
             let n = self.circuits.len();
             let mut origin = OriginCircuit::new(OriginConfig::default());

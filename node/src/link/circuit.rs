@@ -317,7 +317,7 @@ impl Origin {
     fn pump(&mut self) -> bool {
         let mut any = false;
         while let Some(event) = self.circuit.poll_event() {
-            any |= !matches!(event, Event::Readable(_) | Event::Writable(_));
+            any |= !matches!(event, Event::Readable(_) | Event::Writable(_) | Event::Finished(_));
             match event {
                 Event::Extended { .. } => {}
                 Event::Truncated { reason, .. } => self.cut = Some(reason),
@@ -330,6 +330,7 @@ impl Origin {
                 }
                 Event::Readable(stream) => self.with(stream, Slot::wake_reader),
                 Event::Writable(stream) => self.with(stream, Slot::wake_writer),
+                Event::Finished(stream) => self.with(stream, Slot::end_reading),
                 Event::Ended { stream, end } => self.slots.ended(stream, end),
                 Event::Closed(reason) => {
                     self.end.get_or_insert(reason.into());
@@ -349,9 +350,10 @@ impl Origin {
     /// Notes whose data is all sent, and wakes those who wait for that.
     fn note_flushed(&mut self) {
         let live = self.slots.iter_mut().filter(|slot| slot.over.is_none() && slot.has_unsent);
-        for slot in live.filter(|slot| self.circuit.unsent(slot.key) == 0) {
+        let circuit = &self.circuit;
+        for slot in live.filter(|slot| circuit.unsent(slot.key) == 0 && !circuit.is_finishing(slot.key)) {
             // What the relay did not want any more was thrown away.
-            slot.has_unsent = self.circuit.end(slot.key).is_some();
+            slot.has_unsent = circuit.end(slot.key).is_some();
             slot.wake_writer();
         }
     }
@@ -399,6 +401,9 @@ impl StreamHost for CircuitLease {
                 buf.advance(len);
                 return (origin.circuit.wants_to_transmit(), Poll::Ready(Ok(())));
             }
+            if slot.is_read {
+                return (false, Poll::Ready(Ok(())));
+            }
             if let Some(end) = &origin.end {
                 return (false, fail(end.clone().into()));
             }
@@ -420,6 +425,9 @@ impl StreamHost for CircuitLease {
             let Some(slot) = origin.slots.get_mut(no) else { return fail(StreamError::Shut) };
             if let Some(over) = slot.over {
                 return fail(over.into());
+            }
+            if slot.is_written {
+                return fail(StreamError::Shut);
             }
             if let Some(end) = &origin.end {
                 return fail(end.clone().into());
@@ -472,6 +480,22 @@ impl StreamHost for CircuitLease {
         self.act(|origin, _, _| {
             if let Some(key) = origin.slots.shut(no) {
                 origin.circuit.close_stream(key, CLIENT_END);
+            }
+        });
+    }
+
+    fn has_halves(&self, no: StreamNo) -> bool {
+        let Origin { circuit, slots, .. } = &mut *self.shared.lock();
+        slots.get_mut(no).is_some_and(|slot| slot.over.is_none() && circuit.has_halves(slot.key))
+    }
+
+    fn finish(&self, no: StreamNo) {
+        self.act(|origin, _, _| {
+            if let Some(slot) = origin.slots.get_mut(no).filter(|slot| !slot.is_written) {
+                slot.is_written = true;
+                // The END, for which who flushes has to wait.
+                slot.has_unsent = true;
+                origin.circuit.finish_stream(slot.key);
             }
         });
     }

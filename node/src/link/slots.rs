@@ -20,6 +20,10 @@ pub(super) struct Slot {
     pub resolved: Option<Resolved>,
     /// Something was written, and it has not been seen yet that all is sent.
     pub has_unsent: bool,
+    /// The other side has ended what it sends, and all of it is read.
+    pub is_read: bool,
+    /// We have ended what we send.
+    pub is_written: bool,
     /// Why it is over.
     pub over: Option<Over>,
     pub reader: Option<Waker>,
@@ -44,6 +48,11 @@ impl Slot {
 
     pub fn await_writing(&mut self, cx: &Context<'_>) {
         self.writer = Some(cx.waker().clone());
+    }
+
+    pub fn end_reading(&mut self) {
+        self.is_read = true;
+        self.wake_reader();
     }
 
     pub fn wake_reader(&mut self) {
@@ -74,6 +83,8 @@ impl Slots {
             connected: None,
             resolved: None,
             has_unsent: false,
+            is_read: false,
+            is_written: false,
             over: None,
             reader: None,
             writer: None,

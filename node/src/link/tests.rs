@@ -9,7 +9,7 @@ use onionring_proto::circuit::{Outbound, RelayCircuit};
 use onionring_proto::crypto::ed25519::Ed25519Pair;
 use onionring_proto::crypto::rsa::RsaPrivate;
 use onionring_proto::flow::CIRCUIT_WINDOW;
-use onionring_proto::handshake::{CreateFast, CreatedFast, fast};
+use onionring_proto::handshake::{CreateFast, CreatedFast, Terms, fast};
 use onionring_proto::link::cert::{self, CertType, Certified};
 use onionring_proto::link::x509::{self, TlsLeaf};
 use onionring_proto::link::{ExpectedPeer, Handshake, LinkIdentity, LinkParams, PeerIdentity};
@@ -23,6 +23,7 @@ use super::{Circuit, ConnectError, Dialer, Link, Side, Step, Times};
 use crate::tls::{Acceptor, Connector, TlsVersions};
 
 mod circuits;
+mod halves;
 mod opening;
 mod served;
 
@@ -230,7 +231,7 @@ async fn circuit_and_peer(hop_timeout: Duration) -> (Link, Circuit, Peer, CircId
 fn target() -> HopTarget {
     let specs =
         LinkSpecs { ipv4: Some("127.0.0.1:9".parse().unwrap()), ipv6: None, rsa_id: [7; 20], ed_id: None };
-    HopTarget { specs, onion_key: [9; 32], handshake: HandshakeKind::Ntor }
+    HopTarget { specs, onion_key: [9; 32], handshake: HandshakeKind::Ntor, ask: Terms::default() }
 }
 
 fn failure_of<T>(result: Result<T, ConnectError>) -> super::LinkFailure {

@@ -11,6 +11,10 @@ pub const CC_RESPONSE: u8 = 2;
 /// The client demands protocol versions; the body is a list of `{ protocol u8, version u8 }` (proposal 346).
 pub const SUBPROTO_REQUEST: u8 = 3;
 
+/// Ours: the client asks for streams whose directions end one by one, and the relay grants it with the same type. No
+/// body; one that comes all the same is ignored. Deployed relays ignore the type.
+pub const HALF_CLOSE: u8 = 0xE0;
+
 /// A list of extensions. Repeated types are allowed, only the first counts; so are bytes after the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extensions<'a> {

@@ -9,9 +9,9 @@ use shake::{ExtendableOutput, Shake256, Shake256Reader, Update, XofReader};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-use super::HandshakeError;
-use super::extension::{self, Extensions};
+use super::extension::Extensions;
 use super::keys::{OnionKey, OnionKeyRing};
+use super::{HandshakeError, Terms};
 use crate::crypto::tor1::KeyMaterial;
 use crate::crypto::x25519::Shared;
 use crate::crypto::{aes256_ctr, kdf};
@@ -55,14 +55,32 @@ pub fn server(
 }
 
 /// The client's side under way.
-pub struct Client(Sent);
+pub struct Client {
+    sent: Sent,
+    asked: Terms,
+}
 
 impl Client {
     /// Starts a handshake with the relay of this Ed25519 identity and ntor onion key, asking for no extension. The
     /// second value is HDATA of CREATE2 or EXTEND2.
     pub fn start(rng: &mut impl CryptoRng, ed_id: &[u8; 32], onion_key: &[u8; 32]) -> (Self, Vec<u8>) {
-        let (sent, message) = start(rng, ed_id, onion_key, &extension::encode(&[]), CIRCUIT_EXTEND);
-        (Self(sent), message)
+        Self::start_asking(rng, ed_id, onion_key, Terms::default())
+    }
+
+    /// The same, asking for terms.
+    pub fn start_asking(
+        rng: &mut impl CryptoRng,
+        ed_id: &[u8; 32],
+        onion_key: &[u8; 32],
+        asked: Terms,
+    ) -> (Self, Vec<u8>) {
+        let (sent, message) = start(rng, ed_id, onion_key, &asked.request(), CIRCUIT_EXTEND);
+        (Self { sent, asked }, message)
+    }
+
+    /// What the client has asked for.
+    pub fn asked(&self) -> Terms {
+        self.asked
     }
 
     /// Takes the reply: the keys, and the relay's list of extensions still to be parsed.
@@ -70,7 +88,7 @@ impl Client {
     /// # Errors
     /// [`HandshakeError::Length`], [`HandshakeError::BadPublicKey`] or [`HandshakeError::Authentication`].
     pub fn finish(self, reply: &[u8]) -> Result<(KeyMaterial, Vec<u8>), HandshakeError> {
-        let (mut stream, message) = self.0.finish(reply, CIRCUIT_EXTEND)?;
+        let (mut stream, message) = self.sent.finish(reply, CIRCUIT_EXTEND)?;
         Ok((kdf::xof(&mut stream), message))
     }
 }

@@ -308,7 +308,13 @@ fn points_of_low_order_are_refused_on_both_sides() {
 /// What the relay says to each list of extensions.
 #[test]
 fn extensions_that_the_relay_answers_and_refuses() {
-    let answer = |list: &[u8]| Extensions::parse(list).and_then(|list| answer_extensions(&list));
+    let answer = |list: &[u8]| {
+        let granted = Extensions::parse(list).and_then(|list| answer_extensions(Terms::default(), &list));
+        granted.map(|(terms, answer)| {
+            assert_eq!(terms, Terms::default());
+            answer
+        })
+    };
     assert_eq!(answer(&[0]), Ok(vec![0]));
     assert_eq!(answer(&[1, 1, 0]), Ok(vec![0]), "congestion control is not offered");
     assert_eq!(answer(&[2, 77, 2, 1, 2, 250, 0]), Ok(vec![0]), "unknown types are ignored");
@@ -322,10 +328,42 @@ fn extensions_that_the_relay_answers_and_refuses() {
 }
 
 #[test]
+fn terms_are_agreed_on_if_one_asks_and_the_other_grants() {
+    let ring = ring();
+    let (on, off) = (Terms { half_close: true }, Terms::default());
+    for (ask, offer, agreed) in [(on, on, on), (on, off, off), (off, on, off), (off, off, off)] {
+        let key = ring.current().public();
+        let (client, message) = ntor_v3::Client::start_asking(&mut rng(), &IDENTITY.ed_id, key, ask);
+        let (reply, keys, granted) =
+            respond_with(&mut rng(), &IDENTITY, &ring, offer, htype::NTOR_V3, &message).unwrap();
+        let (client_keys, found) = Client::NtorV3(client).agree(&reply).unwrap();
+        assert_same(&keys, &client_keys);
+        assert_eq!((granted, found), (agreed, agreed), "asked {ask:?}, offered {offer:?}");
+    }
+}
+
+/// What stands beside it: the client's other wishes, types of others, a body, and the same again.
+#[test]
+fn a_request_for_half_closed_streams_is_found_anywhere_in_the_list() {
+    let on = Terms { half_close: true };
+    let answer = |list: &[u8]| Extensions::parse(list).and_then(|list| answer_extensions(on, &list));
+    for list in
+        [&[1, 0xe0, 0][..], &[2, 1, 0, 0xe0, 0], &[3, 9, 1, 9, 0xe0, 2, 1, 2, 0xe0, 0], &[2, 3, 0, 0xe0, 0]]
+    {
+        assert_eq!(answer(list), Ok((on, vec![1, 0xe0, 0])), "{list:?}");
+    }
+    assert_eq!(answer(&[1, 1, 0]), Ok((Terms::default(), vec![0])));
+    assert_eq!(answer(&[1, 0xe0]), Err(HandshakeError::MalformedExtensions));
+    let cgo = HandshakeError::Subprotocol { protocol: 2, version: 6 };
+    assert_eq!(answer(&[2, 3, 2, 2, 6, 0xe0, 0]), Err(cgo), "what is demanded comes first");
+}
+
+#[test]
 fn a_relay_that_grants_what_was_not_asked_is_refused() {
     let ring = ring();
     let cases = [
         (vec![1, 2, 1, 31], Err(HandshakeError::UnrequestedExtension(2))),
+        (vec![1, 0xe0, 0], Err(HandshakeError::UnrequestedExtension(0xe0))),
         (vec![], Err(HandshakeError::MalformedExtensions)),
         (vec![1, 77, 0, 5], Ok(())),
     ];

@@ -10,6 +10,10 @@ const MAX_NAME: usize = 100;
 /// Most protocols on one line; a longer list does not parse. C tor knows 14.
 const MAX_PROTOCOLS: usize = 256;
 
+/// A protocol of our own, by name and version: [`Terms::half_close`](crate::handshake::Terms). Stock authorities carry
+/// names that they do not know into the consensus, and stock clients pass over them.
+pub const HALF_CLOSE: (&str, u8) = ("X-HalfClose", 1);
+
 /// What a list of protocol versions can be wrong in.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProtoverError {
@@ -48,6 +52,13 @@ impl Protocols {
             masks.entry(name.to_owned()).or_insert(mask);
         }
         Ok(Protocols { masks })
+    }
+
+    /// Adds one version of a protocol; one above 63 is none.
+    pub fn add(&mut self, name: &str, version: u8) {
+        if version <= MAX_VERSION {
+            *self.masks.entry(name.to_owned()).or_default() |= 1 << version;
+        }
     }
 
     /// Whether `version` of `name` is in the set.
@@ -160,6 +171,16 @@ mod tests {
         let wanted = Protocols::parse("FlowCtrl=1-2 HSDir=2 Link=4-5 Relay=2-4").unwrap();
         assert_eq!(wanted.missing_from(&ours).to_string(), "FlowCtrl=2 HSDir=2");
         assert!(wanted.missing_from(&wanted).is_empty());
+    }
+
+    #[test]
+    fn versions_are_added() {
+        let mut set = Protocols::parse("Link=3 X-HalfClose=2").unwrap();
+        let (name, version) = HALF_CLOSE;
+        set.add(name, version);
+        set.add("Link", 64);
+        assert_eq!(set.to_string(), "Link=3 X-HalfClose=1-2");
+        assert_eq!(Protocols::parse(&set.to_string()).unwrap(), set);
     }
 
     #[test]

@@ -50,7 +50,11 @@ pub enum Event {
     Readable(StreamKey),
     /// There is room to write where there was too little.
     Writable(StreamKey),
-    /// The relay has ended the stream, and all its data has been read; the stream is gone.
+    /// The relay sends no more on the stream, and all that it sent has been read; we may go on writing. Only on streams
+    /// that [`OriginCircuit::has_halves`](super::OriginCircuit::has_halves).
+    Finished(StreamKey),
+    /// The relay has ended the stream, or both sides have ended what they send, and all its data has been read; the stream
+    /// is gone.
     Ended {
         /// The stream.
         stream: StreamKey,

@@ -2,17 +2,18 @@
 
 use std::collections::VecDeque;
 use std::io::Read;
+use std::mem;
 
 use rand_core::CryptoRng;
 
 use super::{Event, OriginCircuit, OriginError, StreamKey, Violation};
 use crate::crypto::tor1::SendmeTag;
-use crate::flow::{CIRCUIT_INCREMENT, CIRCUIT_WINDOW, FlowError, StreamRecv};
+use crate::flow::{CIRCUIT_INCREMENT, CIRCUIT_WINDOW, FlowError};
 use crate::limits::{ORIGIN_QUEUED_MESSAGES, ORIGIN_STREAM_BUFFER};
 use crate::relay_msg::{
     Begin, Connected, End, EndReason, MAX_DATA_LEN, RelayCmd, RelayMsg, Resolve, Resolved, Sendme, StreamId,
 };
-use crate::stream::{OpenError, Stream, StreamState, Target};
+use crate::stream::{Halves, OpenError, Stream, StreamState, Target};
 
 /// Circuit-level SENDMEs that a peer which keeps to its window can make due before one is sent.
 const DUE_SENDMES: usize = (CIRCUIT_WINDOW / CIRCUIT_INCREMENT) as usize;
@@ -32,6 +33,10 @@ pub(super) struct ClientStream {
     sendmes: u16,
     /// The peer's END, kept until all before it is read.
     end: Option<End>,
+    /// Nothing more will be written: our direction ends once all is sent.
+    is_finishing: bool,
+    /// Whether [`Event::Finished`] has been told.
+    told_finished: bool,
 }
 
 impl ClientStream {
@@ -51,21 +56,38 @@ impl ClientStream {
             true
         }
     }
+}
+
+impl Stream<ClientStream> {
+    /// Whether the peer may send more.
+    fn expects_data(&self) -> bool {
+        self.data.end.is_none() && !self.halves.is_some_and(|halves| halves.theirs_over)
+    }
 
     /// Whether a stream-level SENDME is due.
-    fn owes_sendme(&self, recv: &StreamRecv) -> bool {
-        self.end.is_none() && (self.sendmes > 0 || recv.is_due(self.received.len().div_ceil(MAX_DATA_LEN)))
+    fn owes_sendme(&self) -> bool {
+        let waiting = self.data.received.len().div_ceil(MAX_DATA_LEN);
+        self.expects_data() && (self.data.sendmes > 0 || self.recv.is_due(waiting))
     }
 
     /// Whether a stream-level SENDME is to be sent now.
-    pub fn take_sendme(&mut self, recv: &mut StreamRecv) -> bool {
-        if self.end.is_some() {
+    pub(super) fn take_sendme(&mut self) -> bool {
+        if !self.expects_data() {
             return false;
         }
-        self.sendmes += recv.flushed(self.received.len().div_ceil(MAX_DATA_LEN));
-        let due = self.sendmes > 0;
-        self.sendmes -= u16::from(due);
+        self.data.sendmes += self.recv.flushed(self.data.received.len().div_ceil(MAX_DATA_LEN));
+        let due = self.data.sendmes > 0;
+        self.data.sendmes -= u16::from(due);
         due
+    }
+
+    /// Whether END DONE is to be sent now. Not before CONNECTED: until then END refuses, whatever its reason.
+    pub(super) fn take_finish(&mut self) -> bool {
+        let is_due = self.state == StreamState::Open && self.data.is_finishing && !self.data.has_unsent();
+        match &mut self.halves {
+            Some(halves) if is_due && self.data.end.is_none() => !mem::replace(&mut halves.ours_over, true),
+            _ => false,
+        }
     }
 }
 
@@ -123,19 +145,23 @@ impl OriginCircuit {
         if self.queue.len() >= ORIGIN_QUEUED_MESSAGES {
             return Err(OpenError::Full(self.queue.len()).into());
         }
-        let id = self.hops[hop].streams.open(rng, state, ClientStream::default())?;
+        // Agreed on for what BEGIN opens; directories keep to one request and one answer.
+        let halves = (cmd == RelayCmd::BEGIN && self.hops[hop].terms.half_close).then(Halves::default);
+        let id = self.hops[hop].streams.open(rng, state, halves, ClientStream::default())?;
         self.queue_message(hop, cmd, id, data);
         Ok(StreamKey { hop, id })
     }
 
     /// Takes data to send; returns how much of it fitted. [`Event::Writable`] follows when less than all did. Nothing
-    /// fits a stream that is gone, that the relay has ended, or that only looks something up.
+    /// fits a stream that is gone, that the relay has ended, that is being finished, or that only looks something up.
     pub fn write_stream(&mut self, key: StreamKey, data: &[u8]) -> usize {
         if self.is_closed() {
             return 0;
         }
         let Some(stream) = self.stream_mut(key) else { return 0 };
-        if stream.data.end.is_some() || stream.state == StreamState::Resolving {
+        let takes_none =
+            stream.data.end.is_some() || stream.data.is_finishing || stream.state == StreamState::Resolving;
+        if takes_none {
             return 0;
         }
         let len = data.len().min(ORIGIN_STREAM_BUFFER - stream.data.unsent.len());
@@ -182,25 +208,55 @@ impl OriginCircuit {
             return;
         }
         // Most reads give nothing to send: whoever drives the circuit need not look.
-        if self.stream(key).is_some_and(|stream| stream.data.owes_sendme(&stream.recv)) {
+        if self.stream(key).is_some_and(Stream::owes_sendme) {
             self.mark_ready(key);
         }
         self.end_if_read(key);
     }
 
-    /// Closes a stream: the relay gets END, what was not sent or not read is dropped, and no event follows. Wait for
-    /// [`OriginCircuit::unsent`] to become 0 to close it without loss.
+    /// Whether each direction of a stream ends by itself ([`Terms::half_close`](crate::handshake::Terms)).
+    pub fn has_halves(&self, key: StreamKey) -> bool {
+        self.stream(key).is_some_and(|stream| stream.halves.is_some())
+    }
+
+    /// Ends what we send on a stream that [has halves](OriginCircuit::has_halves), once all that was written is sent; what
+    /// the relay sends goes on. Nothing happens to other streams.
+    pub fn finish_stream(&mut self, key: StreamKey) {
+        if self.is_closed() {
+            return;
+        }
+        if let Some(stream) = self.stream_mut(key).filter(|stream| stream.halves.is_some()) {
+            stream.data.is_finishing = true;
+            self.mark_ready(key);
+        }
+    }
+
+    /// Whether [`OriginCircuit::finish_stream`] has still to do its part: END is not sent yet.
+    pub fn is_finishing(&self, key: StreamKey) -> bool {
+        let is_over = |stream: &Stream<ClientStream>| stream.halves.is_some_and(|halves| halves.ours_over);
+        self.stream(key).is_some_and(|stream| stream.data.is_finishing && !is_over(stream))
+    }
+
+    /// Closes a stream in both directions: the relay gets END, what was not sent or not read is dropped, and no event
+    /// follows. Wait for [`OriginCircuit::unsent`] to become 0 to close it without loss.
     pub fn close_stream(&mut self, key: StreamKey, reason: EndReason) {
         if self.is_closed() {
             return;
         }
         let Some(hop) = self.hops.get_mut(key.hop) else { return };
-        let ended = hop.streams.get(key.id).is_some_and(|stream| stream.data.end.is_some());
+        let Some(stream) = hop.streams.get(key.id) else { return };
+        let (ended, halves) = (stream.data.end.is_some(), stream.halves);
         if ended {
             hop.streams.on_end(key.id);
-        } else if hop.streams.close(key.id).is_some() && key.hop < self.reachable_hops() {
+            return;
+        }
+        hop.streams.close(key.id);
+        // Where both directions have ended, the relay has forgotten the stream.
+        if !halves.is_some_and(Halves::are_over) && key.hop < self.reachable_hops() {
+            // DONE would end only our direction.
+            let one_half = halves.is_some() && reason == EndReason::Done;
             let mut data = Vec::new();
-            End::from(reason).write(&mut data);
+            End::from(if one_half { EndReason::Misc } else { reason }).write(&mut data);
             self.queue_message(key.hop, RelayCmd::END, key.id, data);
         }
     }
@@ -213,12 +269,22 @@ impl OriginCircuit {
         self.hops.get_mut(key.hop)?.streams.get_mut(key.id)
     }
 
-    /// Lets go of a stream that the relay has ended, once all is read.
-    fn end_if_read(&mut self, key: StreamKey) {
-        let Some(stream) = self.stream(key).filter(|stream| stream.data.received.is_empty()) else { return };
+    /// Once all is read: lets go of a stream that the relay, or each side for itself, has ended, and tells of one on which
+    /// the relay sends no more.
+    pub(super) fn end_if_read(&mut self, key: StreamKey) {
+        let Some(stream) = self.stream_mut(key).filter(|stream| stream.data.received.is_empty()) else {
+            return;
+        };
+        let halves = stream.halves.unwrap_or_default();
         if let Some(end) = stream.data.end {
             self.hops[key.hop].streams.on_end(key.id);
             self.events.push_back(Event::Ended { stream: key, end });
+        } else if halves.are_over() {
+            // The relay may have sent SENDMEs, or another END, before it heard of ours.
+            self.hops[key.hop].streams.close(key.id);
+            self.events.push_back(Event::Ended { stream: key, end: EndReason::Done.into() });
+        } else if halves.theirs_over && !mem::replace(&mut stream.data.told_finished, true) {
+            self.events.push_back(Event::Finished(key));
         }
     }
 
@@ -247,7 +313,7 @@ impl OriginCircuit {
             RelayCmd::SENDME => self.on_stream_sendme(key)?,
             RelayCmd::CONNECTED => self.on_connected(key, data)?,
             RelayCmd::RESOLVED => self.on_resolved(key, data)?,
-            RelayCmd::END => self.on_end(key, data),
+            RelayCmd::END => self.on_end(key, data)?,
             _ => false,
         };
         if known { Ok(()) } else { Err(unexpected) }
@@ -281,7 +347,7 @@ impl OriginCircuit {
                     self.events.push_back(Event::Readable(key));
                 }
                 stream.data.received.extend(data);
-                if stream.data.owes_sendme(&stream.recv) {
+                if stream.owes_sendme() {
                     self.mark_ready(key);
                 }
                 Ok(true)
@@ -305,8 +371,12 @@ impl OriginCircuit {
     fn on_connected(&mut self, key: StreamKey, data: &[u8]) -> Result<bool, Violation> {
         let connected = Connected::parse(data)?;
         match self.hops[key.hop].streams.on_connected(key.id)? {
-            Target::Live(_) => {
+            Target::Live(stream) => {
+                let is_finishing = stream.data.is_finishing;
                 self.events.push_back(Event::Connected { stream: key, connected });
+                if is_finishing {
+                    self.mark_ready(key);
+                }
                 Ok(true)
             }
             Target::HalfClosed => Ok(true),
@@ -326,13 +396,18 @@ impl OriginCircuit {
         }
     }
 
-    fn on_end(&mut self, key: StreamKey, data: &[u8]) -> bool {
+    fn on_end(&mut self, key: StreamKey, data: &[u8]) -> Result<bool, Violation> {
+        let end = End::parse(data);
+        if end.reason == EndReason::Done && self.hops[key.hop].streams.on_done(key.id)?.is_some() {
+            self.end_if_read(key);
+            return Ok(true);
+        }
         if let Some(stream) = self.stream_mut(key) {
-            stream.data.end = Some(End::parse(data));
+            stream.data.end = Some(end);
             stream.data.unsent.clear();
             self.end_if_read(key);
-            return true;
+            return Ok(true);
         }
-        matches!(self.hops[key.hop].streams.on_end(key.id), Target::HalfClosed)
+        Ok(matches!(self.hops[key.hop].streams.on_end(key.id), Target::HalfClosed))
     }
 }

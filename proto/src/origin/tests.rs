@@ -9,6 +9,7 @@ use crate::relay_msg::{
 };
 use crate::stream::StreamError;
 
+mod halves;
 mod sim;
 
 use sim::Net;
@@ -586,11 +587,11 @@ proptest! {
     /// Whatever the hops say, properly encrypted, and whatever the client does meanwhile: no panic, bounded queues.
     #[test]
     fn any_messages_in_any_state(
-        steps in prop::collection::vec((0u8..12, 0usize..3, 0u8..20, 0u16..4, prop::collection::vec(any::<u8>(), 0..30)), 1..60),
+        steps in prop::collection::vec((0u8..13, 0usize..3, 0u8..20, 0u16..4, prop::collection::vec(any::<u8>(), 0..30)), 1..60),
         survive_truncation: bool,
     ) {
-        let mut net = Net::built(3, OriginConfig { survive_truncation, ..OriginConfig::default() });
-        let mut streams = vec![net.connect(0), net.connect(1), net.connect(2)];
+        let mut net = halves::agreed(OriginConfig { survive_truncation, ..OriginConfig::default() });
+        let mut streams = vec![net.connect(0), net.connect(1), halves::open(&mut net)];
         for (step, hop, cmd, n, data) in steps {
             let stream = streams[usize::from(n) % streams.len()];
             let id = if n == 3 { StreamId::CIRCUIT } else { stream.id };
@@ -603,6 +604,7 @@ proptest! {
                 8 => streams.extend(net.client.begin_dir(&mut net.rng, hop)),
                 9 => drop(net.client.write_stream(stream, &data)),
                 10 => net.client.consume(stream, usize::from(cmd)),
+                11 => net.client.finish_stream(stream),
                 _ => while net.client.poll_transmit(&mut net.rng).is_some() {},
             }
             prop_assert!(net.client.ready.len() <= net.client.streams() + 64);

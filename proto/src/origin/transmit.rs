@@ -5,7 +5,7 @@ use rand_core::CryptoRng;
 use super::{OriginCircuit, State, StreamKey};
 use crate::cell::{BODY_LEN, Body, Command};
 use crate::crypto::tor1::SendmeTag;
-use crate::relay_msg::{self, RelayCmd, Sendme, StreamId};
+use crate::relay_msg::{self, End, EndReason, RelayCmd, Sendme, StreamId};
 use crate::stream::StreamState;
 
 /// What waits to be sent, beside flow control and data.
@@ -78,9 +78,15 @@ impl OriginCircuit {
             let Some(stream) = hop.streams.get_mut(key.id) else { continue };
             stream.data.is_ready = false;
 
-            if stream.state == StreamState::Open && stream.data.take_sendme(&mut stream.recv) {
+            if stream.state == StreamState::Open && stream.take_sendme() {
                 self.mark_ready(key);
                 return Some(self.message(rng, key.hop, RelayCmd::SENDME, key.id, &[]));
+            }
+            if stream.take_finish() {
+                let mut data = Vec::new();
+                End::from(EndReason::Done).write(&mut data);
+                self.end_if_read(key);
+                return Some(self.message(rng, key.hop, RelayCmd::END, key.id, &data));
             }
             if !stream.data.has_unsent() || !stream.send.can_send() || !hop.send.can_send() {
                 // A SENDME will bring it back.

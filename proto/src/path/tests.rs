@@ -123,6 +123,27 @@ fn hop_targets_ask_for_what_the_relay_knows() {
 }
 
 #[test]
+fn only_relays_that_say_so_are_taken_to_offer_anything() {
+    let (mut consensus, mds) = real();
+    for (relay, list) in consensus.relays.iter_mut().zip([
+        "Relay=2-4 X-HalfClose=1",
+        // Without ntor-v3 it cannot be asked for; another version is another thing.
+        "Relay=2-3 X-HalfClose=1",
+        "Relay=2-4 X-HalfClose=2",
+        "Relay=2-4",
+    ]) {
+        relay.protocols = Arc::new(crate::netdoc::protover::Protocols::parse(list).unwrap());
+    }
+    let net = network(consensus, mds);
+    let offers: Vec<_> = net.relays().map(|r| r.offers().half_close).collect();
+    assert_eq!(offers[..4], [true, false, false, false]);
+    assert!(
+        net.relays().all(|r| r.hop_target().ask == Terms::default()),
+        "nobody is asked unless it is said so"
+    );
+}
+
+#[test]
 fn a_self_test_avoids_ourselves_and_our_family() {
     let (consensus, mds) = real();
     let net = network(consensus, mds);

@@ -182,10 +182,12 @@ fn handshakes(data: &[u8]) {
     let keys = KEYS.get_or_init(|| OnionKeyRing::new(OnionKey::from_secret(&[3; 32]), None, &mut rng()));
     let onion_key = keys.current().public();
     let server = ServerIdentity { rsa_id: [4; 20], ed_id: [5; 32] };
-    let respond = |htype, hdata: &[u8]| handshake::respond(&mut rng(), &server, keys, htype, hdata).ok();
+    let terms = handshake::Terms { half_close: data.len() % 2 == 1 };
+    let respond =
+        |htype, hdata: &[u8]| handshake::respond_with(&mut rng(), &server, keys, terms, htype, hdata).ok();
     let body = body(data);
     if let Ok(create) = Create2::parse(&body)
-        && let Some((reply, _)) = respond(create.htype, create.hdata)
+        && let Some((reply, ..)) = respond(create.htype, create.hdata)
     {
         let mut created = [0; BODY_LEN];
         Created2 { hdata: &reply }.write(&mut created);
@@ -203,17 +205,19 @@ fn handshakes(data: &[u8]) {
                 (Client::Ntor(client), hdata)
             }
             _ => {
-                let (client, hdata) = handshake::ntor_v3::Client::start(&mut rng(), &server.ed_id, onion_key);
+                let (client, hdata) =
+                    handshake::ntor_v3::Client::start_asking(&mut rng(), &server.ed_id, onion_key, terms);
                 (Client::NtorV3(client), hdata)
             }
         };
-        let (mut reply, _) = respond(htype, &hdata).expect("an honest handshake is answered");
+        let (mut reply, _, granted) = respond(htype, &hdata).expect("an honest handshake is answered");
         overlay(&mut hdata);
         let changed = data.iter().take(hdata.len()).any(|&byte| byte != 0);
-        assert!(!changed || respond(htype, &hdata).is_none_or(|(other, _)| other != reply));
+        assert!(!changed || respond(htype, &hdata).is_none_or(|(other, ..)| other != reply));
         overlay(&mut reply);
         let changed = data.iter().take(reply.len()).any(|&byte| byte != 0);
-        assert_eq!(client.finish(&reply).is_err(), changed);
+        let agreed = client.agree(&reply).ok().map(|(_, terms)| terms);
+        assert_eq!(agreed, (!changed).then_some(granted));
     }
 }
 

@@ -8,6 +8,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use onionring_proto::handshake::Terms;
 use onionring_proto::link::ExpectedPeer;
 use onionring_proto::netdoc::consensus::RelayFlags;
 use onionring_proto::origin::{FirstHop, HandshakeKind, HopTarget};
@@ -40,6 +41,7 @@ impl Myself {
             specs: specs(address, self.rsa_id, Some(self.ed_id)),
             onion_key: self.onion_key,
             handshake: HandshakeKind::Ntor,
+            ask: Terms::default(),
         }
     }
 }
@@ -89,6 +91,7 @@ fn pick(
                 specs: specs(address, relay.identity.0, microdesc.ed_identity),
                 onion_key: microdesc.ntor_onion_key,
                 handshake: HandshakeKind::Ntor,
+                ask: Terms::default(),
             };
             Some((target, address))
         })

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use onionring_proto::cell::{CircId, LinkVersion};
+use onionring_proto::handshake::Terms;
 use onionring_proto::link::{ExpectedPeer, ExportError, Handshake, LinkParams, TlsExporter};
 use onionring_proto::origin::{FirstHop, HandshakeKind, HopTarget, OriginConfig};
 use onionring_proto::relay_msg::LinkSpecs;
@@ -170,7 +171,7 @@ pub fn target(index: usize, handshake: HandshakeKind) -> HopTarget {
     let SocketAddr::V4(ipv4) = address(index) else { unreachable!() };
     let ed_id = Some(keys.server.ed_id);
     let specs = LinkSpecs { ipv4: Some(ipv4), ipv6: None, rsa_id: keys.server.rsa_id, ed_id };
-    HopTarget { specs, onion_key: *keys.onion_key().public(), handshake }
+    HopTarget { specs, onion_key: *keys.onion_key().public(), handshake, ask: Terms::default() }
 }
 
 impl Net {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use onionring_loadgen::net::Network;
 use onionring_node::tls::{Connector, TlsStream, TlsVersions};
 use onionring_proto::cell::{CircId, Frame, LinkVersion, next_frame, write_fixed};
+use onionring_proto::handshake::Terms;
 use onionring_proto::link::{ExpectedPeer, Handshake, LinkParams, Verdict, judge};
 use onionring_proto::netdoc::routerdesc::RouterDesc;
 use onionring_proto::origin::{
@@ -34,6 +35,7 @@ pub fn hop(network: &Network, nickname: &str, handshake: HandshakeKind) -> HopTa
         },
         onion_key: descriptor.ntor_onion_key,
         handshake,
+        ask: Terms::default(),
     }
 }
 

@@ -4,7 +4,7 @@ use std::io;
 
 use onionring_proto::cell::DestroyReason;
 use onionring_proto::crypto::tor1::ClientOnion;
-use onionring_proto::handshake::{HandshakeError, OnionKey, OnionKeyRing, ServerIdentity};
+use onionring_proto::handshake::{HandshakeError, OnionKey, OnionKeyRing, ServerIdentity, Terms};
 use onionring_proto::origin::CloseReason;
 use onionring_proto::relay_msg::{Begin, BeginFlags, EndReason, Host, Resolve};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -47,7 +47,7 @@ impl Served {
     fn target(&self, handshake: HandshakeKind) -> HopTarget {
         let id = keys().id;
         let specs = LinkSpecs { ipv4: None, ipv6: None, rsa_id: id.rsa_id, ed_id: Some(id.ed_id) };
-        HopTarget { specs, onion_key: self.onion_key, handshake }
+        HopTarget { specs, onion_key: self.onion_key, handshake, ask: Terms::default() }
     }
 
     async fn circuit(&self) -> Circuit {

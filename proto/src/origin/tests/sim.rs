@@ -10,7 +10,8 @@ use crate::cell::{BODY_LEN, Body, Command};
 use crate::crypto::tor1::{KeyMaterial, RelayLayer, SendmeTag};
 use crate::flow::{CIRCUIT_WINDOW, CircuitRecv, CircuitSend, StreamRecv};
 use crate::handshake::{
-    self, Create2, CreateFast, Created2, CreatedFast, OnionKey, OnionKeyRing, ServerIdentity, respond,
+    self, Create2, CreateFast, Created2, CreatedFast, OnionKey, OnionKeyRing, ServerIdentity, Terms,
+    respond_with,
 };
 use crate::origin::{
     CloseReason, Event, FirstHop, HandshakeKind, HopTarget, OriginCircuit, OriginConfig, StreamKey, Violation,
@@ -22,6 +23,7 @@ use crate::time::Mono;
 pub(super) struct Relay {
     pub identity: ServerIdentity,
     pub keys: OnionKeyRing,
+    pub offer: Terms,
     pub hop: Option<RelayHop>,
 }
 
@@ -34,7 +36,8 @@ pub(super) struct RelayHop {
 impl Relay {
     pub fn new(n: u8, rng: &mut ChaCha8Rng) -> Relay {
         let keys = OnionKeyRing::new(OnionKey::generate(rng), None, rng);
-        Relay { identity: ServerIdentity { rsa_id: [n + 1; 20], ed_id: [n + 101; 32] }, keys, hop: None }
+        let identity = ServerIdentity { rsa_id: [n + 1; 20], ed_id: [n + 101; 32] };
+        Relay { identity, keys, offer: Terms::default(), hop: None }
     }
 
     pub fn target(&self, handshake: HandshakeKind) -> HopTarget {
@@ -44,7 +47,7 @@ impl Relay {
             rsa_id: self.identity.rsa_id,
             ed_id: Some(self.identity.ed_id),
         };
-        HopTarget { specs, onion_key: *self.keys.current().public(), handshake }
+        HopTarget { specs, onion_key: *self.keys.current().public(), handshake, ask: Terms::default() }
     }
 
     pub fn join(&mut self, keys: &KeyMaterial) {
@@ -157,7 +160,9 @@ impl Net {
 
     pub fn answer(&mut self, n: usize, htype: u16, hdata: &[u8]) -> Vec<u8> {
         let relay = &mut self.relays[n];
-        let (reply, keys) = respond(&mut self.rng, &relay.identity, &relay.keys, htype, hdata).unwrap();
+        let offer = relay.offer;
+        let answer = respond_with(&mut self.rng, &relay.identity, &relay.keys, offer, htype, hdata);
+        let (reply, keys, _) = answer.unwrap();
         relay.join(&keys);
         reply
     }
