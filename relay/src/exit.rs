@@ -16,6 +16,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures_lite::future::or;
@@ -65,6 +66,8 @@ struct Inner<S> {
     slots: RefCell<HashMap<StreamRef, Rc<Slot>>>,
     /// What a stream reads before the engine packs it into cells; each use is over before the next begins.
     scratch: RefCell<Box<[u8]>>,
+    /// [`limits::HALF_CLOSED_IDLE`].
+    half_closed_idle: Duration,
     connect_metrics: ConnectMetrics,
     stream_metrics: StreamMetrics,
 }
@@ -86,6 +89,7 @@ impl<S: StreamSide> Exit<S> {
             shared: settings,
             slots: RefCell::default(),
             scratch: RefCell::new(vec![0; limits::STREAM_WRITE_CHUNK].into()),
+            half_closed_idle: limits::HALF_CLOSED_IDLE,
             connect_metrics: ConnectMetrics::new(shard),
             stream_metrics: StreamMetrics::new(shard),
         }))
@@ -102,6 +106,10 @@ impl<S: StreamSide> Exit<S> {
             }),
             StreamEvent::Readable(at) | StreamEvent::Writable(at) => match self.slot(at) {
                 Some(slot) => slot.wake(),
+                None => return Some(event),
+            },
+            StreamEvent::Finished(at) => match self.slot(at) {
+                Some(slot) => slot.finish(),
                 None => return Some(event),
             },
             StreamEvent::Closed { at, reason } => match self.0.slots.borrow_mut().remove(&at) {

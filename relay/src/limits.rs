@@ -297,6 +297,11 @@ pub const STREAM_CHUNKS_PER_TURN: usize = 4;
 /// Time that a stream which one side has ended may take to deliver what the client sent before; the rest is dropped.
 pub const STREAM_FLUSH_TIME: Duration = Duration::from_secs(15);
 
+/// Time without a byte after which a stream is ended of which one direction has ended and the other goes on
+/// (`HalfClosedStreams`); up to twice that if it moved before. Both sides may be silent for as long as an answer takes to be
+/// made, but one that has forgotten to end its half must not keep a socket here for ever.
+pub const HALF_CLOSED_IDLE: Duration = Duration::from_secs(600);
+
 /// Time a connection to a stream's destination may take, over all addresses tried.
 pub const EXIT_CONNECT_TIME: Duration = Duration::from_secs(30);
 

@@ -66,7 +66,7 @@ impl Streams {
                 StreamEvent::Writable(at) => requests.writable(io, now, at),
                 StreamEvent::Closed { at, .. } => requests.closed(io, at),
                 // The exit takes these.
-                StreamEvent::Begin { .. } | StreamEvent::Resolve { .. } => {}
+                StreamEvent::Begin { .. } | StreamEvent::Resolve { .. } | StreamEvent::Finished(_) => {}
             }
         });
     }

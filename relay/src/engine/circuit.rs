@@ -7,6 +7,7 @@ use std::sync::Arc;
 use onionring_proto::cell::{BODY_LEN, Body, CircId, Command, DestroyReason};
 use onionring_proto::circuit::{Outbound, Received, RelayCircuit};
 use onionring_proto::crypto::tor1::KeyMaterial;
+use onionring_proto::handshake::Terms;
 use onionring_proto::rate::Bucket;
 use onionring_proto::relay_msg::{RelayCmd, Sendme, StreamId};
 use onionring_proto::time::Mono;
@@ -33,6 +34,8 @@ pub(super) struct Circuit {
     /// When an extension that is under way has taken too long.
     pub(super) extend_timer: Option<TimerKey>,
     pub(super) streams: Streams,
+    /// What the client and this relay have agreed on.
+    pub(super) terms: Terms,
     /// Too many cells wait on the way to the client for more to be read for it.
     pub(super) is_held: bool,
     /// Streams that the circuit may still ask for, once it has.
@@ -234,6 +237,7 @@ impl Engine {
         facts: Arc<LinkFacts>,
         fast: bool,
         keys: &KeyMaterial,
+        terms: Terms,
     ) {
         let params = &self.snapshot.params;
         let relay = RelayCircuit::new(keys, params.circuit_window, fast || params.accept_sendme_v0);
@@ -246,6 +250,7 @@ impl Engine {
             extends: 0,
             extend_timer: None,
             streams: Streams::default(),
+            terms,
             is_held: false,
             opens: None,
         });

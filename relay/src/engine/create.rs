@@ -8,13 +8,16 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use onionring_proto::cell::{BODY_LEN, Body, Command, DestroyReason};
-use onionring_proto::handshake::{Create2, CreateFast, Created2, CreatedFast, fast, htype, respond};
+use onionring_proto::handshake::{
+    Create2, CreateFast, Created2, CreatedFast, Terms, fast, htype, respond_with,
+};
 use onionring_proto::time::Mono;
 
 use super::Engine;
 use super::cross::Message;
 use super::ids::{HomeRule, Leg, LinkId};
 use super::link::LinkFacts;
+use super::snapshot::Snapshot;
 use crate::limits;
 
 /// Requests that wait for their public-key work, by number, in the order in which they came.
@@ -176,16 +179,16 @@ impl Engine {
         let (kind, result) = if command == Command::CREATE_FAST {
             let (answer, keys) = fast::server(&mut self.rng, &CreateFast::parse(&body).x);
             CreatedFast { reply: answer }.write(&mut reply);
-            ("fast", Ok((Command::CREATED_FAST, keys)))
+            ("fast", Ok((Command::CREATED_FAST, keys, Terms::default())))
         } else {
             match Create2::parse(&body) {
                 Ok(create) => {
-                    let identity = &snapshot.identity;
-                    let result =
-                        respond(&mut self.rng, identity, &snapshot.onion_keys, create.htype, create.hdata);
-                    let result = result.map(|(hdata, keys)| {
+                    let Snapshot { identity, onion_keys, params, .. } = &*snapshot;
+                    let (rng, hdata) = (&mut self.rng, create.hdata);
+                    let result = respond_with(rng, identity, onion_keys, params.offer, create.htype, hdata);
+                    let result = result.map(|(hdata, keys, terms)| {
                         Created2 { hdata: &hdata }.write(&mut reply);
-                        (Command::CREATED2, keys)
+                        (Command::CREATED2, keys, terms)
                     });
                     (kind_of(create.htype), result)
                 }
@@ -194,8 +197,8 @@ impl Engine {
         };
         self.counters.handshake(kind, result.is_ok());
         match result {
-            Ok((reply_command, keys)) => {
-                self.add_circuit(now, leg, facts, command == Command::CREATE_FAST, &keys);
+            Ok((reply_command, keys, terms)) => {
+                self.add_circuit(now, leg, facts, command == Command::CREATE_FAST, &keys, terms);
                 self.send_cell(now, leg, reply_command, &reply);
             }
             Err(error) => self.refuse_create(now, leg, error.label(), DestroyReason::Protocol),

@@ -101,6 +101,9 @@ pub enum StreamEvent {
     Readable(StreamRef),
     /// `stream_writable` is above zero again.
     Writable(StreamRef),
+    /// The client sends nothing more on the stream, beyond what can still be taken with `stream_read`, and goes on
+    /// receiving. Only on streams that end by halves (`stream_finish`), and before [`StreamEvent::Closed`].
+    Finished(StreamRef),
     /// The client ended the stream, or its circuit is gone. After an END, bytes received before it can still be taken
     /// with `stream_read` until the driver calls `stream_end`.
     Closed {

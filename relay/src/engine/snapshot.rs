@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use onionring_proto::cell::LinkVersion;
-use onionring_proto::handshake::{OnionKeyRing, ServerIdentity};
+use onionring_proto::handshake::{OnionKeyRing, ServerIdentity, Terms};
 use onionring_proto::link::{LinkIdentity, PaddingParams, PeerIdentity};
 
 use super::dos::{Clients, DosLimits};
@@ -86,6 +86,9 @@ pub struct CircuitParams {
     pub extend_to_ipv6: bool,
     /// Whether streams are only opened for circuits that come from a relay of the consensus (`refuseunknownexits`).
     pub refuse_unknown_exits: bool,
+    /// What clients are granted that ask for it in their handshake (`HalfClosedStreams`); holds for circuits that are
+    /// made from now on.
+    pub offer: Terms,
     /// Bounds of link padding (`nf_ito_low`, `nf_ito_high`).
     pub padding: PaddingParams,
 }
@@ -110,6 +113,7 @@ impl Default for CircuitParams {
             extend_to_private: false,
             extend_to_ipv6: false,
             refuse_unknown_exits: true,
+            offer: Terms::default(),
             padding: PaddingParams { low_ms: 1500, high_ms: 9500 },
         }
     }

@@ -3,6 +3,11 @@
 //! The engine keeps what a client sent until the driver takes it ([`Engine::stream_read`]), at most a window's worth
 //! per stream. It keeps nothing in the other direction: the driver reads from its connection only what
 //! [`Engine::stream_writable`] allows, so a slow circuit slows the connection and not the relay.
+//!
+//! An END ends both directions of a stream, unless its circuit agreed on something else ([`Terms::half_close`]): there END
+//! with reason DONE ends only what its sender sends.
+//!
+//! [`Terms::half_close`]: onionring_proto::handshake::Terms::half_close
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
@@ -14,6 +19,7 @@ use onionring_proto::relay_msg::{
     self, Begin, Connected, End, EndReason, MAX_DATA_LEN, RelayCmd, RelayMsg, Resolve, Resolved,
     ResolvedValue, StreamId,
 };
+use onionring_proto::stream::Halves;
 use onionring_proto::time::Mono;
 
 use super::Engine;
@@ -123,8 +129,11 @@ impl Streams {
 }
 
 struct Stream {
+    id: StreamId,
     serial: u32,
     state: State,
+    /// Its directions, if each ends by itself: ours is the one to the client.
+    halves: Option<Halves>,
     send: StreamSend,
     recv: StreamRecv,
     /// What the client sent and the driver has not taken; bounded by the window.
@@ -152,10 +161,12 @@ enum State {
 }
 
 impl Stream {
-    fn new(serial: u32, state: State) -> Self {
+    fn new(at: StreamRef, state: State, halves: Option<Halves>) -> Self {
         Stream {
-            serial,
+            id: at.stream,
+            serial: at.serial,
             state,
+            halves,
             send: StreamSend::default(),
             recv: StreamRecv::default(),
             inbox: VecDeque::new(),
@@ -164,6 +175,17 @@ impl Stream {
             blocked: false,
             has_turn: false,
         }
+    }
+
+    /// Whether the client may send more.
+    fn is_received(&self) -> bool {
+        let is_over = self.halves.is_some_and(|halves| halves.theirs_over);
+        matches!(self.state, State::Opening | State::Open) && !is_over
+    }
+
+    /// Whether the client may be sent more.
+    fn is_sent(&self) -> bool {
+        self.state == State::Open && !self.halves.is_some_and(|halves| halves.ours_over)
     }
 }
 
@@ -216,7 +238,9 @@ impl Engine {
     fn add_stream(&mut self, at: StreamRef, state: State, event: StreamEvent) {
         let Some(circuit) = self.circuits.get_mut(at.circuit) else { return };
         circuit.streams.next_serial = at.serial.wrapping_add(1);
-        circuit.streams.open.insert(at.stream, Stream::new(at.serial, state));
+        let by_halves = circuit.terms.half_close && matches!(event, StreamEvent::Begin { .. });
+        let halves = by_halves.then(Halves::default);
+        circuit.streams.open.insert(at.stream, Stream::new(at, state, halves));
         self.counters.streams += 1;
         self.events.push_back(Event::Stream(event));
     }
@@ -339,7 +363,7 @@ impl Engine {
             self.counters.ignored("unknown_stream");
             return Ok(());
         };
-        if !matches!(stream.state, State::Opening | State::Open) {
+        if !stream.is_received() {
             self.counters.ignored("data_on_closed_stream");
             return Ok(());
         }
@@ -376,6 +400,16 @@ impl Engine {
 
     fn ended(&mut self, at: StreamRef, reason: EndReason) {
         let Some(circuit) = self.circuits.get_mut(at.circuit) else { return };
+        if reason == EndReason::Done
+            && let Some(stream) = circuit.streams.open.get_mut(&at.stream)
+            && stream.state == State::Open
+            && let Some(halves) = &mut stream.halves
+            && !halves.theirs_over
+        {
+            halves.theirs_over = true;
+            self.end_if_both_have(at);
+            return self.events.push_back(Event::Stream(StreamEvent::Finished(at)));
+        }
         let Some(mut stream) = circuit.streams.remove_open(at.stream) else {
             return self.counters.ignored("unknown_stream");
         };
@@ -435,9 +469,13 @@ impl Engine {
             let at = StreamRef { circuit: id, stream, serial: *serial };
             self.events.push_back(Event::Stream(StreamEvent::Closed { at, reason: None }));
         }
-        // Of these the driver knows; it will find them gone.
+        // Of these the driver knows, and will find them gone; but not where both sides have ended what they send.
         for stream in streams.flushing.values() {
             self.pool.release(stream.inbox.len());
+            if stream.halves.is_some_and(Halves::are_over) {
+                let at = StreamRef { circuit: id, stream: stream.id, serial: stream.serial };
+                self.events.push_back(Event::Stream(StreamEvent::Closed { at, reason: None }));
+            }
         }
     }
 
@@ -454,12 +492,50 @@ impl Engine {
         self.acknowledge(now, at);
     }
 
-    /// Ends a stream from this side, in any state: the client hears so, unless it ended the stream itself.
+    /// The destination sends nothing more. Whether the stream goes on all the same, because its directions end one by one:
+    /// then the client hears that this one is over, and the driver may still take what it sends, and has to end the
+    /// stream when that is done. Otherwise nothing happens: END would end both.
+    pub fn stream_finish(&mut self, now: Mono, at: StreamRef) -> bool {
+        let Some(circuit) = self.circuits.get_mut(at.circuit) else { return false };
+        let Some(stream) = circuit.streams.get_mut(at).filter(|stream| stream.is_sent()) else {
+            return false;
+        };
+        let Some(halves) = &mut stream.halves else { return false };
+        halves.ours_over = true;
+        stream.blocked = false;
+        let had_turn = std::mem::take(&mut stream.has_turn);
+        circuit.streams.turns.open -= usize::from(had_turn);
+        self.turn_is_over(at.circuit, had_turn);
+        self.send_end(now, at, &EndReason::Done.into());
+        self.end_if_both_have(at);
+        true
+    }
+
+    /// Where client and destination have both ended what they send, the stream is over for the client, and its id may
+    /// serve another; the driver may still take what is in the inbox.
+    fn end_if_both_have(&mut self, at: StreamRef) {
+        let Some(circuit) = self.circuits.get_mut(at.circuit) else { return };
+        let is_over = |stream: &Stream| stream.halves.is_some_and(Halves::are_over);
+        if circuit.streams.open.get(&at.stream).is_some_and(is_over)
+            && let Some(mut stream) = circuit.streams.remove_open(at.stream)
+        {
+            stream.state = State::Ended;
+            circuit.streams.flushing.insert(at.serial, stream);
+        }
+    }
+
+    /// Ends a stream from this side, in any state: the client hears so, unless it ended the stream itself, or both
+    /// directions have ended.
     pub fn stream_end(&mut self, now: Mono, at: StreamRef, end: &End) {
         let Some(stream) = self.remove_stream(at) else { return };
-        if stream.state != State::Ended {
-            self.send_end(now, at, end);
+        if stream.state == State::Ended {
+            return;
         }
+        // DONE would end only one direction, where that was agreed on and the client still goes on sending.
+        let one_half =
+            stream.halves.is_some() && stream.state == State::Open && end.reason == EndReason::Done;
+        let reason = if one_half { EndReason::Misc } else { end.reason };
+        self.send_end(now, at, &End { reason, ..*end });
     }
 
     fn send_end(&mut self, now: Mono, at: StreamRef, end: &End) {
@@ -506,7 +582,8 @@ impl Engine {
     /// Sends the stream-level SENDMEs that are due: not before CONNECTED, and not while much waits for the driver.
     fn acknowledge(&mut self, now: Mono, at: StreamRef) {
         let Some(stream) = self.stream(at) else { return };
-        if stream.state != State::Open {
+        // Of a client that has ended what it sends, nothing more is to be let in.
+        if stream.state != State::Open || !stream.is_received() {
             return;
         }
         for _ in 0..stream.recv.flushed(stream.inbox.len().div_ceil(MAX_DATA_LEN)) {
@@ -524,7 +601,7 @@ impl Engine {
         let more_to_come = is_held || circuit.relay.expects_sendme();
         let streams = &mut circuit.streams;
         let Some(stream) = streams.get_mut(at) else { return 0 };
-        if stream.state != State::Open {
+        if !stream.is_sent() {
             return 0;
         }
         let had_turn = std::mem::take(&mut stream.has_turn);
@@ -568,7 +645,7 @@ impl Engine {
             let Some(circuit) = self.circuits.get_mut(at.circuit) else { break };
             let (window, limit) = (circuit.relay.window(), circuit.relay.data_limit());
             let Some(stream) = circuit.streams.get_mut(at) else { break };
-            if stream.state != State::Open || window == 0 || !stream.send.can_send() {
+            if !stream.is_sent() || window == 0 || !stream.send.can_send() {
                 stream.blocked = true;
                 break;
             }

@@ -1,4 +1,4 @@
-//! A stream once its connection is open: bytes both ways until one side ends.
+//! A stream once its connection is open: bytes both ways until one side ends, or, where directions end one by one, both.
 //!
 //! What the client sends waits in the engine, at most a window of it, and is written from there without a copy. What the
 //! destination sends is read only when the client's windows have room, so that a client that does not read stops its
@@ -11,6 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use glommio::net::TcpStream;
 use glommio::timer::Timer;
@@ -30,6 +31,8 @@ use crate::limits;
 pub trait StreamSide: Clone + 'static {
     /// Tells the client that the stream is open.
     fn connected(&self, at: StreamRef, connected: &Connected);
+    /// The destination sends nothing more: whether the stream goes on in the other direction. If not, nothing happens.
+    fn finish(&self, at: StreamRef) -> bool;
     /// Ends the stream; the client hears so unless it ended it itself.
     fn end(&self, at: StreamRef, end: &End);
     /// Answers a look-up.
@@ -58,6 +61,10 @@ pub trait StreamSide: Clone + 'static {
 impl StreamSide for Rc<Shard> {
     fn connected(&self, at: StreamRef, connected: &Connected) {
         self.engine(|engine, now| engine.stream_connected(now, at, connected));
+    }
+
+    fn finish(&self, at: StreamRef) -> bool {
+        self.engine(|engine, now| engine.stream_finish(now, at))
     }
 
     fn end(&self, at: StreamRef, end: &End) {
@@ -117,6 +124,8 @@ impl StreamSide for Rc<Shard> {
 pub(super) struct Slot {
     waker: RefCell<Option<Waker>>,
     closed: Cell<Option<Closed>>,
+    /// The client sends nothing more, and goes on receiving.
+    finished: Cell<bool>,
 }
 
 /// Who closed a stream before its task was done with it.
@@ -133,6 +142,11 @@ impl Slot {
         if let Some(waker) = self.waker.take() {
             waker.wake();
         }
+    }
+
+    pub(super) fn finish(&self) {
+        self.finished.set(true);
+        self.wake();
     }
 
     pub(super) fn close(&self, by_client: bool) {
@@ -198,17 +212,31 @@ enum Progress {
 }
 
 /// How a stream's end is going.
-enum Ending {
-    /// Nobody has ended it.
-    No,
-    /// One side has; what the client sent before goes out, until the timer is over.
-    Flushing(Timer),
+#[derive(Default)]
+struct Ending {
+    /// One side has ended both directions; what the client sent before goes out, until the timer is over.
+    flushing: Option<Timer>,
+    /// The client's direction has ended by itself: all of it is delivered, and the destination knows.
+    is_delivered: bool,
+    /// The destination's direction has ended by itself, and the client knows.
+    is_answered: bool,
+    /// While one of these two goes on alone.
+    idle: Option<Idle>,
+    /// Bytes so far.
+    moved: u64,
+}
+
+/// Watches a direction that goes on alone.
+struct Idle {
+    timer: Timer,
+    /// Bytes when the timer began.
+    moved: u64,
 }
 
 impl<S: StreamSide> Exit<S> {
-    /// Carries bytes until either side ends, and returns the reason for the END.
+    /// Carries bytes until the stream has ended, and returns the reason for the END.
     pub(super) async fn carry(&self, at: StreamRef, slot: &Rc<Slot>, connection: TcpStream) -> EndReason {
-        let mut ending = Ending::No;
+        let mut ending = Ending::default();
         let Ok(peer) = connection.peer_addr() else { return EndReason::ConnReset };
         let mut connection = self.0.side.socket(connection);
         poll_fn(|cx| self.turn(cx, at, slot, &mut connection, peer.ip(), &mut ending)).await
@@ -226,34 +254,48 @@ impl<S: StreamSide> Exit<S> {
         slot.listen(cx);
         match slot.closed.get() {
             Some(Closed::WithCircuit) => return Poll::Ready(EndReason::Destroy),
-            Some(Closed::ByClient) => ending.begin(),
+            Some(Closed::ByClient) => ending.flush(),
             None => {}
         }
-        let sending = match self.send(cx, at, connection, peer) {
+        let sending = match self.send(cx, at, connection, peer, ending) {
             Ok(progress) => progress,
             Err(error) => return Poll::Ready(end_of_socket(&error)),
         };
-        if let Ending::No = ending {
-            match self.receive(cx, at, connection, peer) {
+        if ending.flushing.is_none() && !ending.is_answered {
+            match self.receive(cx, at, connection, peer, ending) {
                 Ok(Some(Progress::Goes)) => cx.waker().wake_by_ref(),
                 Ok(Some(Progress::Waits)) => {}
-                Ok(None) => ending.begin(),
+                Ok(None) if self.0.side.finish(at) => ending.is_answered = true,
+                Ok(None) => ending.flush(),
                 Err(error) => return Poll::Ready(end_of_socket(&error)),
             }
         }
         if let Progress::Goes = sending {
             cx.waker().wake_by_ref();
         }
-        let Ending::Flushing(timer) = ending else { return Poll::Pending };
+        if let Some(timer) = &mut ending.flushing {
+            return match self.is_flushed(at) || Pin::new(timer).poll(cx).is_ready() {
+                true => Poll::Ready(EndReason::Done),
+                false => Poll::Pending,
+            };
+        }
+        if slot.finished.get() && !ending.is_delivered && self.is_flushed(at) {
+            if let Err(error) = connection.finish() {
+                return Poll::Ready(end_of_socket(&error));
+            }
+            ending.is_delivered = true;
+        }
+        ending.poll_halves(cx, self.0.half_closed_idle)
+    }
+
+    /// Whether all that the client sent has gone to the destination.
+    fn is_flushed(&self, at: StreamRef) -> bool {
         let mut is_flushed = true;
         self.0.side.read(at, &mut |data| {
             is_flushed = data.is_empty();
             0
         });
-        if is_flushed || Pin::new(timer).poll(cx).is_ready() {
-            return Poll::Ready(EndReason::Done);
-        }
-        Poll::Pending
+        is_flushed
     }
 
     /// From the client to the destination.
@@ -263,6 +305,7 @@ impl<S: StreamSide> Exit<S> {
         at: StreamRef,
         connection: &mut Socket,
         peer: IpAddr,
+        ending: &mut Ending,
     ) -> io::Result<Progress> {
         for _ in 0..limits::STREAM_CHUNKS_PER_TURN {
             let mut result = Poll::Pending;
@@ -284,6 +327,7 @@ impl<S: StreamSide> Exit<S> {
                     let written = written? as u64;
                     self.0.side.charge_bandwidth(Direction::Write, peer, written);
                     self.0.stream_metrics.written.increment(written);
+                    ending.moved += written;
                 }
                 Poll::Pending => return Ok(Progress::Waits),
             }
@@ -298,6 +342,7 @@ impl<S: StreamSide> Exit<S> {
         at: StreamRef,
         connection: &mut Socket,
         peer: IpAddr,
+        ending: &mut Ending,
     ) -> io::Result<Option<Progress>> {
         let scratch = &mut *self.0.scratch.borrow_mut();
         for _ in 0..limits::STREAM_CHUNKS_PER_TURN {
@@ -319,6 +364,7 @@ impl<S: StreamSide> Exit<S> {
             }
             self.0.side.charge_bandwidth(Direction::Read, peer, packaged(read));
             self.0.stream_metrics.read.increment(read as u64);
+            ending.moved += read as u64;
             self.0.side.write(at, buf.get(..read).unwrap_or_default());
         }
         Ok(Some(Progress::Goes))
@@ -326,9 +372,33 @@ impl<S: StreamSide> Exit<S> {
 }
 
 impl Ending {
-    fn begin(&mut self) {
-        if let Ending::No = self {
-            *self = Ending::Flushing(Timer::new(limits::STREAM_FLUSH_TIME));
+    /// Both directions have ended.
+    fn flush(&mut self) {
+        self.flushing.get_or_insert_with(|| Timer::new(limits::STREAM_FLUSH_TIME));
+    }
+
+    /// Ready when both directions have ended by themselves, or one has and nothing moves in the other.
+    fn poll_halves(&mut self, cx: &mut Context<'_>, limit: Duration) -> Poll<EndReason> {
+        match (self.is_delivered, self.is_answered) {
+            (false, false) => Poll::Pending,
+            (true, true) => Poll::Ready(EndReason::Done),
+            _ => {
+                let moved = self.moved;
+                let idle = self.idle.get_or_insert_with(|| Idle { timer: Timer::new(limit), moved });
+                idle.poll(cx, limit, moved).map(|()| EndReason::Timeout)
+            }
         }
+    }
+}
+
+impl Idle {
+    fn poll(&mut self, cx: &mut Context<'_>, limit: Duration, moved: u64) -> Poll<()> {
+        while Pin::new(&mut self.timer).poll(cx).is_ready() {
+            if self.moved == moved {
+                return Poll::Ready(());
+            }
+            *self = Idle { timer: Timer::new(limit), moved };
+        }
+        Poll::Pending
     }
 }

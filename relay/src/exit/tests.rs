@@ -25,6 +25,9 @@ struct ClientState {
     ended: HashMap<StreamRef, End>,
     resolved: HashMap<StreamRef, Resolved>,
     room: usize,
+    /// Whether directions end one by one, and those that destinations have ended.
+    halves: bool,
+    finished: HashSet<StreamRef>,
 }
 
 impl StreamSide for Client {
@@ -34,6 +37,14 @@ impl StreamSide for Client {
 
     fn end(&self, at: StreamRef, end: &End) {
         assert!(self.0.borrow_mut().ended.insert(at, *end).is_none(), "ended twice");
+    }
+
+    fn finish(&self, at: StreamRef) -> bool {
+        let state = &mut *self.0.borrow_mut();
+        state.halves && {
+            assert!(state.finished.insert(at), "finished twice");
+            true
+        }
     }
 
     fn resolved(&self, at: StreamRef, resolved: &Resolved) {
@@ -95,6 +106,15 @@ impl Client {
         self.0.borrow().received.get(&at).map_or(0, Vec::len)
     }
 
+    /// The client ends what it sends.
+    fn finishes(&self, exit: &Exit<Client>, at: StreamRef) {
+        assert!(exit.handle(StreamEvent::Finished(at)).is_none());
+    }
+
+    fn has_finished(&self, at: StreamRef) -> bool {
+        self.0.borrow().finished.contains(&at)
+    }
+
     fn end_of(&self, at: StreamRef) -> Option<EndReason> {
         self.0.borrow().ended.get(&at).map(|end| end.reason)
     }
@@ -105,12 +125,28 @@ fn at(stream: u16) -> StreamRef {
 }
 
 /// Waits for `condition`, which something outside this thread brings about.
-async fn until(condition: impl Fn() -> bool) {
+async fn until(mut condition: impl FnMut() -> bool) {
     let started = Instant::now();
     while !condition() {
         assert!(started.elapsed() < Duration::from_secs(20), "nothing happened");
         glommio::timer::sleep(Duration::from_millis(1)).await;
     }
+}
+
+/// Does something that blocks, beside the exit.
+async fn beside<T: Send + 'static>(act: impl FnOnce() -> T + Send + 'static) -> T {
+    let thread = std::thread::spawn(act);
+    until(|| thread.is_finished()).await;
+    thread.join().unwrap()
+}
+
+/// The destination hears that nothing more comes.
+async fn hears_the_end(mut server: std::net::TcpStream) -> std::net::TcpStream {
+    beside(move || {
+        assert_eq!(server.read(&mut [0]).unwrap(), 0);
+        server
+    })
+    .await
 }
 
 fn settings(server: SocketAddr) -> ExitSettings {
@@ -267,6 +303,131 @@ fn a_half_closed_destination_still_gets_what_was_sent_to_it() {
         until(|| reader.is_finished()).await;
         assert_eq!(reader.join().unwrap(), 50_000);
         assert_eq!(client.end_of(at(1)), Some(EndReason::Done));
+    });
+}
+
+/// A client whose streams end by halves, and a connection to a destination.
+async fn by_halves(
+    exit: &Exit<Client>,
+    client: &Client,
+    listener: &TcpListener,
+    at: StreamRef,
+) -> std::net::TcpStream {
+    client.0.borrow_mut().halves = true;
+    exit.handle(begin(at, listener.local_addr().unwrap()));
+    let (server, _) = listener.accept().unwrap();
+    until(|| client.0.borrow().connected.contains_key(&at)).await;
+    server
+}
+
+#[test]
+fn a_destination_answers_after_the_end_of_what_the_client_sends() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    with_exit(async |exit, client| {
+        let mut server = by_halves(&exit, &client, &listener, at(1)).await;
+        // More than the sockets hold.
+        let request = vec![1; 8 << 20];
+        client.sends(&exit, at(1), &request);
+        client.finishes(&exit, at(1));
+        let answer = std::thread::spawn(move || {
+            let mut got = Vec::new();
+            server.read_to_end(&mut got).unwrap();
+            server.write_all(&[7; 300_000]).unwrap();
+            got.len()
+        });
+        until(|| client.has_finished(at(1))).await;
+        assert_eq!((answer.join().unwrap(), client.received(at(1))), (request.len(), 300_000));
+        until(|| client.end_of(at(1)).is_some()).await;
+        assert_eq!((client.end_of(at(1)), exit.streams()), (Some(EndReason::Done), 0));
+    });
+}
+
+#[test]
+fn a_client_goes_on_after_the_end_of_what_the_destination_sends() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    with_exit(async |exit, client| {
+        let mut server = by_halves(&exit, &client, &listener, at(1)).await;
+        server.write_all(b"first").unwrap();
+        server.shutdown(Shutdown::Write).unwrap();
+        until(|| client.has_finished(at(1))).await;
+        assert_eq!((client.received(at(1)), client.end_of(at(1))), (5, None));
+        for _ in 0..3 {
+            client.sends(&exit, at(1), &[1; 100_000]);
+            server = beside(move || {
+                server.read_exact(&mut [0; 100_000]).unwrap();
+                server
+            })
+            .await;
+        }
+        assert_eq!(client.end_of(at(1)), None);
+        client.finishes(&exit, at(1));
+        hears_the_end(server).await;
+        until(|| client.end_of(at(1)).is_some()).await;
+        assert_eq!(client.end_of(at(1)), Some(EndReason::Done));
+    });
+}
+
+#[test]
+fn a_destination_that_is_gone_ends_the_other_half_too() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    with_exit(async |exit, client| {
+        let server = by_halves(&exit, &client, &listener, at(1)).await;
+        drop(server);
+        until(|| client.has_finished(at(1))).await;
+        // The first is answered with a reset, the next one meets it.
+        until(|| {
+            client.sends(&exit, at(1), b"anybody?");
+            client.end_of(at(1)).is_some()
+        })
+        .await;
+        assert_eq!(client.end_of(at(1)), Some(EndReason::ConnReset));
+
+        let server = by_halves(&exit, &client, &listener, at(2)).await;
+        client.finishes(&exit, at(2));
+        let server = hears_the_end(server).await;
+        socket2::SockRef::from(&server).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(server);
+        until(|| client.end_of(at(2)).is_some()).await;
+        assert_eq!(client.end_of(at(2)), Some(EndReason::ConnReset));
+    });
+}
+
+#[test]
+fn a_client_that_gives_up_takes_both_halves_along() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    with_exit(async |exit, client| {
+        let server = by_halves(&exit, &client, &listener, at(1)).await;
+        client.finishes(&exit, at(1));
+        let mut server = hears_the_end(server).await;
+        exit.handle(StreamEvent::Closed { at: at(1), reason: Some(EndReason::Misc) });
+        until(|| client.end_of(at(1)).is_some()).await;
+        assert_eq!(exit.streams(), 0);
+        // Nobody is there any more.
+        until(|| server.write_all(&[7; 1000]).is_err()).await;
+    });
+}
+
+#[test]
+fn a_half_on_which_nothing_moves_is_ended() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    with_exit(async |mut exit, client| {
+        Rc::get_mut(&mut exit.0).unwrap().half_closed_idle = Duration::from_millis(500);
+        let mut finished = by_halves(&exit, &client, &listener, at(1)).await;
+        client.finishes(&exit, at(1));
+        let both = by_halves(&exit, &client, &listener, at(2)).await;
+        let started = Instant::now();
+        until(|| {
+            // While something moves, it stays.
+            if started.elapsed() < Duration::from_millis(1500) {
+                assert_eq!(client.end_of(at(1)), None);
+                finished.write_all(b"x").unwrap();
+            }
+            client.end_of(at(1)).is_some()
+        })
+        .await;
+        assert_eq!(client.end_of(at(1)), Some(EndReason::Timeout));
+        assert_eq!(client.end_of(at(2)), None, "of which no half has ended");
+        drop(both);
     });
 }
 

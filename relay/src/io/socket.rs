@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use futures_lite::{AsyncRead as _, AsyncWrite as _};
 use glommio::net::TcpStream;
 use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, recv, send, sendmsg};
+use nix::sys::socket::{MsgFlags, Shutdown, recv, send, sendmsg, shutdown};
 
 use super::ready::{Ready, Watch};
 
@@ -69,6 +69,11 @@ impl Socket {
         }
         let buf = bufs.iter().find(|buf| !buf.is_empty()).map_or(&[][..], |buf| buf);
         Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    /// Tells the peer that nothing more comes, after all that was written; it may go on sending.
+    pub fn finish(&self) -> io::Result<()> {
+        Ok(shutdown(self.stream.as_raw_fd(), Shutdown::Write)?)
     }
 
     /// Has the watch wake the task, and returns it if the shard looks, so that it will.

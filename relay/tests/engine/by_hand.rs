@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 
 use onionring_proto::cell::{BODY_LEN, Body, CircId, Command};
 use onionring_proto::crypto::tor1::ClientOnion;
-use onionring_proto::handshake::{Create2, CreateFast, CreatedFast, fast, htype, ntor};
+use onionring_proto::handshake::{
+    Client, Create2, CreateFast, CreatedFast, Terms, fast, htype, ntor, ntor_v3,
+};
 use onionring_proto::relay_msg::{self, Extend2, Extended2, LinkSpecs, RelayCmd, StreamId};
 
 use super::keys::keys;
 use super::net::{Net, target};
-use onionring_proto::origin::HandshakeKind;
+use onionring_proto::origin::{HandshakeKind, HopTarget};
 
 /// A circuit of a peer, known by its layers.
 pub struct ByHand {
@@ -137,6 +139,23 @@ impl ByHand {
         let client = self.ask_extend(net, to);
         net.settle();
         self.finish_extend(net, client);
+    }
+
+    /// Extends the circuit to relay number `to` with ntor-v3, and returns what it grants of `ask`.
+    pub fn extend_asking(&mut self, net: &mut Net, to: usize, ask: Terms) -> Terms {
+        let HopTarget { specs, onion_key, .. } = target(to, HandshakeKind::NtorV3);
+        let ed_id = keys(to).server.ed_id;
+        let (client, hdata) = ntor_v3::Client::start_asking(&mut net.rng, &ed_id, &onion_key, ask);
+        let mut data = Vec::new();
+        Extend2 { specs, htype: htype::NTOR_V3, hdata: &hdata }.write(&mut data);
+        let hop = self.onion.hops() - 1;
+        self.say_in(net, Command::RELAY_EARLY, hop, RelayCmd::EXTEND2, 0, &data);
+        let heard = self.heard(net);
+        let [Heard::Message { cmd: RelayCmd::EXTENDED2, data, .. }] = &heard[..] else { panic!("{heard:?}") };
+        let extended = Extended2::parse(data).unwrap();
+        let (keys, granted) = Client::NtorV3(client).agree(extended.hdata).unwrap();
+        self.onion.push_hop(&keys);
+        granted
     }
 
     pub fn finish_extend(&mut self, net: &mut Net, client: ntor::Client) {

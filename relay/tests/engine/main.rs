@@ -7,6 +7,7 @@ mod by_hand;
 mod circuits;
 mod dials;
 mod floods;
+mod halves;
 mod hostile;
 mod keys;
 mod limits;

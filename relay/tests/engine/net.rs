@@ -149,6 +149,8 @@ pub struct Net {
     pub tamper: Option<fn(&mut Vec<u8>)>,
     /// The TLS certificate that all who are dialed show, instead of their own.
     pub tls_leaf: Option<Vec<u8>>,
+    /// What clients ask their last hops for.
+    pub ask: Terms,
     /// What has happened so far, in short.
     pub trace: DefaultHasher,
     /// Addresses at which a dial waits for an answer that does not come.
@@ -193,6 +195,7 @@ impl Net {
             spoil: false,
             tamper: None,
             tls_leaf: None,
+            ask: Terms::default(),
             trace: DefaultHasher::new(),
             tarpits: BTreeSet::new(),
             clients: config.shards.iter().map(|_| Arc::new(Clients::new([1; 16]))).collect(),
@@ -486,6 +489,9 @@ impl Net {
                         }
                     }
                 },
+                Event::Stream(StreamEvent::Finished(at)) => {
+                    relay.sinks.entry((shard, at)).and_modify(|sink| sink.finished = true);
+                }
                 Event::Stream(StreamEvent::Readable(at)) => {
                     relay.sinks.entry((shard, at)).and_modify(|sink| sink.readable = true);
                 }
@@ -753,6 +759,11 @@ impl Net {
         for &hop in path {
             let kind = if self.below(2) == 0 { HandshakeKind::Ntor } else { HandshakeKind::NtorV3 };
             targets.push(target(hop, kind));
+        }
+        if self.ask.half_close
+            && let [_, .., last] = &mut targets[..]
+        {
+            (last.handshake, last.ask) = (HandshakeKind::NtorV3, self.ask);
         }
         let rest = targets.split_off(1);
         let fast = self.below(3) == 0;

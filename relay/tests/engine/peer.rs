@@ -14,7 +14,7 @@ use rand_chacha::ChaCha20Rng;
 
 use super::keys::EPOCH;
 use super::net::{FakeTls, WireId};
-use super::sink::{self, Exchange};
+use super::sink::{self, Exchange, Order};
 
 /// Bytes a peer gives to its connection before the connection has room again.
 const SEND_AHEAD: usize = 4096;
@@ -65,6 +65,8 @@ pub struct Running {
     pub sent: usize,
     pub received: usize,
     pub connected: bool,
+    /// The service has ended its half.
+    pub answered: bool,
     pub end: Option<End>,
 }
 
@@ -109,6 +111,9 @@ impl Circuit {
                 Event::Connected { stream, .. } => {
                     self.exchanges.get_mut(&stream).expect("ours").connected = true;
                 }
+                Event::Finished(stream) => {
+                    self.exchanges.get_mut(&stream).expect("ours").answered = true;
+                }
                 Event::Ended { stream, end } => {
                     self.exchanges.get_mut(&stream).expect("ours").end = Some(end);
                 }
@@ -127,7 +132,8 @@ impl Circuit {
                 running.plan.check_down(running.received, &buf[..n]);
                 running.received += n;
             }
-            while running.sent < running.plan.up {
+            let may_begin = running.plan.order != Order::ServiceFirst || running.answered;
+            while may_begin && running.sent < running.plan.up {
                 let n = running.plan.fill_up(running.sent, &mut buf);
                 let taken = self.origin.write_stream(key, &buf[..n]);
                 running.sent += taken;
@@ -135,20 +141,27 @@ impl Circuit {
                     break;
                 }
             }
+            if may_begin && running.sent == running.plan.up && running.plan.order != Order::Together {
+                self.origin.finish_stream(key);
+            }
         }
     }
 
     /// Begins what is planned, on the hop that each plan names.
     pub fn begin_plans(&mut self, rng: &mut ChaCha20Rng) {
-        for plan in std::mem::take(&mut self.plans) {
+        for mut plan in std::mem::take(&mut self.plans) {
+            let hop = plan.hop.unwrap_or(self.origin.hops() - 1);
+            if !self.origin.terms(hop).half_close {
+                plan.order = Order::Together;
+            }
             let name = plan.host_name();
             let begin = Begin { host: Host::Name(&name), port: sink::PORT, flags: BeginFlags::default() };
-            let hop = plan.hop.unwrap_or(self.origin.hops() - 1);
             let key = match plan.directory {
                 true => self.origin.begin_dir(rng, hop).unwrap(),
                 false => self.origin.begin(rng, hop, &begin).unwrap(),
             };
-            let running = Running { plan, sent: 0, received: 0, connected: false, end: None };
+            let running =
+                Running { plan, sent: 0, received: 0, connected: false, answered: false, end: None };
             self.exchanges.insert(key, running);
         }
     }

@@ -10,6 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use onionring_proto::cell::{CircId, LinkVersion};
+use onionring_proto::handshake::Terms;
 use onionring_proto::origin::{HandshakeKind, OriginConfig};
 use onionring_proto::relay_msg::EndReason;
 use onionring_proto::time::Mono;
@@ -22,7 +23,7 @@ use rand_core::{Rng, SeedableRng};
 
 use super::net::{End, Net, NetConfig, target};
 use super::rogue::{ROGUE_RELAY, Rogue, tarpit};
-use super::sink::{Exchange, WRONG_BYTES};
+use super::sink::{Exchange, Order, WRONG_BYTES};
 
 /// Seeds in every test run.
 const SEEDS: u64 = 300;
@@ -151,10 +152,12 @@ impl World {
             config.queue_bytes = CellPool::BYTES_PER_CELL * (5 + below(200));
         }
         config.params.refuse_unknown_exits = below(2) == 0;
+        config.params.offer = Terms { half_close: below(2) == 0 };
         let queue_bytes = config.queue_bytes;
         let mut net = Net::new(seed, config);
         net.tarpits.extend((0..9).map(tarpit));
         net.spoil = below(2) == 0;
+        net.ask = Terms { half_close: below(2) == 0 };
         let (mut plans, mut clients) = (Vec::new(), Vec::new());
         for _ in 0..1 + below(4) {
             let entry = below(relays);
@@ -432,5 +435,6 @@ fn draw_exchange(below: &mut impl FnMut(usize) -> usize, hops: usize) -> Exchang
     };
     let (up, down) = (size(), size());
     let hop = (below(3) == 0).then(|| 1 + below(hops - 1));
-    Exchange { hop, ..Exchange::new(below(256) as u8, up, down) }
+    let order = [Order::Together, Order::ClientFirst, Order::ServiceFirst][below(3)];
+    Exchange { hop, order, ..Exchange::new(below(256) as u8, up, down) }
 }

@@ -26,6 +26,19 @@ pub struct Exchange {
     pub hop: Option<usize>,
     /// Ask for the directory instead, which gives [`Exchange::DIRECTORY_LEN`] bytes.
     pub directory: bool,
+    /// Who ends its half first.
+    pub order: Order,
+}
+
+/// In which order the two sides of an exchange say what they have to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Both at once, and the service ends the stream.
+    Together,
+    /// The service answers when the client has ended its half.
+    ClientFirst,
+    /// The client begins when the service has ended its half.
+    ServiceFirst,
 }
 
 fn byte(seed: u8, at: usize) -> u8 {
@@ -46,23 +59,35 @@ impl Exchange {
     pub const DIRECTORY_LEN: usize = 3000;
 
     pub fn new(seed: u8, up: usize, down: usize) -> Exchange {
-        Exchange { seed, up, down, hop: None, directory: false }
+        Exchange { seed, up, down, hop: None, directory: false, order: Order::Together }
     }
 
     pub fn directory(hop: usize) -> Exchange {
-        Exchange { seed: 0, up: 0, down: Self::DIRECTORY_LEN, hop: Some(hop), directory: true }
+        Exchange { hop: Some(hop), directory: true, ..Exchange::new(0, 0, Self::DIRECTORY_LEN) }
     }
 
     pub fn host_name(&self) -> String {
-        format!("x-{}-{}-{}.test", self.seed, self.up, self.down)
+        let order = match self.order {
+            Order::Together => 'x',
+            Order::ClientFirst => 'c',
+            Order::ServiceFirst => 's',
+        };
+        format!("{order}-{}-{}-{}.test", self.seed, self.up, self.down)
     }
 
     fn from_host(host: &Host) -> Option<Exchange> {
         let Host::Name(name) = host else { return None };
-        let mut numbers = name.strip_suffix(".test")?.strip_prefix("x-")?.split('-');
+        let (order, numbers) = name.strip_suffix(".test")?.split_once('-')?;
+        let order = match order {
+            "x" => Order::Together,
+            "c" => Order::ClientFirst,
+            "s" => Order::ServiceFirst,
+            _ => return None,
+        };
+        let mut numbers = numbers.split('-');
         let mut number = || numbers.next()?.parse().ok();
         let (seed, up, down) = (number()?, number()?, number()?);
-        Some(Exchange::new(u8::try_from(seed).ok()?, up, down))
+        Some(Exchange { order, ..Exchange::new(u8::try_from(seed).ok()?, up, down) })
     }
 
     pub fn check_down(&self, from: usize, bytes: &[u8]) {
@@ -84,6 +109,10 @@ pub struct Sink {
     sent: usize,
     /// The client ended the stream.
     pub ended: bool,
+    /// The client ended its half.
+    pub finished: bool,
+    /// The service has ended its own.
+    answered_all: bool,
     /// There may be bytes to take, as events say.
     pub readable: bool,
     /// There may be room to send, as events say.
@@ -103,7 +132,19 @@ impl Sink {
 
     fn with(at: StreamRef, plan: Option<Exchange>, stuck: bool) -> Sink {
         let (readable, writable) = (false, true);
-        Sink { at, plan, answered: false, received: 0, sent: 0, ended: false, readable, writable, stuck }
+        Sink {
+            at,
+            plan,
+            answered: false,
+            received: 0,
+            sent: 0,
+            ended: false,
+            finished: false,
+            answered_all: false,
+            readable,
+            writable,
+            stuck,
+        }
     }
 
     /// Gives the stream a turn, in which it does what events have called for. Returns whether it is over, and whether
@@ -137,7 +178,8 @@ impl Sink {
             engine.stream_consume(now, self.at, n);
             busy = true;
         }
-        while self.writable && !self.ended && self.sent < plan.down && !engine.congested() {
+        let may_answer = plan.order != Order::ClientFirst || (self.finished && self.received == plan.up);
+        while may_answer && self.writable && !self.ended && self.sent < plan.down && !engine.congested() {
             let room = engine.stream_writable(self.at);
             self.writable = room > 0;
             let mut buf = vec![0; room.min(1 + rng.next_u32() as usize % 6000)];
@@ -153,7 +195,12 @@ impl Sink {
             }
             self.sent += n;
         }
-        let over = self.ended || (self.received == plan.up && self.sent == plan.down);
+        if plan.order != Order::Together && may_answer && self.sent == plan.down && !self.answered_all {
+            self.answered_all = engine.stream_finish(now, self.at);
+            busy |= self.answered_all;
+        }
+        let by_halves = plan.order == Order::Together || (self.finished && self.answered_all);
+        let over = self.ended || (self.received == plan.up && self.sent == plan.down && by_halves);
         if over {
             engine.stream_end(now, self.at, &End::from(EndReason::Done));
         }
