@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use onionring_node::link::Circuit;
+use onionring_proto::handshake::Terms;
 use onionring_proto::netdoc::text::Fingerprint;
 use onionring_proto::origin::HopTarget;
 use onionring_proto::path;
@@ -60,6 +61,8 @@ pub struct Settings {
     pub ahead: bool,
     /// Hops of a circuit (`CircuitLength`).
     pub length: usize,
+    /// What exits are asked for that offer it (`HalfClosedStreams`).
+    pub ask: Terms,
     /// Whether they all begin at few relays, the guards (`UseEntryGuards`).
     pub use_guards: bool,
     /// Which addresses of guards are dialed.
@@ -272,7 +275,7 @@ impl Circuits {
         let spare_time = lock(&self.memory.times).idle_timeout().unwrap_or(settings.spare_time);
         let spare_until = Instant::now() + spare_time.mul_f64(rand::rng().random_range(1.0..2.0));
         if let Some((hops, circuit)) = self.take_worn(stable) {
-            let wanted = Wanted { target, stable, avoid, length: settings.length };
+            let wanted = Wanted { target, stable, avoid, length: settings.length, ask: settings.ask };
             let exit = plan::choose_new_exit(&network, &rules, &hops, &wanted);
             if let Some((exit, hops)) = exit {
                 let stable = stable || hops.iter().all(|hop| hop.stable);
@@ -282,7 +285,7 @@ impl Circuits {
             }
         }
         let guards = settings.use_guards.then_some(&self.guards);
-        let wanted = Wanted { target, stable, avoid, length: settings.length };
+        let wanted = Wanted { target, stable, avoid, length: settings.length, ask: settings.ask };
         let plan = plan::choose_plan(&network, &rules, guards, &wanted)?;
         let number = lock(&self.table).begin(plan.hops.clone(), plan.stable, spare_until);
         tokio::spawn(self.clone().build(number, plan, network));

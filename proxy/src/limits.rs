@@ -82,6 +82,10 @@ pub const CARRY_ROUNDS: usize = 16;
 /// gone looks no different, so it is not long.
 pub const HALF_CLOSED_IDLE: Duration = Duration::from_secs(15);
 
+/// The same of a stream whose directions end one by one, for whichever goes on alone: its exit has been told, and whoever has
+/// ended its half may wait long for the other's. One that has forgotten to end it must not keep a stream for ever.
+pub const HALF_ALONE_IDLE: Duration = Duration::from_secs(600);
+
 /// Bytes that are read and dropped from an application whose connection is being closed, so that it sees the last answer.
 pub const GOODBYE_BYTES: usize = 64 * 1024;
 

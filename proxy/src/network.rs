@@ -182,10 +182,16 @@ impl<'a> Early<'a> {
     }
 }
 
+/// An open stream. Reading ends when the other side has ended it.
+pub trait Tunnel: AsyncRead + AsyncWrite + Unpin + Send {
+    /// Whether each direction ends by itself: `shutdown` then only ends what we send. Otherwise it ends the stream.
+    fn has_halves(&self) -> bool;
+}
+
 /// Carries streams and questions; what the ports talk to.
 pub trait Network: Send + Sync + 'static {
-    /// An open stream. Reading ends when the other side has ended it.
-    type Tunnel: AsyncRead + AsyncWrite + Unpin + Send;
+    /// An open stream.
+    type Tunnel: Tunnel;
 
     /// Opens a stream. Returns when the exit says that it is open; all that [`Early`] has read until then has been written
     /// to it.

@@ -20,7 +20,7 @@ use crate::circuits::{Carrier, Circuits};
 use crate::guards::Step;
 use crate::isolation::Token;
 use crate::limits;
-use crate::network::{Destination, Early, Families, Host, Network, Question, Refusal};
+use crate::network::{Destination, Early, Families, Host, Network, Question, Refusal, Tunnel};
 use crate::tallies::Tallies;
 
 /// Bytes that are read at once from an application whose stream is not open yet.
@@ -224,6 +224,12 @@ impl Settings {
         let is_wanted = if address.is_ipv4() { families.v4 } else { families.v6 };
         let is_internal = self.reject_internal_answers && policy::is_internal(address);
         is_wanted && !address.is_unspecified() && !is_internal
+    }
+}
+
+impl Tunnel for Stream {
+    fn has_halves(&self) -> bool {
+        Stream::has_halves(self)
     }
 }
 

@@ -88,6 +88,8 @@ pub struct Config {
     pub extend_to_private: bool,
     /// Keep relays of one network out of our own circuits.
     pub distinct_subnets: bool,
+    /// Let streams end by halves for clients that ask for it, if this is an exit.
+    pub half_closed_streams: bool,
     /// Refuse exit streams of clients that come directly; `None` follows the consensus.
     pub refuse_unknown_exits: Option<bool>,
     /// The most bandwidth to publish, in bytes a second.

@@ -153,6 +153,7 @@ impl Control {
             extend_to_private: config.extend_to_private,
             ipv6: publicity.ipv6.is_some(),
             refuse_unknown_exits: config.refuse_unknown_exits,
+            half_close: publicity.half_close,
         };
         let limits = network::rate_limits(&self.params(), &config.bandwidth);
         let mut rates = self.rates.borrow_mut();

@@ -157,7 +157,7 @@ const GROUPS: &[Group] = &[
         names: &[
             "CircuitPadding", "ConnectionPadding", "DoSRefuseSingleHopClientRendezvous", "EnforceDistinctSubnets",
             "ExitPolicy", "ExitPolicyRejectLocalInterfaces", "ExitPolicyRejectPrivate", "ExitRelay",
-            "ExtendAllowPrivateAddresses", "ExtraInfoStatistics", "IPv6Exit", "MaxAdvertisedBandwidth",
+            "ExtendAllowPrivateAddresses", "ExtraInfoStatistics", "HalfClosedStreams", "IPv6Exit", "MaxAdvertisedBandwidth",
             "MaxMemInQueues", "MyFamily", "OverloadStatistics", "ReducedCircuitPadding", "ReducedConnectionPadding",
             "ReducedExitPolicy", "ReevaluateExitPolicy", "RefuseUnknownExits", "ServerDNSAllowBrokenConfig",
             "ServerDNSAllowNonRFC953Hostnames", "ServerDNSDetectHijacking", "ServerDNSRandomizeCase",

@@ -388,6 +388,7 @@ pub(super) const OURS: &[(&str, Kind, &str)] = &[
     ("AuthDirTapKey", Text, "required"),
     ("AuthDirTestCircuits", Bool, "1"),
     ("CircuitLength", PosInt, "3"),
+    ("HalfClosedStreams", Bool, "0"),
     ("LeakyPipe", Bool, "0"),
     ("TruncateCircuits", Bool, "0"),
 ];

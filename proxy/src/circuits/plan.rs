@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use onionring_proto::handshake::Terms;
 use onionring_proto::netdoc::consensus::RelayFlags;
 use onionring_proto::netdoc::text::Fingerprint;
 use onionring_proto::origin::HopTarget;
@@ -50,6 +51,8 @@ pub struct Wanted<'a> {
     pub avoid: &'a [Fingerprint],
     /// Its hops.
     pub length: usize,
+    /// What to ask its exit for, if that offers it.
+    pub ask: Terms,
 }
 
 /// Chooses a path; without `guards`, it begins at any relay that is fit to be one.
@@ -75,9 +78,10 @@ pub fn choose_plan(
         stable: wanted.stable,
     };
     let mut path = choose_path(network, rules, &spec, rng)?;
+    let targets = path.iter().map(RelayRef::hop_target).chain([last_hop(&exit, wanted)]).collect();
     path.push(exit);
     Ok(Plan {
-        targets: path.iter().map(RelayRef::hop_target).collect(),
+        targets,
         hops: path.iter().map(|relay| Hop::new(relay, &rules.nodes)).collect(),
         guard,
         // What was asked for counts: there may be no better relays.
@@ -100,7 +104,12 @@ pub fn choose_new_exit(
         kept.iter().map(|hop| network.relay(&hop.identity)).collect::<Option<_>>()?;
     let others: Vec<_> = relays.iter().map(RelayRef::kin).collect();
     let exit = choose_exit(network, rules, wanted, &others)?;
-    Some((exit.hop_target(), kept.iter().cloned().chain([Hop::new(&exit, &rules.nodes)]).collect()))
+    Some((last_hop(&exit, wanted), kept.iter().cloned().chain([Hop::new(&exit, &rules.nodes)]).collect()))
+}
+
+/// How to extend a circuit to its exit: the one hop that is asked for anything.
+fn last_hop(exit: &RelayRef<'_>, wanted: &Wanted<'_>) -> HopTarget {
+    HopTarget { ask: wanted.ask.and(exit.offers()), ..exit.hop_target() }
 }
 
 /// Chooses an exit that goes with `others`.

@@ -29,6 +29,7 @@ fn settings() -> Settings {
         spare_time: Duration::from_secs(60),
         ahead: false,
         length: 3,
+        ask: Terms::default(),
         use_guards: false,
         dial: Families::default(),
     }

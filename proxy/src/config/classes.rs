@@ -30,9 +30,9 @@ these classes:
 A running proxy reads its configuration again on SIGHUP. Options that cannot change then are named in the log, and
 count after a restart.
 
-C tor has no `CircuitLength`, `LeakyPipe` and `TruncateCircuits`, and refuses a torrc with them. What they do no deployed
-client does; who sets them looks different from all others to the relays of a circuit. `NewCircuitPeriod`, too, is the
-design's where it is not set: a minute.
+C tor has no `CircuitLength`, `HalfClosedStreams`, `LeakyPipe` and `TruncateCircuits`, and refuses a torrc with them. What
+they do no deployed client does; who sets them looks different from all others to the relays of a circuit.
+`NewCircuitPeriod`, too, is the design's where it is not set: a minute.
 
 This page is made from the table in `proxy/src/config/classes.rs`; a test holds the two equal.
 ";
@@ -69,6 +69,7 @@ const SUPPORTED: &[(&str, &str)] = &[
     ("FallbackDir", "A directory cache to ask for the first consensus, one line each; none is built in."),
     ("FetchDirInfoEarly", "Asks authorities and fallbacks for the directory even when relays could be asked; not earlier than without it."),
     ("GuardLifetime", "How long a guard is kept; less than a day for what the consensus says."),
+    ("HalfClosedStreams", "Ours. Asks exits that offer it (`HalfClosedStreams` in their torrc) to end streams one direction at a time: an application that ends what it sends is heard to do so, and gets the answer all the same, and one goes on sending to a server that has ended its answer (section 4.3 of the design of 2004). Off, because no other client does it: the exit, though nobody else, learns that it has to do with one of few."),
     ("HTTPTunnelPort", "A port for HTTP CONNECT, with isolation flags."),
     ("LeakyPipe", "Ours. Lets streams leave at any relay of a circuit whose policy allows, rather than at its last (leaky pipe, section 4 of the design of 2004)."),
     ("LearnCircuitBuildTimeout", "Learns how long circuits take to be built here, and gives up those that take much longer."),
@@ -114,7 +115,7 @@ const SUPPORTED: &[(&str, &str)] = &[
 const RELOADABLE: &[&str] = &[
     "__DisablePredictedCircuits", "CircuitBuildTimeout", "CircuitLength", "CircuitsAvailableTimeout", "CircuitStreamTimeout",
     "ClientDNSRejectInternalAddresses", "ClientRejectInternalAddresses", "EnforceDistinctSubnets", "EntryNodes", "ExcludeExitNodes", "ExcludeNodes", "ExitNodes",
-    "GuardLifetime", "HeartbeatPeriod", "LeakyPipe", "LearnCircuitBuildTimeout", "Log",
+    "GuardLifetime", "HalfClosedStreams", "HeartbeatPeriod", "LeakyPipe", "LearnCircuitBuildTimeout", "Log",
     "LogMessageDomains", "LogTimeGranularity", "LongLivedPorts", "MaxCircuitDirtiness", "MaxClientCircuitsPending",
     "MetricsPortPolicy", "MiddleNodes", "NewCircuitPeriod", "NodeFamily", "NumDirectoryGuards", "NumEntryGuards",
     "NumPrimaryGuards", "PathBiasCircThreshold", "PathBiasDropGuards", "PathBiasExtremeRate", "PathBiasExtremeUseRate",

@@ -169,6 +169,8 @@ pub struct CircuitOptions {
     pub length: usize,
     /// Whether streams may leave at any hop whose policy allows (`LeakyPipe`).
     pub leaky_pipe: bool,
+    /// Whether exits that offer it are asked for streams whose directions end one by one (`HalfClosedStreams`).
+    pub half_closed_streams: bool,
     /// Whether an old circuit is cut and extended to another exit, rather than built anew (`TruncateCircuits`).
     pub truncate: bool,
 }
@@ -219,6 +221,7 @@ impl CircuitOptions {
             predicted: !settings.flag("__DisablePredictedCircuits"),
             length: length(read),
             leaky_pipe: settings.flag("LeakyPipe"),
+            half_closed_streams: settings.flag("HalfClosedStreams"),
             truncate: settings.flag("TruncateCircuits"),
         }
     }

@@ -57,6 +57,7 @@ fn without_a_line_everything_is_as_in_c_tor_but_for_the_period() {
     );
     let ours = (config.circuits.leaky_pipe, config.circuits.truncate, config.circuits.length);
     assert_eq!(ours, (false, false, 3));
+    assert!(!config.circuits.half_closed_streams);
     let rules = &config.ports.rules;
     assert_eq!(rules.warn_ports, [23, 109, 110, 143].into());
     assert!(rules.reject_internal && rules.dns_reject_internal && !rules.safe_socks);
@@ -87,7 +88,7 @@ fn what_lines_say_counts() {
          CircuitBuildTimeout 20\nPathsNeededToBuildCircuits 0.99\nGuardLifetime 2 days\nNumEntryGuards 2\n\
          ExitNodes $0000000000000000000000000000000000000001~a\nExitNodes b,192.0.2.0/24\nExcludeNodes c\n\
          NodeFamily a,b\nNodeFamily c,d\nStrictNodes 1\nClientUseIPv4 0\nSocksPolicy reject 192.0.2.1\n\
-         RejectPlaintextPorts 23,110\nFallbackDir 192.0.2.7:80 orport=9001 id=0000000000000000000000000000000000000007\nLeakyPipe 1\nTruncateCircuits 1\nCircuitLength 4\nNumCPUs 2\n",
+         RejectPlaintextPorts 23,110\nFallbackDir 192.0.2.7:80 orport=9001 id=0000000000000000000000000000000000000007\nLeakyPipe 1\nTruncateCircuits 1\nCircuitLength 4\nHalfClosedStreams 1\nNumCPUs 2\n",
     );
     let found = ports(&config);
     let found: Vec<_> = found.iter().map(|(kind, place)| (*kind, &**place)).collect();
@@ -106,6 +107,7 @@ fn what_lines_say_counts() {
     assert_eq!(config.circuits.new_circuit_period, Duration::from_secs(15));
     assert_eq!(config.circuits.build_timeout, Some(Duration::from_secs(20)));
     assert!(config.circuits.leaky_pipe && config.circuits.truncate && config.circuits.length == 4);
+    assert!(config.circuits.half_closed_streams);
     assert_eq!((config.paths.paths_needed, config.paths.prefer_ipv6), (Some(0.95), true));
     let nodes = &config.paths.nodes;
     let exits = NodeSet::parse("0000000000000000000000000000000000000001,b,192.0.2.0/24").unwrap();

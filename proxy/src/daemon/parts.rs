@@ -10,6 +10,7 @@ use arc_swap::{ArcSwap, Guard};
 use onionring_proto::build_times::BuildTimeSettings;
 use onionring_proto::dir::backoff::Delays;
 use onionring_proto::guard::GuardSettings;
+use onionring_proto::handshake::Terms;
 use onionring_proto::netdoc::protover::Protocols;
 use onionring_proto::time::Unix;
 use onionring_proto::torrc::port::ClientKind;
@@ -150,7 +151,8 @@ impl Parts {
             let old = self.config.load();
             let of = |config: &Config| {
                 let (paths, circuits) = (&config.paths, &config.circuits);
-                (paths.nodes.clone(), paths.distinct_subnets, circuits.length, circuits.leaky_pipe)
+                let ours = (circuits.length, circuits.leaky_pipe, circuits.half_closed_streams);
+                (paths.nodes.clone(), paths.distinct_subnets, ours)
             };
             of(&old) != of(&config)
         };
@@ -354,6 +356,7 @@ fn circuit_settings(config: &Config) -> circuits::Settings {
         spare_time: options.available.unwrap_or(limits::SPARE_TIME),
         ahead: options.predicted,
         length: options.length,
+        ask: Terms { half_close: options.half_closed_streams },
         use_guards: config.guards.enabled,
         dial: dial(config),
     }

@@ -3,6 +3,9 @@
 //! An application that has sent all it wants may still wait for the answer, while ending a stream in the network ends
 //! both of its directions. So the end of what the application sends is not passed on: the stream stays open for the
 //! answer, until the other side ends it or nothing has come for [`limits::HALF_CLOSED_IDLE`].
+//!
+//! Where directions end one by one ([`Tunnel::has_halves`]), each end is passed on at once, and the other direction goes
+//! on, until it ends too or nothing has moved for [`limits::HALF_ALONE_IDLE`].
 
 use std::future::poll_fn;
 use std::io;
@@ -15,19 +18,17 @@ use tokio::time::{Instant, sleep, timeout};
 use super::app::App;
 use super::counters::PortCounters;
 use crate::limits;
+use crate::network::Tunnel;
 
 /// Carries until the stream is over, and ends both sides of it. `is_over` if the application has already ended what it
 /// sends.
-pub async fn carry<T: AsyncRead + AsyncWrite + Unpin + Send>(
-    mut app: App,
-    mut tunnel: T,
-    is_over: bool,
-    counters: &PortCounters,
-) {
-    let mut up = Pipe::new(is_over);
-    let mut down = Pipe::new(false);
-    // The clock of silence: it runs once the request has ended, and starts again with each part of the answer.
-    let mut silence = Box::pin(sleep(limits::HALF_CLOSED_IDLE));
+pub async fn carry(mut app: App, mut tunnel: impl Tunnel, is_over: bool, counters: &PortCounters) {
+    let by_halves = tunnel.has_halves();
+    let patience = if by_halves { limits::HALF_ALONE_IDLE } else { limits::HALF_CLOSED_IDLE };
+    let mut up = Pipe::new(is_over, by_halves);
+    let mut down = Pipe::new(false, by_halves);
+    // The clock of silence: it runs once one direction has ended, and starts again with all that moves in the other.
+    let mut silence = Box::pin(sleep(patience));
     let mut heard = None;
     let end = poll_fn(|cx| {
         let request = up.poll(cx, &mut app, &mut tunnel, |n| counters.sent(n));
@@ -35,14 +36,19 @@ pub async fn carry<T: AsyncRead + AsyncWrite + Unpin + Send>(
             // The application is gone, and with it who would take the answer.
             return request;
         }
-        if let Poll::Ready(how) = down.poll(cx, &mut tunnel, &mut app, |n| counters.received(n)) {
-            return Poll::Ready(how);
+        match down.poll(cx, &mut tunnel, &mut app, |n| counters.received(n)) {
+            // What the application sends is still wanted.
+            Poll::Ready(End::Over) if by_halves && request.is_pending() => {}
+            Poll::Ready(how) => return Poll::Ready(how),
+            // Also if the stream takes nothing more: then its other side has ended it, and what it said before is to come.
+            Poll::Pending => {
+                ready!(request);
+            }
         }
-        ready!(request);
-        // Also if the stream takes nothing more: then its other side has ended it, and what it said before is to come.
-        if heard != Some(down.moved) {
-            heard = Some(down.moved);
-            silence.as_mut().reset(Instant::now() + limits::HALF_CLOSED_IDLE);
+        let moved = up.moved + down.moved;
+        if heard != Some(moved) {
+            heard = Some(moved);
+            silence.as_mut().reset(Instant::now() + patience);
         }
         silence.as_mut().poll(cx).map(|()| End::Silence)
     })
@@ -77,6 +83,8 @@ struct Pipe {
     end: usize,
     /// The reader has ended.
     is_over: bool,
+    /// Whether the writer is told so.
+    passes_end: bool,
     /// How it ended.
     result: Option<End>,
     /// The writer has bytes that it may hold back.
@@ -86,12 +94,13 @@ struct Pipe {
 }
 
 impl Pipe {
-    fn new(is_over: bool) -> Pipe {
+    fn new(is_over: bool, passes_end: bool) -> Pipe {
         Pipe {
             buffer: vec![0; limits::CARRY_BUFFER].into_boxed_slice(),
             start: 0,
             end: 0,
             is_over,
+            passes_end,
             result: None,
             needs_flush: false,
             moved: 0,
@@ -150,7 +159,13 @@ impl Pipe {
                     }
                     self.needs_flush = false;
                 }
-                return if self.is_over { Poll::Ready(End::Over) } else { Poll::Pending };
+                if !self.is_over {
+                    return Poll::Pending;
+                }
+                if self.passes_end && ready!(Pin::new(&mut *writer).poll_shutdown(cx)).is_err() {
+                    return Poll::Ready(End::Writing);
+                }
+                return Poll::Ready(End::Over);
             }
         }
         // Others want to get on too.

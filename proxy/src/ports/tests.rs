@@ -1,18 +1,25 @@
 //! The ports with real sockets, and a network that does what the test says.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use onionring_proto::relay_msg::{Resolved, ResolvedValue};
 use onionring_proto::torrc::lines::{self, Line};
 use onionring_proto::torrc::port::ClientKind;
 use onionring_proto::torrc::{Note, Problem, Settings};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+use tokio::io::{
+    AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, ReadBuf, duplex,
+};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::mpsc;
 
 use super::*;
+use crate::network::Tunnel;
 
 mod carry;
 mod config;
@@ -40,7 +47,45 @@ struct Opened {
     far: DuplexStream,
 }
 
+/// A stream that was opened, as the ports have it.
+struct FakeTunnel {
+    io: DuplexStream,
+    halves: bool,
+}
+
+impl Tunnel for FakeTunnel {
+    fn has_halves(&self) -> bool {
+        self.halves
+    }
+}
+
+impl AsyncRead for FakeTunnel {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for FakeTunnel {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, data)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
 struct Fake {
+    /// Whether streams end by halves.
+    halves: AtomicBool,
     plan: Mutex<Plan>,
     answer: Mutex<Result<Vec<ResolvedValue>, Refusal>>,
     questions: Mutex<Vec<(Question, Token)>>,
@@ -52,13 +97,9 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 impl Network for Fake {
-    type Tunnel = DuplexStream;
+    type Tunnel = FakeTunnel;
 
-    async fn connect(
-        &self,
-        destination: &Destination,
-        early: &mut Early<'_>,
-    ) -> Result<DuplexStream, Refusal> {
+    async fn connect(&self, destination: &Destination, early: &mut Early<'_>) -> Result<FakeTunnel, Refusal> {
         let plan = *lock(&self.plan);
         match plan {
             Plan::Refuse(refusal) => Err(refusal),
@@ -72,7 +113,7 @@ impl Network for Fake {
                 near.write_all(&early.read).await.map_err(|_| Refusal::Failed)?;
                 let opened = Opened { destination: destination.clone(), far };
                 self.opened.send(opened).map_err(|_| Refusal::Failed)?;
-                Ok(near)
+                Ok(FakeTunnel { io: near, halves: self.halves.load(Relaxed) })
             }
         }
     }
@@ -127,6 +168,7 @@ impl Bench {
         let places = bound.places().collect();
         let (sender, opened) = mpsc::unbounded_channel();
         let fake = Arc::new(Fake {
+            halves: AtomicBool::new(false),
             plan: Mutex::new(Plan::Open(0)),
             answer: Mutex::new(Err(Refusal::NotFound)),
             questions: Mutex::default(),

@@ -76,6 +76,7 @@ impl Configuration for Config {
             assume_reachable_ipv6: assume_ipv6.unwrap_or(assume_reachable),
             extend_to_private: settings.flag("ExtendAllowPrivateAddresses"),
             distinct_subnets: settings.flag("EnforceDistinctSubnets"),
+            half_closed_streams: settings.flag("HalfClosedStreams"),
             refuse_unknown_exits: settings.auto_flag("RefuseUnknownExits"),
             max_advertised_bandwidth: build.max_advertised_bandwidth(),
             bandwidth: build.bandwidth(),

@@ -21,8 +21,8 @@ pub fn document() -> String {
 const HEAD: &str = "\
 # Options of onionring-relay
 
-The configuration is a `torrc` in C tor's syntax. Every option of C tor 0.4.9, and every one of our authority's own, is in
-one of these classes:
+The configuration is a `torrc` in C tor's syntax. Every option of C tor 0.4.9, and every one that is ours, is in one of
+these classes:
 
 - **Supported**: it works as in C tor.
 - **Without effect**: it is accepted and does nothing here, so that one file serves a stock node and this one. The relay
@@ -33,6 +33,8 @@ one of these classes:
 
 A running relay reads its configuration again on SIGHUP. Options that cannot change then are named in the log, and count
 after a restart.
+
+C tor has no `HalfClosedStreams`, and refuses a torrc with it.
 
 This page is made from the table in `relay/src/config/classes.rs`; a test holds the two equal.
 ";
@@ -72,6 +74,7 @@ const SUPPORTED: &[(&str, &str)] = &[
     ("ExitRelay", "Whether to be an exit; `auto` means if another option asks for it."),
     ("ExtendAllowPrivateAddresses", "Extends circuits to private addresses, too."),
     ("ExtraInfoStatistics", "Publishes in the extra-info how many bytes links read and wrote on each of the last days, and what `OverloadStatistics` has there. No statistics about users are among them."),
+    ("HalfClosedStreams", "Ours, for exits. Lets streams of clients that ask for it end one direction at a time, so that one side may answer after the other has said all (section 4.3 of the design of 2004). Off, because no other relay does it: one that offers it says so in its descriptor, and can be told from all others there; it learns of clients that ask for it that they are onionring with this option."),
     ("IPv6Exit", "Lets exit streams go to IPv6 destinations."),
     ("MaxAdvertisedBandwidth", "The most bandwidth to publish, at least 38400 bytes."),
     ("MaxMemInQueues", "Memory for what is queued; by default 3/4 of the memory, or 2/5 of it from 8 GB on, at most 8 GB."),

@@ -13,7 +13,7 @@ pub(super) const RELOADABLE: &[&str] = &[
     "DoSConnectionConnectRate", "DoSConnectionDefenseType", "DoSConnectionEnabled", "DoSConnectionMaxConcurrentCount",
     "DoSStreamCreationBurst", "DoSStreamCreationDefenseType", "DoSStreamCreationEnabled", "DoSStreamCreationRate",
     "EnforceDistinctSubnets", "ExitPolicy", "ExitPolicyRejectPrivate", "ExitRelay", "ExtendAllowPrivateAddresses",
-    "ExtraInfoStatistics", "HeartbeatPeriod", "IPv6Exit", "Log", "LogMessageDomains", "LogTimeGranularity",
+    "ExtraInfoStatistics", "HalfClosedStreams", "HeartbeatPeriod", "IPv6Exit", "Log", "LogMessageDomains", "LogTimeGranularity",
     "MaxAdvertisedBandwidth", "MaxMemInQueues", "MetricsPortPolicy", "MyFamily", "Nickname", "OverloadStatistics",
     "PerConnBWBurst", "PerConnBWRate", "PublishServerDescriptor", "ReducedExitPolicy", "RefuseUnknownExits",
     "RelayBandwidthBurst", "RelayBandwidthRate", "SafeLogging", "ServerDNSAllowBrokenConfig",

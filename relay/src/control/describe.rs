@@ -8,7 +8,7 @@ use std::time::Duration;
 use onionring_proto::dir::publish::Contents;
 use onionring_proto::netdoc::extrainfo::NewExtraInfo;
 use onionring_proto::netdoc::family::FamilyMember;
-use onionring_proto::netdoc::protover::Protocols;
+use onionring_proto::netdoc::protover::{self, Protocols};
 use onionring_proto::netdoc::routerdesc::{Bandwidth, BuildError, DocumentKeys, NewDescriptor, OnionKeys};
 use onionring_proto::netdoc::text::{Fingerprint, Nickname};
 use onionring_proto::policy::ExitPolicy;
@@ -53,6 +53,8 @@ pub struct Publicity {
     pub policy: ExitPolicy,
     /// Whether the directory is served over BEGIN_DIR.
     pub dir_cache: bool,
+    /// Whether streams end by halves for clients that ask for it.
+    pub half_close: bool,
     /// Whether to publish anything.
     pub publish: bool,
     /// What is published of how things go.
@@ -135,7 +137,7 @@ impl Describe for Describer {
             dir_port: publicity.dir_port,
             ipv6: publicity.ipv6.filter(|_| standing.reachable_ipv6),
             platform: format!("onionring {} on Linux", env!("CARGO_PKG_VERSION")),
-            protocols: advertised(publicity.dir_cache),
+            protocols: advertised(publicity.dir_cache, publicity.half_close),
             published: now,
             uptime: now.since(self.started).as_secs(),
             bandwidth: Bandwidth {
@@ -223,9 +225,14 @@ pub fn protocols() -> Protocols {
 }
 
 /// What this relay does: with `DirCache 0` it serves no directory, so no diffs either.
-fn advertised(dir_cache: bool) -> Protocols {
+fn advertised(dir_cache: bool, half_close: bool) -> Protocols {
     let served = if dir_cache { PROTOCOLS.to_owned() } else { PROTOCOLS.replace(DIR_CACHE, "") };
-    Protocols::parse(&served).expect("a constant that the tests parse")
+    let mut served = Protocols::parse(&served).expect("a constant that the tests parse");
+    if half_close {
+        let (name, version) = protover::HALF_CLOSE;
+        served.add(name, version);
+    }
+    served
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use onionring_proto::handshake::Terms;
 use onionring_proto::link::PaddingParams;
 use onionring_proto::netdoc::consensus::Consensus;
 use onionring_proto::netdoc::params::{self, ConsensusParams, Param};
@@ -28,6 +29,8 @@ pub struct CircuitOptions {
     pub ipv6: bool,
     /// `RefuseUnknownExits`, if it is not left to the consensus.
     pub refuse_unknown_exits: Option<bool>,
+    /// Whether streams end by halves for clients that ask for it.
+    pub half_close: bool,
 }
 
 /// What bounds and permits circuits, from consensus and configuration. Every parameter is clamped to its legal range.
@@ -55,6 +58,7 @@ pub fn circuit_params(network: &ConsensusParams, options: CircuitOptions) -> Cir
         refuse_unknown_exits: options
             .refuse_unknown_exits
             .unwrap_or_else(|| network.is_on(&params::REFUSE_UNKNOWN_EXITS)),
+        offer: Terms { half_close: options.half_close },
         padding: PaddingParams { low_ms: low_ms as u32, high_ms: high_ms as u32 },
         ..CircuitParams::default()
     }

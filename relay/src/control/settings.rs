@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 
-use onionring_proto::policy::is_internal;
+use onionring_proto::policy::{Family, is_internal};
 use onionring_proto::torrc::port::PortNumber;
 use tracing::warn;
 
@@ -42,6 +42,8 @@ pub fn publicity(config: &Config, bound: &Bound, address: Option<Ipv4Addr>) -> P
     let dir_port = config.advertised_dir_port().and_then(|port| number(port, true, &bound.dir));
     let own: Vec<IpAddr> =
         address.map(IpAddr::from).into_iter().chain(ipv6.map(|(ip, _)| ip.into())).collect();
+    let policy = config.exit.policy(&own);
+    let is_exit = !Family::BOTH.into_iter().all(|family| policy.rejects_all(family));
     Publicity {
         nickname: config.nickname,
         contact: config.contact.clone(),
@@ -50,8 +52,9 @@ pub fn publicity(config: &Config, bound: &Bound, address: Option<Ipv4Addr>) -> P
         dir_port: dir_port.unwrap_or(0),
         rate: config.bandwidth.published(config.max_advertised_bandwidth),
         family: config.family.clone(),
-        policy: config.exit.policy(&own),
+        policy,
         dir_cache: config.dir_cache,
+        half_close: config.half_closed_streams && is_exit,
         publish: config.publish,
         statistics: config.statistics,
         limit: config.bandwidth.all,

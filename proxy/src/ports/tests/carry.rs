@@ -68,6 +68,92 @@ async fn the_end_of_what_is_sent_is_not_passed_on() {
     assert_eq!(app.read(&mut [0]).await.unwrap(), 0);
 }
 
+/// Ports before a network in which streams end by halves, and an application with an open one.
+async fn open_halves() -> (Bench, TcpStream, DuplexStream) {
+    let mut bench = Bench::new("SocksPort auto");
+    bench.fake.halves.store(true, Relaxed);
+    let (app, far) = open(&mut bench).await;
+    (bench, app, far)
+}
+
+#[tokio::test]
+async fn by_halves_the_answer_comes_after_the_end_of_the_question() {
+    let (bench, mut app, mut far) = open_halves().await;
+    app.write_all(b"question").await.unwrap();
+    app.shutdown().await.unwrap();
+    let mut question = Vec::new();
+    far.read_to_end(&mut question).await.unwrap();
+    assert_eq!(question, b"question");
+    let answer = vec![7; 1 << 20];
+    let mut heard = Vec::new();
+    let (sent, _) = tokio::join!(
+        async {
+            far.write_all(&answer).await?;
+            far.shutdown().await
+        },
+        app.read_to_end(&mut heard),
+    );
+    sent.unwrap();
+    assert!(heard == answer);
+    until(|| bench.of(ClientKind::Socks).open() == 0).await;
+}
+
+#[tokio::test]
+async fn by_halves_an_application_goes_on_after_the_end_of_the_answer() {
+    let (bench, mut app, mut far) = open_halves().await;
+    far.write_all(b"answer").await.unwrap();
+    far.shutdown().await.unwrap();
+    let mut answer = Vec::new();
+    app.read_to_end(&mut answer).await.unwrap();
+    assert_eq!(answer, b"answer");
+    for _ in 0..3 {
+        app.write_all(&[1; 100_000]).await.unwrap();
+        assert_eq!(take(&mut far, 100_000).await, [1; 100_000]);
+    }
+    app.shutdown().await.unwrap();
+    assert_eq!(far.read(&mut [0]).await.unwrap(), 0);
+    until(|| bench.of(ClientKind::Socks).open() == 0).await;
+}
+
+#[tokio::test]
+async fn a_half_on_which_nothing_moves_is_given_up() {
+    for app_first in [true, false] {
+        let (bench, mut app, mut far) = open_halves().await;
+        match app_first {
+            true => app.shutdown().await.unwrap(),
+            false => far.shutdown().await.unwrap(),
+        }
+        match app_first {
+            true => assert_eq!(far.read(&mut [0]).await.unwrap(), 0),
+            false => assert_eq!(app.read(&mut [0]).await.unwrap(), 0),
+        }
+        tokio::time::pause();
+        tokio::time::sleep(limits::HALF_ALONE_IDLE - Duration::from_secs(1)).await;
+        assert_eq!(bench.of(ClientKind::Socks).open(), 1, "it may take long");
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        tokio::time::resume();
+        until(|| bench.of(ClientKind::Socks).open() == 0).await;
+    }
+}
+
+#[tokio::test]
+async fn a_broken_application_ends_both_halves() {
+    for app_first in [true, false] {
+        let (bench, mut app, mut far) = open_halves().await;
+        match app_first {
+            true => app.shutdown().await.unwrap(),
+            false => far.shutdown().await.unwrap(),
+        }
+        app.set_zero_linger().unwrap();
+        drop(app);
+        // An application that has ended what it sends is only missed when it is to hear something.
+        if app_first {
+            far.write_all(b"x").await.unwrap();
+        }
+        until(|| bench.of(ClientKind::Socks).open() == 0).await;
+    }
+}
+
 #[tokio::test]
 async fn the_end_of_the_stream_comes_after_all_that_it_brought() {
     let mut bench = Bench::new("SocksPort auto");

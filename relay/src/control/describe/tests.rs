@@ -9,8 +9,9 @@ use onionring_proto::netdoc::params::ConsensusParams;
 #[test]
 fn the_advertised_protocols_are_well_formed() {
     assert_eq!(protocols().to_string(), PROTOCOLS);
-    assert_eq!(advertised(true), protocols());
-    assert_eq!(protocols().missing_from(&advertised(false)).to_string(), "DirCache=2");
+    assert_eq!(advertised(true, false), protocols());
+    assert_eq!(protocols().missing_from(&advertised(false, false)).to_string(), "DirCache=2");
+    assert_eq!(advertised(true, true).missing_from(&protocols()).to_string(), "X-HalfClose=1");
 }
 
 fn publicity() -> Publicity {
@@ -24,6 +25,7 @@ fn publicity() -> Publicity {
         family: Vec::new(),
         policy: ExitPolicy::middleman(),
         dir_cache: true,
+        half_close: false,
         publish: true,
         statistics: StatisticsConfig { extra_info: true, overload: true },
         limit: Rate { per_second: 1 << 20, burst: 1 << 30 },

@@ -39,6 +39,17 @@ fn what_is_published_is_what_is_served() {
 }
 
 #[test]
+fn only_an_exit_with_the_option_lets_streams_end_by_halves() {
+    let granted = |lines: &str| {
+        publicity(&config(&format!("ORPort 9001\n{lines}")), &Bound::default(), Some([192, 0, 2, 1].into()))
+            .half_close
+    };
+    assert!(granted("ExitRelay 1\nHalfClosedStreams 1"));
+    assert!(!granted("ExitRelay 1") && !granted("HalfClosedStreams 1"));
+    assert!(!granted("ExitRelay 1\nExitPolicy reject *:*\nHalfClosedStreams 1"));
+}
+
+#[test]
 fn an_address_that_is_not_configured_is_found_or_asked_for() {
     let authority = "DirAuthority a orport=1 v3ident=0000000000000000000000000000000000000001 127.0.0.1:1 \
                      0000000000000000000000000000000000000002\n";
