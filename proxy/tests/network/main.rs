@@ -4,10 +4,12 @@
 //! - `applications`: what programs that know nothing of onionring do with its ports, and the proxy's own commands;
 //! - `life`: exits and guards that die, consensuses that follow each other, and a start without authorities;
 //! - `exits`: what they refuse, and that it is remembered;
-//! - `unusual`: what is off unless somebody asks for it: longer paths, circuits that are cut, streams that leave midway.
+//! - `unusual`: what is off unless somebody asks for it: longer paths, circuits that are cut, streams that leave midway;
+//! - `halves`: and streams whose directions end one by one.
 
 mod applications;
 mod exits;
+mod halves;
 mod life;
 mod mix;
 mod unusual;
