@@ -19,6 +19,8 @@ mod circuit;
 mod connect;
 mod connection;
 mod error;
+#[cfg(any(test, feature = "testdata"))]
+pub mod played;
 mod responder;
 mod shared;
 mod slots;
