@@ -8,6 +8,7 @@ use super::x509::X509Error;
 use crate::cell::{Command, FrameError};
 use crate::crypto::ed25519::BadSignature;
 use crate::limits;
+use crate::time::Unix;
 
 /// Why a link is closed: what the peer did wrong, except for the last two variants.
 ///
@@ -82,6 +83,20 @@ pub enum LinkError {
 }
 
 impl LinkError {
+    /// By how many seconds our clock is ahead of the time in which the peer's certificates hold, negative if it is behind;
+    /// `None` if the failure has nothing to do with the time. Either of the two clocks may be wrong.
+    pub fn clock_ahead(&self) -> Option<i64> {
+        let ahead = |now: Unix, then: Unix| i64::try_from(i128::from(now.0) - i128::from(then.0)).ok();
+        match *self {
+            LinkError::BadCert { error: CertError::Expired { expires, now }, .. }
+            | LinkError::BadCrossCert(CrossCertError::Expired { expires, now }) => ahead(now, expires),
+            LinkError::BadRsaIdentity(X509Error::Time { from, to, now }) => {
+                ahead(now, if now < from { from } else { to })
+            }
+            _ => None,
+        }
+    }
+
     /// A short stable name for metrics.
     pub const fn label(&self) -> &'static str {
         match self {

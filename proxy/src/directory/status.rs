@@ -82,6 +82,8 @@ impl fmt::Display for Phase {
 pub enum Timekeeper {
     /// A directory that the configuration names, by its name.
     Directory(String),
+    /// The certificates of such a directory, which do not hold by our clock.
+    Certificates(String),
     /// A consensus.
     Consensus,
 }
@@ -91,7 +93,8 @@ pub enum Timekeeper {
 pub struct ClockProblem {
     /// Who says so.
     pub source: Timekeeper,
-    /// Seconds by which our clock is ahead of theirs, negative if it is behind; of a consensus, at least so many.
+    /// Seconds by which our clock is ahead of theirs, negative if it is behind; of a consensus and of certificates, at least
+    /// so many.
     pub ahead: i64,
 }
 
@@ -104,6 +107,11 @@ impl fmt::Display for ClockProblem {
                 f,
                 "this machine's clock seems to be {amount} {way}: {name} has another time. Set the clock, and check the \
                  time zone; without the right time the network cannot be used"
+            ),
+            Timekeeper::Certificates(name) => write!(
+                f,
+                "this machine's clock seems to be {amount} {way}, or more: what {name} proves its identity with is of \
+                 another time. Set the clock, and check the time zone; without the right time the network cannot be used"
             ),
             Timekeeper::Consensus => write!(
                 f,
@@ -237,10 +245,16 @@ impl Reporter {
     /// what another such directory said.
     pub fn peer_clock(&self, name: &str, ahead: i64) {
         let problem = judge_peer(name, ahead);
-        let is_of_a_peer = |old: &ClockProblem| matches!(old.source, Timekeeper::Directory(_));
+        let is_of_a_peer = |old: &ClockProblem| old.source != Timekeeper::Consensus;
         if problem.is_some() || self.status().clock.as_ref().is_some_and(is_of_a_peer) {
             self.clock(problem);
         }
+    }
+
+    /// A directory that the configuration names cannot prove who it is by our clock, which is `ahead` of the time in which
+    /// its certificates hold by so many seconds.
+    pub fn peer_certificates(&self, name: &str, ahead: i64) {
+        self.clock(Some(ClockProblem { source: Timekeeper::Certificates(name.to_owned()), ahead }));
     }
 
     pub fn fail(&self, fatal: Fatal) {

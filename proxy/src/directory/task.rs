@@ -408,6 +408,11 @@ impl<T: Transport> Task<T> {
                 }
             };
             let result = ask(&*transport, &route, &fetch.request, opened).await;
+            if let Err(AskError::Open(error)) = &result
+                && let Some(ahead) = error.clock_ahead().filter(|_| is_configured)
+            {
+                reporter.peer_certificates(&name, ahead);
+            }
             Finished { fetch, asked, name, result }
         })
     }

@@ -6,6 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use onionring_node::compress::{self, Encoding};
 use onionring_node::directory::testdata::{self, NOW, pair};
+use onionring_node::link::ConnectError;
+use onionring_proto::link::LinkError;
+use onionring_proto::link::cert::CertError;
 use onionring_proto::netdoc::consdiff;
 use onionring_proto::torrc::Origin;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
@@ -23,6 +26,8 @@ type Answer = Arc<dyn Fn(&str) -> Vec<u8> + Send + Sync>;
 enum Manner {
     /// There is nobody.
     Away,
+    /// Its certificates ended so many seconds ago.
+    Outdated(u64),
     /// It answers so to a request.
     Answers(Answer),
     /// It takes the request and says nothing.
@@ -63,6 +68,11 @@ impl Transport for Arc<Fake> {
         if matches!(manner, Manner::Away) {
             return Err(OpenError::Connect(std::io::ErrorKind::ConnectionRefused.into()));
         }
+        if let Manner::Outdated(seconds) = manner {
+            let error = CertError::Expired { expires: NOW, now: NOW + Duration::from_secs(seconds) };
+            let failure = LinkError::BadCert { cert_type: 5, error }.into();
+            return Err(OpenError::Link(Arc::new(ConnectError { address: place(port), failure })));
+        }
         let (ours, theirs) = duplex(1 << 16);
         tokio::spawn(attend(theirs, manner));
         Ok(Opened { stream: Box::new(ours), clock_ahead: Some(self.clock_ahead) })
@@ -75,7 +85,7 @@ async fn attend(mut stream: DuplexStream, manner: Manner) {
         request.push(stream.read_u8().await.unwrap_or_default());
     }
     match manner {
-        Manner::Away => {}
+        Manner::Away | Manner::Outdated(_) => {}
         Manner::Answers(answer) => {
             // Who has read enough hangs up.
             let _ = stream.write_all(&answer(&String::from_utf8(request).unwrap())).await;
@@ -405,6 +415,20 @@ async fn people_are_told_of_a_wrong_clock() {
     until(&directory, |status, _| status.clock.is_some()).await;
     let text = directory.status().clock.unwrap().to_string();
     assert!(text.contains("2 hours behind: a fallback directory has another time"), "{text}");
+    // That its certificates are over, so that there is no link on which it could say so; until another one is reached.
+    let disk = tempfile::tempdir().unwrap();
+    let fake =
+        Fake::new(
+            |port| if port < AUTHORITY { Manner::Outdated(3 * 86_400) } else { answers(|_| Vec::new()) },
+        );
+    let directory = start(&fake, disk.path(), Arc::new(NoSources), NOW);
+    until(&directory, |status, _| status.clock.is_some()).await;
+    let text = directory.status().clock.unwrap().to_string();
+    assert!(
+        text.contains("3 days ahead, or more: what a fallback directory proves its identity with"),
+        "{text}"
+    );
+    until(&directory, |status, _| status.clock.is_none()).await;
 }
 
 #[tokio::test(start_paused = true)]

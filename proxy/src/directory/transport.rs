@@ -7,7 +7,7 @@ use std::time::Duration;
 use onionring_node::directory::answer::{Answer, get_request};
 use onionring_node::directory::exchange::{ExchangeError, Patience, exchange};
 use onionring_node::directory::keeper::bytes_max;
-use onionring_node::link::{CircuitError, ConnectError, StreamError};
+use onionring_node::link::{CircuitError, ConnectError, LinkFailure, StreamError};
 use onionring_proto::dir::request::DirRequest;
 use onionring_proto::origin::{FirstHop, OriginConfig};
 use thiserror::Error;
@@ -88,6 +88,20 @@ pub enum OpenError {
     /// Its DirPort takes no connection.
     #[error("cannot connect: {0}")]
     Connect(std::io::Error),
+}
+
+impl OpenError {
+    /// By how many seconds our clock is ahead of the time in which the directory's certificates hold, negative if it is
+    /// behind; `None` if it was not that.
+    pub fn clock_ahead(&self) -> Option<i64> {
+        match self {
+            OpenError::Link(error) => match &error.failure {
+                LinkFailure::Protocol(error) => error.clock_ahead(),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
 }
 
 /// Why there is no usable answer.

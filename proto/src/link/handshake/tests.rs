@@ -7,6 +7,7 @@ use crate::crypto::ed25519::BadSignature;
 use crate::link::cert::CertError;
 use crate::link::msg::{auth_challenge, certs};
 use crate::link::tests::{NOW, Relay, rng};
+use crate::link::x509::X509Error;
 
 mod recorded;
 
@@ -484,9 +485,16 @@ fn expired_certificates_close_the_link() {
                     error,
                     LinkError::BadCert { cert_type: certs::SIGNING_V_TLS, error: CertError::Expired { .. } }
                 ));
+                assert_eq!(error.clock_ahead(), Some(3600));
             }
         }
     }
+    // By a clock that has never been set, no X.509 certificate holds yet; nothing else says when it begins.
+    let (mut initiator, flight) = before_first_flight(false, LinkVersion::V4);
+    let error = initiator.handle(Unix(0), &mut join(&flight), &SESSION, &mut rng(1)).unwrap_err();
+    let LinkError::BadRsaIdentity(X509Error::Time { from, .. }) = error else { panic!("{error}") };
+    assert_eq!(error.clock_ahead(), Some(-(from.0 as i64)));
+    assert_eq!(LinkError::NoCommonVersion.clock_ahead(), None);
 }
 
 #[test]
