@@ -145,7 +145,7 @@ pub(super) fn judge_peer(name: &str, ahead: i64) -> Option<ClockProblem> {
 }
 
 /// What a consensus says of our clock, if we take it that there is none newer.
-pub(super) fn judge_lifetime(lifetime: &Lifetime, now: Unix) -> Option<ClockProblem> {
+fn judge_lifetime(lifetime: &Lifetime, now: Unix) -> Option<ClockProblem> {
     let early = lifetime.valid_after.since(now);
     let late = now.since(lifetime.valid_until);
     let seconds = |duration: Duration| i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
@@ -241,6 +241,17 @@ impl Reporter {
         });
     }
 
+    /// What a consensus says of our clock, if we take it that there is none newer. That it is of our time lifts what
+    /// directories said only if it is fresh: it may be used for hours more, by a clock that is wrong by as much.
+    pub fn consensus_clock(&self, lifetime: &Lifetime, now: Unix) {
+        let problem = judge_lifetime(lifetime, now);
+        let is_of_a_consensus = |old: &ClockProblem| old.source == Timekeeper::Consensus;
+        let decides = problem.is_some() || lifetime.is_fresh(now);
+        if decides || self.status().clock.as_ref().is_some_and(is_of_a_consensus) {
+            self.clock(problem);
+        }
+    }
+
     /// The clock of a directory that the configuration names is `ahead` of ours by so many seconds. That it is not lifts
     /// what another such directory said.
     pub fn peer_clock(&self, name: &str, ahead: i64) {
@@ -299,6 +310,35 @@ mod tests {
         assert_eq!(judge_peer("moria1", 3600), None);
         assert_eq!(judge_peer("moria1", i64::MIN).unwrap().ahead, i64::MAX);
         assert_eq!(duration_in_words(0), "0 seconds");
+    }
+
+    #[test]
+    fn what_a_directory_said_stands_until_another_or_a_fresh_consensus_says_otherwise() {
+        let (reporter, hour, at) = (Reporter::new(), 3600, Unix(1_000_000));
+        let ahead = || reporter.status().clock.map(|problem| problem.ahead);
+        let lifetime = |hours: u64| Lifetime {
+            valid_after: Unix(at.0 - hours * hour),
+            fresh_until: Unix(at.0 - hours * hour + hour),
+            valid_until: Unix(at.0 - hours * hour + 3 * hour),
+        };
+        reporter.peer_clock("moria1", -10_800);
+        // A clock that is three hours ahead sees the newest consensus so; it may still be used.
+        for hours in [2, 3, 12] {
+            reporter.consensus_clock(&lifetime(hours), at);
+            assert_eq!(ahead(), Some(10_800), "{hours}");
+        }
+        reporter.consensus_clock(&lifetime(0), at);
+        assert_eq!(ahead(), None);
+        reporter.peer_certificates("moria1", 86_400);
+        reporter.consensus_clock(&lifetime(2), at);
+        assert_eq!(ahead(), Some(86_400));
+        reporter.peer_clock("moria1", 5);
+        assert_eq!(ahead(), None);
+        // What a consensus said another one lifts that may be used.
+        reporter.consensus_clock(&lifetime(100), at);
+        assert!(ahead().is_some());
+        reporter.consensus_clock(&lifetime(2), at);
+        assert_eq!(ahead(), None);
     }
 
     #[test]

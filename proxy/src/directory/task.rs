@@ -24,7 +24,7 @@ use tracing::{debug, info, warn};
 
 use super::bootstrap::{Bootstrap, Group, Schedule};
 use super::pool::{Known, Pool};
-use super::status::{Fatal, Phase, Reporter, judge_lifetime};
+use super::status::{Fatal, Phase, Reporter};
 use super::transport::{AskError, Route, Transport, ask};
 use super::{Clock, DirectorySettings, DirectorySources, LOOK, View};
 use crate::limits;
@@ -209,8 +209,12 @@ impl<T: Transport> Task<T> {
             status.lifetime = usable.as_ref().map(|consensus| consensus.lifetime);
         });
         if let Some((lifetime, then)) = untimely {
-            self.reporter.clock(judge_lifetime(&lifetime, then));
-        } else if awaits_certs {
+            self.reporter.consensus_clock(&lifetime, then);
+        } else if let Some(consensus) = &usable {
+            // Again and again: somebody may have set the clock.
+            self.reporter.consensus_clock(&consensus.lifetime, now.unix);
+        }
+        if awaits_certs && untimely.is_none() {
             self.reporter.reach(Phase::LoadingKeys);
         }
         let is_live = usable.as_ref().map(|consensus| consensus.lifetime.is_valid(now.unix));
@@ -227,7 +231,6 @@ impl<T: Transport> Task<T> {
         };
         drop(keeper);
         self.judge_protocols(&consensus)?;
-        self.reporter.clock(judge_lifetime(&consensus.lifetime, now.unix));
         let needed = f64::from(consensus.params.get(&MIN_PATHS_FOR_CIRCS_PCT)) / 100.0;
         let network = Network::new(consensus, |digest| microdescs.get(digest).cloned());
         let (known_share, is_sufficient) = (network.known_paths(), network.is_sufficient());
