@@ -5,9 +5,11 @@
 //! - [`program`]: the proxy as a process: what it answers, its log, and what it uses;
 //! - [`manners`]: all that a hostile relay does, on links, circuits and streams;
 //! - [`trial`]: one manner after the other, and what must hold of the proxy;
-//! - `guards`, `beyond`: the tests, with the hostile relay next to the client, or further on.
+//! - `guards`, `beyond`: the tests, with the hostile relay next to the client, or further on;
+//! - `clock`: honest relays, and a proxy whose clock is wrong.
 
 mod beyond;
+mod clock;
 mod guards;
 mod manners;
 mod network;

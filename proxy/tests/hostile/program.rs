@@ -94,18 +94,16 @@ impl Program {
     }
 
     /// What one of its commands says.
-    pub fn says(&self, words: &[&str]) -> Output {
+    pub fn says(&self, words: &[&str], change: impl FnOnce(&mut Command)) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_onionring-proxy"));
-        command.args(words).arg("-f").arg(self.home.path().join("torrc")).output().unwrap()
+        command.args(words).arg("-f").arg(self.home.path().join("torrc"));
+        change(&mut command);
+        command.output().unwrap()
     }
 
     pub fn log(&self) -> String {
         let said = ["log", "stdout", "stderr"].map(|name| fs::read_to_string(self.home.path().join(name)));
         said.map(Result::unwrap_or_default).concat()
-    }
-
-    pub fn file(&self, name: &str) -> PathBuf {
-        self.home.path().join(name)
     }
 
     /// Fetches what the server has, as an application that shares circuits with nobody; how long that took is said too.

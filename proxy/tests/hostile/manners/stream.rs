@@ -183,6 +183,11 @@ pub static STREAM: &[Manner] = &[
     on("DESTROY of a circuit with an open stream", EXIT, |occasion, served| {
         connected(occasion, served, |served, id, _| served.cell(id, Command::DESTROY, &[1]))
     }),
+    on("TRUNCATED of a circuit with an open stream", EXIT, |occasion, served| {
+        connected(occasion, served, |served, id, _| {
+            served.say(id, RelayCmd::TRUNCATED, StreamId::CIRCUIT, &[8]);
+        })
+    }),
     says::<0>("message 0 of a stream"),
     says::<1>("BEGIN for BEGIN"),
     says::<5>("SENDME before CONNECTED"),
