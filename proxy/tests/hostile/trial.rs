@@ -16,7 +16,7 @@ use crate::program::{Answer, Program};
 /// Longer than an exit or a guard may be silent, so that another one is tried; and when no other will be.
 const SOCKS_TIMEOUT: [u64; 2] = [15, 5];
 /// What a busy machine adds.
-const SLACK: Duration = Duration::from_secs(10);
+const SLACK: Duration = Duration::from_secs(20);
 /// Requests at a time, each on a circuit of its own.
 const AT_ONCE: usize = 4;
 /// Rounds of those until a relay of two must have been chosen, and until one of them must have succeeded: half of all
