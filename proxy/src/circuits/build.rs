@@ -8,7 +8,7 @@ use std::time::Duration;
 use onionring_node::link::{Circuit, CircuitError, ConnectError, Link, LinkFailure};
 use onionring_proto::build_times::MEASURED_HOPS;
 use onionring_proto::netdoc::params::{CIRCWINDOW, ConsensusParams, SENDME_ACCEPT_MIN_VERSION};
-use onionring_proto::origin::{CloseReason, FirstHop, HopTarget, OriginConfig};
+use onionring_proto::origin::{CloseReason, FirstHop, HopTarget, OriginConfig, Violation};
 use onionring_proto::path;
 use rustix::io::Errno;
 use thiserror::Error;
@@ -132,7 +132,7 @@ pub(super) async fn build(
     tokio::pin!(hops);
     let circuit = tokio::select! {
         built = &mut hops => built.inspect_err(|error| {
-            if done.load(Relaxed) == 0 && is_guards_fault(error) {
+            if (done.load(Relaxed) == 0 && is_guards_fault(error)) || is_only_guards_fault(error) {
                 blame(guard.as_deref());
             }
         })?,
@@ -209,6 +209,19 @@ fn is_guards_fault(error: &CircuitError) -> bool {
     }
 }
 
+/// Whether nobody but the first hop can have done it, however far the circuit was: it alone says what comes on the link, and
+/// what is said in its name.
+fn is_only_guards_fault(error: &CircuitError) -> bool {
+    match error {
+        CircuitError::Closed(CloseReason::Violation(violation)) => match violation {
+            Violation::Cell(_) | Violation::Message { hop: 0, .. } => true,
+            Violation::StreamMessage { stream, .. } => stream.hop == 0,
+            _ => false,
+        },
+        _ => false,
+    }
+}
+
 /// The guard did not do its part.
 fn blame(guard: Option<&Attempt>) {
     guard.into_iter().for_each(Attempt::failed);
@@ -253,5 +266,31 @@ fn config(params: &ConsensusParams, hop_timeout: Duration, keep_early: bool) -> 
         early_data: !keep_early,
         hop_timeout,
         ..OriginConfig::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use onionring_proto::cell::{Command, DestroyReason};
+    use onionring_proto::origin::StreamKey;
+    use onionring_proto::relay_msg::{RelayCmd, StreamId};
+
+    use super::*;
+
+    #[test]
+    fn guards_are_blamed_for_what_nobody_else_can_do() {
+        let violated = |violation: Violation| CircuitError::Closed(violation.into());
+        let says = |hop| violated(Violation::Message { hop, cmd: RelayCmd::EXTENDED2 });
+        let of_stream = |hop| {
+            let stream = StreamKey { hop, id: StreamId(1) };
+            violated(Violation::StreamMessage { stream, cmd: RelayCmd::DATA })
+        };
+        for guards in [says(0), of_stream(0), violated(Violation::Cell(Command::CREATED2))] {
+            assert!(is_only_guards_fault(&guards), "{guards}");
+        }
+        let destroyed = CircuitError::Closed(CloseReason::Destroyed(DestroyReason::Protocol));
+        for anybodys in [says(1), of_stream(2), violated(Violation::Unrecognised), destroyed] {
+            assert!(!is_only_guards_fault(&anybodys), "{anybodys}");
+        }
     }
 }

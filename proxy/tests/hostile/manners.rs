@@ -22,9 +22,9 @@ pub struct Manner {
     pub act: Act,
     /// Where a relay may be that behaves so.
     pub roles: &'static [Role],
-    /// Whether a client that meets it as its guard finds another one. It does not if the guard answers a request for a
-    /// circuit and fails afterwards, because that may be the next relay's fault, or destroys it at once, because others may
-    /// overload it: as deployed clients, which rather stay with one guard than be driven to another.
+    /// Whether a client that meets it as its guard finds another one. It need not if the guard answers a request for a
+    /// circuit and then does what may be the next relay's fault, or destroys it at once, because others may overload it: as
+    /// deployed clients, which rather stay with one guard than be driven to another.
     pub recovers: bool,
     /// Whether it makes others wait.
     pub stalls: bool,

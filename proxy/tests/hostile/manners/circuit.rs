@@ -162,8 +162,7 @@ pub static CIRCUIT: &[Manner] = &[
             served.cell(id, command, &reply);
             served.cell(id, command, &reply);
         })
-    })
-    .stays(),
+    }),
     on("RELAY before CREATED2", ALL, |occasion, served| match occasion {
         Occasion::Cell { id, command: Command::CREATE2 | Command::CREATE_FAST, .. } => {
             served.cell(*id, Command::RELAY, &noise::<BODY_LEN>());
@@ -231,23 +230,19 @@ pub static CIRCUIT: &[Manner] = &[
             served.say(id, RelayCmd::EXTENDED2, StreamId::CIRCUIT, &data);
             served.say(id, RelayCmd::EXTENDED2, StreamId::CIRCUIT, &data);
         })
-    })
-    .stays(),
+    }),
     on("EXTENDED2 of a stream", MIDWAY, |occasion, served| {
         extended(occasion, |id, data| served.say(id, RelayCmd::EXTENDED2, StreamId(1), &data))
-    })
-    .stays(),
+    }),
     on("EXTENDED for EXTEND2", MIDWAY, |occasion, served| {
         extended(occasion, |id, data| served.say(id, RelayCmd::EXTENDED, StreamId::CIRCUIT, &data))
-    })
-    .stays(),
+    }),
     on("EXTENDED2 of the wrong hop", MIDWAY, |occasion, served| {
         passing(occasion, |id| {
             let data = [&[0, 64][..], &noise::<64>()].concat();
             served.say(id, RelayCmd::EXTENDED2, StreamId::CIRCUIT, &data);
         })
-    })
-    .stays(),
+    }),
     says::<15, 0>("EXTENDED2 that nobody asked for"),
     on("TRUNCATED instead of EXTENDED2", MIDWAY, |occasion, served| {
         extend(occasion, |id| served.say(id, RelayCmd::TRUNCATED, StreamId::CIRCUIT, &[6]))
