@@ -10,12 +10,11 @@ use crate::{run, trial};
 const LANES: usize = 4;
 
 fn meet(role: Role, manners: impl Iterator<Item = &'static Manner>) {
-    let (slow, quick): (Vec<_>, Vec<_>) =
-        manners.filter(|manner| manner.roles.contains(&role)).partition(|manner| manner.stalls);
+    let (alone, quick): (Vec<_>, Vec<_>) =
+        manners.filter(|manner| manner.roles.contains(&role)).partition(|manner| manner.alone);
     let mut lanes = vec![Vec::new(); LANES];
     quick.into_iter().enumerate().for_each(|(n, manner)| lanes[n % LANES].push(manner));
-    // Who waits is in nobody's way.
-    lanes.extend(slow.into_iter().map(|manner| vec![manner]));
+    lanes.extend(alone.into_iter().map(|manner| vec![manner]));
     lanes.retain(|lane| !lane.is_empty());
     let lanes = lanes.into_iter().map(move |lane| trial::beyond(role, lane));
     run(trial::all(Semaphore::MAX_PERMITS, lanes));

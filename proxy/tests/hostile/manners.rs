@@ -26,8 +26,8 @@ pub struct Manner {
     /// circuit and then does what may be the next relay's fault, or destroys it at once, because others may overload it: as
     /// deployed clients, which rather stay with one guard than be driven to another.
     pub recovers: bool,
-    /// Whether it makes others wait.
-    pub stalls: bool,
+    /// Whether it is met by a proxy of its own, because it makes others wait, or because the relay is avoided afterwards.
+    pub alone: bool,
     pub asks: Asks,
 }
 
@@ -58,7 +58,7 @@ const EXIT: &[Role] = &[Role::Exit];
 
 impl Manner {
     const fn new(name: &'static str, roles: &'static [Role], act: Act) -> Manner {
-        Manner { name, act, roles, recovers: true, stalls: false, asks: Asks::Stream }
+        Manner { name, act, roles, recovers: true, alone: false, asks: Asks::Stream }
     }
 
     /// A client that has it as its guard stays there.
@@ -66,8 +66,8 @@ impl Manner {
         Manner { recovers: false, ..self }
     }
 
-    const fn stalls(self) -> Manner {
-        Manner { stalls: true, ..self }
+    const fn alone(self) -> Manner {
+        Manner { alone: true, ..self }
     }
 
     /// It matters to those who look up names.

@@ -139,7 +139,7 @@ pub static CIRCUIT: &[Manner] = &[
     on("CREATED, which is dead", ALL, |occasion, served| {
         answer(occasion, served, |served, id, _, reply| served.cell(id, Command::CREATED, &reply))
     }),
-    on("never an answer to CREATE2", ALL, |occasion, _| create(occasion, |_, _, _| ())).stalls(),
+    on("never an answer to CREATE2", ALL, |occasion, _| create(occasion, |_, _, _| ())).alone(),
     destroys::<0>(),
     destroys::<1>(),
     destroys::<2>(),
@@ -209,7 +209,7 @@ pub static CIRCUIT: &[Manner] = &[
             (0..500).for_each(|_| served.say(id, RelayCmd::DROP, StreamId::CIRCUIT, &noise::<100>()));
         })
     }),
-    on("never an answer to EXTEND2", MIDWAY, |occasion, _| extend(occasion, |_| ())).stays().stalls(),
+    on("never an answer to EXTEND2", MIDWAY, |occasion, _| extend(occasion, |_| ())).stays().alone(),
     on("EXTENDED2 of garbage", MIDWAY, |occasion, served| {
         extend(occasion, |id| {
             let data = [&[0, 64][..], &noise::<64>()].concat();

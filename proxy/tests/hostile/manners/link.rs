@@ -52,14 +52,14 @@ fn oversized() -> Vec<u8> {
 }
 
 pub static LINK: &[Manner] = &[
-    door("accepts and says nothing", || Door::Bytes(Vec::new())).stalls(),
+    door("accepts and says nothing", || Door::Bytes(Vec::new())).alone(),
     door("closes at once", || Door::Closed),
     door("garbage instead of TLS", || Door::Bytes(noise::<4096>().to_vec())),
     door("another protocol", || Door::Bytes(b"SSH-2.0-OpenSSH_9.9\r\n".to_vec())),
     door("a TLS record of the greatest length, and half of it", || {
         Door::Bytes([&[22, 3, 3, 0xff, 0xff][..], &[0; 30_000]].concat())
     }),
-    door("nothing inside TLS", || Door::Tls(Vec::new())).stalls(),
+    door("nothing inside TLS", || Door::Tls(Vec::new())).alone(),
     door("garbage inside TLS", || Door::Tls(noise::<20_000>().to_vec())),
     door("zeros inside TLS", || Door::Tls(vec![0; 20_000])),
     door("no common link version", || Door::Tls(vec![0, 0, 7, 0, 4, 0, 99, 0, 100])),
@@ -72,7 +72,7 @@ pub static LINK: &[Manner] = &[
     }),
     Manner::new("the identity of another relay", GUARD, Act::OtherIdentity),
     hello("no CERTS", |cells| without(Command::CERTS, cells)),
-    hello("no NETINFO", |cells| without(Command::NETINFO, cells)).stalls(),
+    hello("no NETINFO", |cells| without(Command::NETINFO, cells)).alone(),
     hello("no AUTH_CHALLENGE, which only relays need", |cells| without(Command::AUTH_CHALLENGE, cells)),
     hello("VERSIONS twice", |cells| {
         instead(Command::VERSIONS, cells, |cell| vec![cell, variable(Command::VERSIONS, &[0, 4, 0, 5])])

@@ -78,7 +78,7 @@ const fn answers<const KIND: u8, const LEN: u8, const BYTES: usize>(name: &'stat
 }
 
 pub static STREAM: &[Manner] = &[
-    on("no CONNECTED", EXIT, |occasion, _| begin(occasion, |_, _| ())).stalls(),
+    on("no CONNECTED", EXIT, |occasion, _| begin(occasion, |_, _| ())).alone(),
     on("CONNECTED twice", EXIT, |occasion, served| {
         connected(occasion, served, |served, id, stream| served.say(id, RelayCmd::CONNECTED, stream, &[]))
     }),
@@ -133,14 +133,14 @@ pub static STREAM: &[Manner] = &[
     ends::<1>(),
     ends::<2>(),
     ends::<3>(),
-    ends::<4>(),
+    ends::<4>().alone(),
     ends::<5>(),
     ends::<6>(),
     ends::<7>(),
     ends::<8>(),
-    ends::<9>(),
+    ends::<9>().alone(),
     ends::<10>(),
-    ends::<11>(),
+    ends::<11>().alone(),
     ends::<12>(),
     ends::<13>(),
     ends::<14>(),
@@ -151,13 +151,16 @@ pub static STREAM: &[Manner] = &[
     }),
     on("END by policy, with an address", EXIT, |occasion, served| {
         begin(occasion, |id, stream| served.say(id, RelayCmd::END, stream, &[4, 127, 0, 0, 1, 0, 0, 0, 60]))
-    }),
+    })
+    .alone(),
     on("END by policy, with an IPv6 address and no end of time", EXIT, |occasion, served| {
         begin(occasion, |id, stream| served.say(id, RelayCmd::END, stream, &[&[4][..], &[0xff; 20]].concat()))
-    }),
+    })
+    .alone(),
     on("END by policy, with an address that is cut", EXIT, |occasion, served| {
         begin(occasion, |id, stream| served.say(id, RelayCmd::END, stream, &[4, 192, 0]))
-    }),
+    })
+    .alone(),
     on("END after CONNECTED", EXIT, |occasion, served| {
         connected(occasion, served, |served, id, stream| served.say(id, RelayCmd::END, stream, &[6]))
     }),
@@ -205,7 +208,7 @@ pub static STREAM: &[Manner] = &[
     says_later::<43>("XOFF on an open stream"),
     says_later::<44>("XON on an open stream"),
     says_later::<255>("message 255 on an open stream"),
-    on("no answer to a question", EXIT, |occasion, _| resolve(occasion, |_, _| ())).of_names().stalls(),
+    on("no answer to a question", EXIT, |occasion, _| resolve(occasion, |_, _| ())).of_names().alone(),
     on("END for a question", EXIT, |occasion, served| {
         resolve(occasion, |id, stream| served.say(id, RelayCmd::END, stream, &[2]))
     })
