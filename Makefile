@@ -5,6 +5,8 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 # What no program switches on yet, and must hold all the same.
 FEATURES := --features onionring-node/tokio
 LOADGEN := $(TARGET)/release/onionring-loadgen
+# Networks of tests wait more than they work: one more at a time than there are cores.
+export RUST_TEST_THREADS ?= $(shell expr $$(nproc) + 1)
 
 .PHONY: help demo test lint bench baseline counts soak setup release
 

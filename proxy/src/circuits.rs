@@ -274,18 +274,17 @@ impl Circuits {
         // While little is known of how long circuits take, more are built to learn it.
         let spare_time = lock(&self.memory.times).idle_timeout().unwrap_or(settings.spare_time);
         let spare_until = Instant::now() + spare_time.mul_f64(rand::rng().random_range(1.0..2.0));
-        if let Some((hops, circuit)) = self.take_worn(stable) {
-            let wanted = Wanted { target, stable, avoid, length: settings.length, ask: settings.ask };
-            let exit = plan::choose_new_exit(&network, &rules, &hops, &wanted);
-            if let Some((exit, hops)) = exit {
-                let stable = stable || hops.iter().all(|hop| hop.stable);
-                let number = lock(&self.table).begin(hops, stable, spare_until);
-                tokio::spawn(self.clone().recut(number, circuit, exit));
-                return Ok(number);
-            }
+        let wanted = Wanted { target, stable, avoid, length: settings.length, ask: settings.ask };
+        if let Some((worn, hops)) = self.worn(stable)
+            && let Some((exit, hops)) = plan::choose_new_exit(&network, &rules, &hops, &wanted)
+            && let Some(circuit) = lock(&self.table).take(worn)
+        {
+            let stable = stable || hops.iter().all(|hop| hop.stable);
+            let number = lock(&self.table).begin(hops, stable, spare_until);
+            tokio::spawn(self.clone().recut(number, circuit, exit));
+            return Ok(number);
         }
         let guards = settings.use_guards.then_some(&self.guards);
-        let wanted = Wanted { target, stable, avoid, length: settings.length, ask: settings.ask };
         let plan = plan::choose_plan(&network, &rules, guards, &wanted)?;
         let number = lock(&self.table).begin(plan.hops.clone(), plan.stable, spare_until);
         tokio::spawn(self.clone().build(number, plan, network));
@@ -293,9 +292,9 @@ impl Circuits {
     }
 
     /// A worn circuit to cut, if that is wanted.
-    fn take_worn(&self, stable: bool) -> Option<(Arc<[table::Hop]>, Arc<Built>)> {
+    fn worn(&self, stable: bool) -> Option<(Number, Arc<[table::Hop]>)> {
         let is_fit = |built: &Arc<Built>| built.circuit.failure().is_none() && built.circuit.streams() == 0;
-        lock(&self.table).take_worn(Instant::now(), stable, is_fit)
+        lock(&self.table).worn(Instant::now(), stable, is_fit)
     }
 
     /// Builds a circuit, and says so to all who wait.
@@ -309,8 +308,10 @@ impl Circuits {
     async fn recut(self: Arc<Self>, number: Number, circuit: Arc<Built>, exit: HopTarget) {
         let _unwind = Unwind { circuits: &self, number };
         let recut = build::recut(&self, &circuit.circuit, &exit).await;
-        if recut.is_ok() {
-            self.tallies.circuits.truncated.add(1);
+        match &recut {
+            Ok(()) => self.tallies.circuits.truncated.add(1),
+            // That it was not cut does not speak against its guard.
+            Err(_) => probe::clear_doubt(&circuit),
         }
         self.finish(number, recut.map(|()| circuit));
     }
@@ -374,6 +375,7 @@ impl Circuits {
     /// No circuit that is there takes streams any more.
     pub fn new_identity(&self) {
         lock(&self.table).retire_all();
+        lock(&self.exits).forget_destinations();
         self.changed.notify_waiters();
     }
 

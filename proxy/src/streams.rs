@@ -133,7 +133,10 @@ impl Tries<'_> {
         for lesson in lessons(error, self.target) {
             self.circuits.learn(carrier.exit, lesson);
         }
-        if let StreamError::Forbidden(address) = error {
+        // Where a name leads is the exit's to say, where an address leads is not.
+        if let StreamError::Forbidden(address) = error
+            && let Target::Stream { host: Host::Name(_), .. } = self.target
+        {
             if !self.settings.believe(self.target, *address) {
                 // As C tor: no other exit is asked for what only means something where the exit is.
                 return Err(EndReason::TorProtocol.into());
@@ -193,10 +196,17 @@ fn is_full(error: &StreamError) -> bool {
 fn lessons(error: &StreamError, target: &Target) -> Vec<Lesson> {
     match (error, target) {
         (error, _) if is_full(error) => vec![Lesson::Full],
-        // Who forbids a destination says where it is; who lets nothing out does not.
-        (StreamError::Ended(EndReason::ExitPolicy), _) => vec![Lesson::Closed],
-        (StreamError::Forbidden(address), Target::Stream { host, port, .. }) => {
-            vec![Lesson::Forbids(host.clone(), *port), Lesson::Forbids(Host::Address(*address), *port)]
+        // Who forbids a destination says where it is; who lets nothing out to its port does not.
+        (StreamError::Ended(EndReason::ExitPolicy), Target::Stream { port, .. }) => {
+            vec![Lesson::NoPort(*port)]
+        }
+        (StreamError::Ended(EndReason::ExitPolicy), Target::LookUp) => vec![Lesson::NoLookUps],
+        (StreamError::Forbidden(address), Target::Stream { host: Host::Name(name), port, .. }) => {
+            let host = Host::Name(name.clone());
+            vec![Lesson::Forbids(host, *port), Lesson::Forbids(Host::Address(*address), *port)]
+        }
+        (StreamError::Forbidden(_), Target::Stream { host, port, .. }) => {
+            vec![Lesson::Forbids(host.clone(), *port)]
         }
         _ => Vec::new(),
     }

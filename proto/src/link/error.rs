@@ -59,6 +59,9 @@ pub enum LinkError {
     /// CERTS vouch for another TLS certificate than the one TLS showed: someone is in between.
     #[error("CERTS vouch for another TLS certificate than the peer presented")]
     TlsCertMismatch,
+    /// There is no time at which all certificates hold.
+    #[error("the peer's certificates hold at no time together")]
+    CertTimes,
     /// The peer has another RSA identity than the one we wanted to reach.
     #[error("the peer has another RSA identity than expected")]
     WrongRsaIdentity,
@@ -86,12 +89,21 @@ impl LinkError {
     /// By how many seconds our clock is ahead of the time in which the peer's certificates hold, negative if it is behind;
     /// `None` if the failure has nothing to do with the time. Either of the two clocks may be wrong.
     pub fn clock_ahead(&self) -> Option<i64> {
-        let ahead = |now: Unix, then: Unix| i64::try_from(i128::from(now.0) - i128::from(then.0)).ok();
+        let (now, then) = self.cert_time()?;
+        i64::try_from(i128::from(now.0) - i128::from(then.0)).ok()
+    }
+
+    /// The nearest time at which the certificate held that does not hold now; `None` for all other failures.
+    pub(super) fn certs_held_at(&self) -> Option<Unix> {
+        self.cert_time().map(|(_, then)| then)
+    }
+
+    fn cert_time(&self) -> Option<(Unix, Unix)> {
         match *self {
             LinkError::BadCert { error: CertError::Expired { expires, now }, .. }
-            | LinkError::BadCrossCert(CrossCertError::Expired { expires, now }) => ahead(now, expires),
+            | LinkError::BadCrossCert(CrossCertError::Expired { expires, now }) => Some((now, expires)),
             LinkError::BadRsaIdentity(X509Error::Time { from, to, now }) => {
-                ahead(now, if now < from { from } else { to })
+                Some((now, if now < from { from } else { to }))
             }
             _ => None,
         }
@@ -114,6 +126,7 @@ impl LinkError {
             LinkError::BadRsaIdentity(_) => "bad_rsa_identity",
             LinkError::BadCrossCert(_) => "bad_cross_cert",
             LinkError::TlsCertMismatch => "tls_cert_mismatch",
+            LinkError::CertTimes => "cert_times",
             LinkError::WrongRsaIdentity => "wrong_rsa_identity",
             LinkError::WrongEdIdentity => "wrong_ed25519_identity",
             LinkError::AuthenticateType => "authenticate_type",

@@ -2,7 +2,8 @@
 //!
 //! The directory tells of exit policies only in summaries, and nothing of how much room there is: that is learned when an
 //! exit ends a stream with EXITPOLICY, HIBERNATING or RESOURCELIMIT (tor-spec 6.3). It is kept in memory alone, for all
-//! streams together, until the relay has another microdescriptor or some time has passed.
+//! streams together, until the relay has another microdescriptor or some time has passed; destinations also only until a
+//! new identity is wanted.
 //!
 //! Pure logic: time comes in as an argument.
 
@@ -21,8 +22,10 @@ use crate::network::Host;
 pub enum Lesson {
     /// It has no room now, or is about to sleep.
     Full,
-    /// Its policy lets nothing out, whatever the directory says.
-    Closed,
+    /// Its policy lets nothing out to this port, whatever the directory says.
+    NoPort(u16),
+    /// It looks nothing up.
+    NoLookUps,
     /// Its policy does not let streams out to there.
     Forbids(Host, u16),
 }
@@ -62,18 +65,20 @@ impl Lesson {
     fn holds_for(&self) -> Duration {
         match self {
             Lesson::Full => limits::EXIT_FULL_TIME,
-            Lesson::Closed | Lesson::Forbids(..) => limits::EXIT_POLICY_TIME,
+            Lesson::NoPort(_) | Lesson::NoLookUps | Lesson::Forbids(..) => limits::EXIT_POLICY_TIME,
         }
     }
 
     fn forbids(&self, target: &Target) -> bool {
         match (self, target) {
             (Lesson::Full, _) => false,
-            (Lesson::Closed, _) => true,
+            (Lesson::NoPort(port), Target::Stream { port: other, .. }) => port == other,
+            (Lesson::NoLookUps, Target::LookUp) => true,
             (Lesson::Forbids(host, port), Target::Stream { host: other, port: other_port, .. }) => {
                 port == other_port && is_same(host, other)
             }
-            (Lesson::Forbids(..), Target::LookUp) => false,
+            (Lesson::NoPort(_) | Lesson::Forbids(..), Target::LookUp) => false,
+            (Lesson::NoLookUps, Target::Stream { .. }) => false,
         }
     }
 }
@@ -102,6 +107,14 @@ impl Exits {
             self.known.iter().filter(|(_, exit)| says(exit)).map(|(identity, _)| *identity).collect()
         };
         Unfit { forbid: those(&|lesson| lesson.forbids(target)), full: those(&|l| *l == Lesson::Full) }
+    }
+
+    /// Forgets which destinations were refused: they are the past of somebody who wants to have none.
+    pub fn forget_destinations(&mut self) {
+        self.known.retain(|_, exit| {
+            exit.learned.retain(|one| !matches!(one.lesson, Lesson::Forbids(..)));
+            !exit.learned.is_empty()
+        });
     }
 
     /// The directory has changed: forgets relays whose microdescriptor is not the one of then, and what is too old.

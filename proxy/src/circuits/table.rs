@@ -312,24 +312,28 @@ impl<C> Table<C> {
         self.records.values().filter(fits).count()
     }
 
-    /// Takes out a worn circuit that `is_fit` to be cut and extended to another exit; a `stable` one, if it is for streams
-    /// that last long.
-    pub fn take_worn(
-        &mut self,
+    /// A worn circuit that `is_fit` to be cut and extended to another exit; a `stable` one, if it is for streams that last
+    /// long.
+    pub fn worn(
+        &self,
         now: Instant,
         stable: bool,
         is_fit: impl Fn(&C) -> bool,
-    ) -> Option<(Arc<[Hop]>, C)> {
+    ) -> Option<(Number, Arc<[Hop]>)> {
         let rules = self.rules;
         let fits = |record: &Record<C>| {
             record.may_be_cut(&rules, now)
                 && (!stable || record.is_stable_before_exit())
                 && record.circuit().is_some_and(&is_fit)
         };
-        let number = *self.records.iter().find(|(_, record)| fits(record))?.0;
-        let record = self.records.remove(&number)?;
-        match record.state {
-            State::Open(circuit) => Some((record.hops, circuit)),
+        let (number, record) = self.records.iter().find(|(_, record)| fits(record))?;
+        Some((*number, record.hops.clone()))
+    }
+
+    /// Takes out a circuit that is built.
+    pub fn take(&mut self, number: Number) -> Option<C> {
+        match self.records.remove(&number)?.state {
+            State::Open(circuit) => Some(circuit),
             State::Building | State::Waiting => None,
         }
     }

@@ -72,14 +72,14 @@ fn exit_for_web(circuits: &Arc<Circuits>) -> Option<Fingerprint> {
 async fn an_exit_that_has_refused_is_not_taken_again() {
     let (circuits, exits) = circuits();
     let (last, others) = exits.split_last().unwrap();
-    let Target::Stream { host, port, .. } = web() else { panic!("it is one") };
+    let Target::Stream { port, .. } = web() else { panic!("it is one") };
     for exit in others {
-        circuits.learn(*exit, Lesson::Forbids(host.clone(), port));
+        circuits.learn(*exit, Lesson::NoPort(port));
     }
     for _ in 0..10 {
         assert_eq!(exit_for_web(&circuits), Some(*last));
     }
-    circuits.learn(*last, Lesson::Closed);
+    circuits.learn(*last, Lesson::NoPort(443));
     assert_eq!(exit_for_web(&circuits), None);
 }
 
@@ -93,7 +93,7 @@ async fn an_exit_without_room_is_taken_only_if_there_is_no_other() {
     for _ in 0..10 {
         assert_eq!(exit_for_web(&circuits), Some(*last));
     }
-    circuits.learn(*last, Lesson::Closed);
+    circuits.learn(*last, Lesson::NoPort(443));
     let exit = exit_for_web(&circuits).unwrap();
     assert!(others.contains(&exit));
     // The directory says nothing new.

@@ -69,7 +69,7 @@ const SUPPORTED: &[(&str, &str)] = &[
     ("FallbackDir", "A directory cache to ask for the first consensus, one line each; none is built in."),
     ("FetchDirInfoEarly", "Asks authorities and fallbacks for the directory even when relays could be asked; not earlier than without it."),
     ("GuardLifetime", "How long a guard is kept; less than a day for what the consensus says."),
-    ("HalfClosedStreams", "Ours. Asks exits that offer it (`HalfClosedStreams` in their torrc) to end streams one direction at a time: an application that ends what it sends is heard to do so, and gets the answer all the same, and one goes on sending to a server that has ended its answer (section 4.3 of the design of 2004). Off, because no other client does it: the exit, though nobody else, learns that it has to do with one of few."),
+    ("HalfClosedStreams", "Ours. Asks exits that offer it (`HalfClosedStreams` in their torrc) to end streams one direction at a time: an application that ends what it sends is heard to do so, and gets the answer all the same, and one goes on sending to a server that has ended its answer (section 4.3 of the design of 2004). Off, because no other client does it: the exit, and by the length of the request the relay before it, learn that they have to do with one of few."),
     ("HTTPTunnelPort", "A port for HTTP CONNECT, with isolation flags."),
     ("LeakyPipe", "Ours. Lets streams leave at any relay of a circuit whose policy allows, rather than at its last (leaky pipe, section 4 of the design of 2004)."),
     ("LearnCircuitBuildTimeout", "Learns how long circuits take to be built here, and gives up those that take much longer."),

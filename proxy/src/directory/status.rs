@@ -265,7 +265,9 @@ impl Reporter {
     /// A directory that the configuration names cannot prove who it is by our clock, which is `ahead` of the time in which
     /// its certificates hold by so many seconds.
     pub fn peer_certificates(&self, name: &str, ahead: i64) {
-        self.clock(Some(ClockProblem { source: Timekeeper::Certificates(name.to_owned()), ahead }));
+        if ahead.unsigned_abs() > SKEW_NOTICED {
+            self.clock(Some(ClockProblem { source: Timekeeper::Certificates(name.to_owned()), ahead }));
+        }
     }
 
     pub fn fail(&self, fatal: Fatal) {

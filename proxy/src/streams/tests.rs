@@ -26,7 +26,7 @@ fn exits_that_refuse_by_policy_or_have_no_room_are_remembered() {
         [Lesson::Forbids(Host::Name("example.com".into()), 80), Lesson::Forbids(Host::Address(address), 80)]
     );
     for (reason, expected) in [
-        (EndReason::ExitPolicy, &[Lesson::Closed][..]),
+        (EndReason::ExitPolicy, &[Lesson::NoPort(80)][..]),
         (EndReason::Hibernating, &[Lesson::Full]),
         (EndReason::ResourceLimit, &[Lesson::Full]),
         (EndReason::ConnectRefused, &[]),
@@ -37,6 +37,11 @@ fn exits_that_refuse_by_policy_or_have_no_room_are_remembered() {
     }
     assert_eq!(lessons(&StreamError::Timeout(Duration::ZERO), &target), []);
     assert_eq!(lessons(&StreamError::Forbidden(address), &Target::LookUp), []);
+    assert_eq!(lessons(&StreamError::Ended(EndReason::ExitPolicy), &Target::LookUp), [Lesson::NoLookUps]);
+    // Of an address that was asked for nobody has to say where it is.
+    let asked = Host::Address(ip("198.51.100.1"));
+    let target = to(asked.clone(), Families::default());
+    assert_eq!(lessons(&StreamError::Forbidden(address), &target), [Lesson::Forbids(asked, 80)]);
 }
 
 #[test]

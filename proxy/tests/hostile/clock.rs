@@ -1,6 +1,7 @@
 //! The proxy's clock is wrong: libfaketime shows it another time, while relays and people have the right one.
 
 use std::fs;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -14,30 +15,61 @@ use crate::{PATIENCE, nothing_has_leaked, run, trial, until};
 struct Case {
     /// How libfaketime is told.
     offset: &'static str,
-    /// How people are told, from the first word of the amount.
-    words: &'static [&'static str],
+    /// By how many minutes people are told that it is wrong, at least and at most.
+    minutes: RangeInclusive<u64>,
+    /// And which way.
+    way: &'static str,
+    /// Whether they are told that it may be more.
+    or_more: bool,
     /// Whether the consensus may be used all the same: it may be a day too old, and a day early, by that clock.
     works: bool,
 }
 
 /// Certificates of relays hold for a day from the right time on, and so do not say all of a clock that is far ahead.
 const CASES: [Case; 7] = [
-    Case { offset: "+2h", words: &["2 hours ahead", "1 hour 59 minutes ahead"], works: true },
-    Case { offset: "+3h", words: &["3 hours ahead", "2 hours 59 minutes ahead"], works: true },
-    Case { offset: "-3h", words: &["3 hours behind", "2 hours 59 minutes behind"], works: true },
-    Case { offset: "+5d", words: &["4 days ahead, or more", "3 days 23 hours ahead, or more"], works: false },
-    Case { offset: "-5d", words: &["5 days behind", "4 days 23 hours behind"], works: false },
+    Case { offset: "+2h", minutes: 119..=121, way: "ahead", or_more: false, works: true },
+    Case { offset: "+3h", minutes: 179..=181, way: "ahead", or_more: false, works: true },
+    Case { offset: "-3h", minutes: 179..=181, way: "behind", or_more: false, works: true },
+    Case { offset: "+5d", minutes: days(4) - 120..=days(4) + 60, way: "ahead", or_more: true, works: false },
+    Case { offset: "-5d", minutes: days(5) - 60..=days(5), way: "behind", or_more: false, works: false },
     Case {
         offset: "+400d",
-        words: &["399 days ahead, or more", "398 days 23 hours ahead, or more"],
+        minutes: days(399) - 120..=days(399) + 60,
+        way: "ahead",
+        or_more: true,
         works: false,
     },
     Case {
         offset: "-400d",
-        words: &["399 days 23 hours behind, or more", "400 days behind, or more"],
+        minutes: days(400) - 120..=days(400),
+        way: "behind",
+        or_more: true,
         works: false,
     },
 ];
+
+/// Minutes of so many days.
+const fn days(n: u64) -> u64 {
+    n * 24 * 60
+}
+
+/// By how many minutes a clock is wrong, and which way, as a text for people says it.
+fn told(text: &str) -> Option<(u64, &str)> {
+    let words: Vec<&str> = text.split([' ', ',', ':']).collect();
+    let at = words.iter().position(|word| ["ahead", "behind"].contains(word))?;
+    let amount = words[..at].rchunks_exact(2).map_while(|pair| {
+        let n: u64 = pair[0].parse().ok()?;
+        let minutes = match pair[1].trim_end_matches('s') {
+            "day" => n * days(1),
+            "hour" => n * 60,
+            "minute" => n,
+            "second" => 0,
+            _ => return None,
+        };
+        Some(minutes)
+    });
+    Some((amount.sum(), words[at]))
+}
 
 /// libfaketime, where Debian keeps it.
 fn library() -> PathBuf {
@@ -75,7 +107,11 @@ impl Clock {
 
 impl Case {
     fn is_said_in(&self, text: &str) -> bool {
-        self.words.iter().any(|words| text.contains(words)) && text.contains("Set the clock")
+        text.lines().any(|line| {
+            told(line).is_some_and(|(minutes, way)| self.minutes.contains(&minutes) && way == self.way)
+                && line.contains(", or more") == self.or_more
+                && line.contains("Set the clock")
+        })
     }
 
     fn is_told_by(&self, program: &Program) -> bool {

@@ -55,7 +55,7 @@ fn a_guard_is_not_blamed_for_destinations_that_are_not_there() {
         .add(Role::Authority, Kind::ONIONRING, 3)
         .add(Role::Relay, Kind::ONIONRING, 2)
         .node(exit)
-        .node(client())
+        .node(client().torrc("Log debug stdout"))
         .shards(1);
     let network = boot(spec);
     let client = network.node("client");
@@ -66,6 +66,7 @@ fn a_guard_is_not_blamed_for_destinations_that_are_not_there() {
     let last = circuits(client).iter().map(|circuit| circuit.number).max().unwrap();
     new_identity();
     wait(&network, "old circuits to be closed", || (1..=last).all(|number| !used(number)));
+    wait(&network, "the last question to be answered", || client.log().contains("was good all the same"));
     client.stop(PATIENCE).unwrap();
     let state = fs::read_to_string(client.dir().join("state")).unwrap();
     let of_guards = || state.lines().filter(|line| line.starts_with("Guard "));

@@ -273,6 +273,10 @@ impl<S: StreamSide> Exit<S> {
         if let Progress::Goes = sending {
             cx.waker().wake_by_ref();
         }
+        if slot.finished.get() && ending.is_answered {
+            // Both directions have ended, and the client forgets the stream.
+            ending.flush();
+        }
         if let Some(timer) = &mut ending.flushing {
             return match self.is_flushed(at) || Pin::new(timer).poll(cx).is_ready() {
                 true => Poll::Ready(EndReason::Done),

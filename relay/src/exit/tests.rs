@@ -411,20 +411,25 @@ fn a_client_that_gives_up_takes_both_halves_along() {
 fn a_half_on_which_nothing_moves_is_ended() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     with_exit(async |mut exit, client| {
-        Rc::get_mut(&mut exit.0).unwrap().half_closed_idle = Duration::from_millis(500);
+        let idle = Duration::from_millis(500);
+        Rc::get_mut(&mut exit.0).unwrap().half_closed_idle = idle;
         let mut finished = by_halves(&exit, &client, &listener, at(1)).await;
         client.finishes(&exit, at(1));
         let both = by_halves(&exit, &client, &listener, at(2)).await;
         let started = Instant::now();
+        let mut last = started;
         until(|| {
-            // While something moves, it stays.
-            if started.elapsed() < Duration::from_millis(1500) {
-                assert_eq!(client.end_of(at(1)), None);
+            if client.end_of(at(1)).is_some() {
+                return true;
+            }
+            if started.elapsed() < 3 * idle {
+                last = Instant::now();
                 finished.write_all(b"x").unwrap();
             }
-            client.end_of(at(1)).is_some()
+            false
         })
         .await;
+        assert!(last.elapsed() >= idle, "while something moves, it stays");
         assert_eq!(client.end_of(at(1)), Some(EndReason::Timeout));
         assert_eq!(client.end_of(at(2)), None, "of which no half has ended");
         drop(both);

@@ -10,6 +10,7 @@ use crate::cell::{Command, LinkVersion};
 use crate::link::chain::{Chain, TlsLeaf};
 use crate::link::msg::{auth_challenge, authenticate};
 use crate::link::{CircIds, LinkError, LinkIdentity};
+use crate::time::Unix;
 
 pub(super) struct Initiator {
     /// `None` on a client, which stays anonymous.
@@ -49,14 +50,7 @@ impl Initiator {
     ) -> Result<Option<Established>, LinkError> {
         match (command, &self.responder) {
             (Command::CERTS, None) => {
-                let chain = Chain::of_responder(body, &self.tls_digest, input.now)?;
-                if self.expected.rsa_id.is_some_and(|id| id != chain.identity.rsa_id) {
-                    return Err(LinkError::WrongRsaIdentity);
-                }
-                if self.expected.ed_id.is_some_and(|id| id != chain.identity.ed_id) {
-                    return Err(LinkError::WrongEdIdentity);
-                }
-                self.responder = Some(Box::new(chain));
+                self.responder = Some(Box::new(self.prove(body, input.now)?));
                 Ok(None)
             }
             (Command::AUTH_CHALLENGE, Some(_)) if self.challenge.is_none() => {
@@ -84,6 +78,30 @@ impl Initiator {
             }
             _ => Err(LinkError::UnexpectedCell(command)),
         }
+    }
+
+    /// Who the responder is. That a certificate does not hold now is only said of the one that we wanted to reach: it may
+    /// be our clock that is wrong, and nobody else is to have a say in that.
+    fn prove(&self, certs: &[u8], now: Unix) -> Result<Chain<TlsLeaf>, LinkError> {
+        self.prove_at(certs, now).map_err(|error| {
+            match error.certs_held_at().map(|then| self.prove_at(certs, then)) {
+                None | Some(Ok(_)) => error,
+                Some(Err(at_that_time)) if at_that_time.certs_held_at().is_some() => LinkError::CertTimes,
+                Some(Err(at_that_time)) => at_that_time,
+            }
+        })
+    }
+
+    /// Who the responder would be at this time.
+    fn prove_at(&self, certs: &[u8], time: Unix) -> Result<Chain<TlsLeaf>, LinkError> {
+        let chain = Chain::of_responder(certs, &self.tls_digest, time)?;
+        if self.expected.rsa_id.is_some_and(|id| id != chain.identity.rsa_id) {
+            return Err(LinkError::WrongRsaIdentity);
+        }
+        if self.expected.ed_id.is_some_and(|id| id != chain.identity.ed_id) {
+            return Err(LinkError::WrongEdIdentity);
+        }
+        Ok(chain)
     }
 
     /// Sends our side of the handshake.

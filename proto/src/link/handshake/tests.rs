@@ -481,11 +481,14 @@ fn expired_certificates_close_the_link() {
             Ok((_, link)) => assert!(ok && link.is_some()),
             Err(error) => {
                 assert!(!ok);
-                assert!(matches!(
-                    error,
-                    LinkError::BadCert { cert_type: certs::SIGNING_V_TLS, error: CertError::Expired { .. } }
-                ));
-                assert_eq!(error.clock_ahead(), Some(3600));
+                let LinkError::BadCert {
+                    cert_type: certs::SIGNING_V_TLS,
+                    error: CertError::Expired { expires, .. },
+                } = error
+                else {
+                    panic!("{error}")
+                };
+                assert_eq!(error.clock_ahead(), Some((now.0 - expires.0) as i64));
             }
         }
     }
@@ -495,6 +498,23 @@ fn expired_certificates_close_the_link() {
     let LinkError::BadRsaIdentity(X509Error::Time { from, .. }) = error else { panic!("{error}") };
     assert_eq!(error.clock_ahead(), Some(-(from.0 as i64)));
     assert_eq!(LinkError::NoCommonVersion.clock_ahead(), None);
+}
+
+#[test]
+fn only_whom_we_wanted_to_reach_can_make_us_doubt_our_clock() {
+    let later = Unix(Relay::two().link_identity().valid_until().0 + 3600);
+    let (_, flight) = before_first_flight(true, LinkVersion::V4);
+    let meet = |mut initiator: Handshake| {
+        initiator.handle(later, &mut join(&flight), &SESSION, &mut rng(1)).unwrap_err()
+    };
+    let other = ExpectedPeer { rsa_id: None, ed_id: Some(Relay::one().public().ed_id) };
+    assert_eq!(meet(initiator_to(other, true, &[LinkVersion::V4])), LinkError::WrongEdIdentity);
+    let params = params(&[LinkVersion::V4], RESPONDER_AT, INITIATOR_AT);
+    let replayed = Handshake::initiator(None, ExpectedPeer::default(), b"another certificate", params);
+    assert_eq!(meet(replayed), LinkError::TlsCertMismatch);
+    let wanted = ExpectedPeer { rsa_id: None, ed_id: Some(Relay::two().public().ed_id) };
+    let error = meet(initiator_to(wanted, true, &[LinkVersion::V4]));
+    assert!(error.clock_ahead().is_some_and(|ahead| ahead > 0), "{error}");
 }
 
 #[test]
@@ -549,6 +569,7 @@ fn metric_labels_are_distinct() {
         LinkError::DuplicateCert(1),
         LinkError::MissingCert(1),
         LinkError::TlsCertMismatch,
+        LinkError::CertTimes,
         LinkError::WrongRsaIdentity,
         LinkError::WrongEdIdentity,
         LinkError::AuthenticateType,

@@ -35,16 +35,24 @@ fn what_was_refused_once_is_not_asked_for_again() {
         let expected = if is_forbidden { vec![A] } else { vec![] };
         assert_eq!(exits.unfit(&target, now), Unfit { forbid: expected, full: vec![] }, "{target:?}");
     }
-    exits.learn(B, MICRODESC, Lesson::Closed, now);
-    assert_eq!(exits.unfit(&Target::LookUp, now).forbid, [B]);
+    exits.learn(B, MICRODESC, Lesson::NoPort(80), now);
     assert_eq!(exits.unfit(&to("example.com", 80), now).forbid, [A, B]);
+    assert_eq!(exits.unfit(&to("example.com", 443), now).forbid, []);
+    assert_eq!(exits.unfit(&Target::LookUp, now).forbid, []);
+    exits.learn(B, MICRODESC, Lesson::NoLookUps, now);
+    assert_eq!(exits.unfit(&Target::LookUp, now).forbid, [B]);
+    assert_eq!(exits.unfit(&to("example.com", 443), now).forbid, []);
+
+    exits.forget_destinations();
+    assert_eq!(exits.unfit(&to("example.com", 80), now).forbid, [B]);
+    assert!(!exits.known.contains_key(&A), "nothing else was known of it");
 }
 
 #[test]
 fn policies_are_forgotten_after_a_day_and_want_of_room_after_an_hour() {
     let (mut exits, now) = (Exits::default(), Instant::now());
     exits.learn(A, MICRODESC, Lesson::Full, now);
-    exits.learn(B, MICRODESC, Lesson::Closed, now);
+    exits.learn(B, MICRODESC, Lesson::NoLookUps, now);
     let unfit = |exits: &Exits, after| {
         let unfit = exits.unfit(&Target::LookUp, now + after);
         (unfit.forbid, unfit.full)
@@ -66,8 +74,8 @@ fn policies_are_forgotten_after_a_day_and_want_of_room_after_an_hour() {
 #[test]
 fn a_new_microdescriptor_is_believed() {
     let (mut exits, now) = (Exits::default(), Instant::now());
-    exits.learn(A, MICRODESC, Lesson::Closed, now);
-    exits.learn(B, MICRODESC, Lesson::Closed, now);
+    exits.learn(A, MICRODESC, Lesson::NoLookUps, now);
+    exits.learn(B, MICRODESC, Lesson::NoLookUps, now);
     exits.set_network(|identity| if *identity == A { Some([8; 32]) } else { MICRODESC }, now);
     assert_eq!(exits.unfit(&Target::LookUp, now).forbid, [B]);
     exits.set_network(|_| None, now);

@@ -215,11 +215,11 @@ fn a_worn_circuit_waits_to_be_cut() {
     table.rules.worn_time = MINUTE;
     let number = table.begin(path(hop(3, "accept 443", NOTHING)), false, now + 60 * MINUTE);
     table.built(number, "it");
-    assert!(table.take_worn(now + 60 * MINUTE, false, |_| true).is_none(), "it was not used");
+    assert!(table.worn(now + 60 * MINUTE, false, |_| true).is_none(), "it was not used");
     table.find(&wish(&web, &a), now);
     let worn = now + 10 * MINUTE;
-    assert!(table.take_worn(worn - MINUTE, false, |_| true).is_none(), "it is in use");
-    assert!(table.take_worn(worn, false, |_| false).is_none(), "it has streams");
+    assert!(table.worn(worn - MINUTE, false, |_| true).is_none(), "it is in use");
+    assert!(table.worn(worn, false, |_| false).is_none(), "it has streams");
     assert!(table.expire(worn, |_| false, |_| false).is_empty(), "it waits");
     assert_eq!(table.find(&wish(&web, &a), worn), Found::Nothing);
     assert_eq!(table.expire(worn + MINUTE, |_| false, |_| false).len(), 1, "not for ever");
@@ -227,15 +227,15 @@ fn a_worn_circuit_waits_to_be_cut() {
     let number = table.begin(path(hop(3, "accept 443", NOTHING)), false, now + 60 * MINUTE);
     table.built(number, "another");
     table.find(&wish(&web, &a), now);
-    let (hops, circuit) = table.take_worn(worn, false, |_| true).unwrap();
-    assert_eq!((hops.len(), circuit), (3, "another"));
+    let (number, hops) = table.worn(worn, false, |_| true).unwrap();
+    assert_eq!((hops.len(), table.take(number)), (3, Some("another")));
     assert!(table.get(number).is_none());
 
     let number = table.begin(path(hop(3, "accept 443", NOTHING)), false, now + 60 * MINUTE);
     table.built(number, "who has another identity now");
     table.find(&wish(&web, &a), now);
     table.retire_all();
-    assert!(table.take_worn(worn, false, |_| true).is_none());
+    assert!(table.worn(worn, false, |_| true).is_none());
 }
 
 #[test]
@@ -250,8 +250,9 @@ fn a_circuit_is_cut_for_long_streams_only_if_what_stays_of_it_is_stable() {
         let number = table.begin(hops.into(), is_stable, now + 60 * MINUTE);
         table.built(number, circuit);
         assert_eq!(table.find(&wish(&web, &a), now), Found::Open(number, 2));
-        let for_long = table.take_worn(worn, true, |_| true).map(|(_, circuit)| circuit);
-        let for_short = table.take_worn(worn, false, |_| true).map(|(_, circuit)| circuit);
+        let mut take = |long| table.worn(worn, long, |_| true).and_then(|(number, _)| table.take(number));
+        let for_long = take(true);
+        let for_short = take(false);
         (for_long, for_short)
     };
     assert_eq!(used([stable(1), hop(2, NOTHING, NOTHING), exit()], false, "half"), (None, Some("half")));
