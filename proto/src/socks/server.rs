@@ -132,7 +132,9 @@ impl Server {
     ) -> Result<(usize, Option<Request>), SocksError> {
         let mut rest = input;
         loop {
-            let mut after = rest;
+            // However much has arrived at once, a message is no longer than this.
+            let message = &rest[..rest.len().min(SOCKS_MESSAGE)];
+            let mut after = message;
             let step = match std::mem::replace(&mut self.state, State::Done) {
                 State::Done => return Ok((input.len() - rest.len(), None)),
                 State::Start => self.first(&mut after, out).map(|step| (step, State::Start)),
@@ -155,9 +157,12 @@ impl Server {
                 }
                 Ok((Step::Next(state), _)) => {
                     self.state = state;
-                    rest = after;
+                    rest = &rest[message.len() - after.len()..];
                 }
-                Ok((Step::Request(request), _)) => return Ok((input.len() - after.len(), Some(request))),
+                Ok((Step::Request(request), _)) => {
+                    let used = input.len() - rest.len() + message.len() - after.len();
+                    return Ok((used, Some(request)));
+                }
             }
         }
     }

@@ -208,6 +208,9 @@ fn a_message_without_end_is_refused() {
     assert_eq!(serve(&input).1, Ok((0, None)));
     input.push(b'x');
     assert_eq!(serve(&input).1, Err(SocksError::TooLong));
+    // Also if its end has arrived along with it.
+    input.push(b'\0');
+    assert_eq!(serve(&input).1, Err(SocksError::TooLong));
     let longest = joined(&[
         b"\x04\x01\x00\x50\x00\x00\x00\x01",
         &[b'u'; 255],
