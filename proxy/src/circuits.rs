@@ -277,7 +277,7 @@ impl Circuits {
         let wanted = Wanted { target, stable, avoid, length: settings.length, ask: settings.ask };
         if let Some((worn, hops)) = self.worn(stable)
             && let Some((exit, hops)) = plan::choose_new_exit(&network, &rules, &hops, &wanted)
-            && let Some(circuit) = lock(&self.table).take(worn)
+            && let Some(circuit) = self.take(worn)
         {
             let stable = stable || hops.iter().all(|hop| hop.stable);
             let number = lock(&self.table).begin(hops, stable, spare_until);
@@ -295,6 +295,11 @@ impl Circuits {
     fn worn(&self, stable: bool) -> Option<(Number, Arc<[table::Hop]>)> {
         let is_fit = |built: &Arc<Built>| built.circuit.failure().is_none() && built.circuit.streams() == 0;
         lock(&self.table).worn(Instant::now(), stable, is_fit)
+    }
+
+    /// Takes a circuit out of the table, which is free again when this returns.
+    fn take(&self, number: Number) -> Option<Arc<Built>> {
+        lock(&self.table).take(number)
     }
 
     /// Builds a circuit, and says so to all who wait.
