@@ -66,6 +66,8 @@ struct Inner<S> {
     slots: RefCell<HashMap<StreamRef, Rc<Slot>>>,
     /// What a stream reads before the engine packs it into cells; each use is over before the next begins.
     scratch: RefCell<Box<[u8]>>,
+    /// [`limits::STREAM_FLUSH_TIME`].
+    flush_time: Duration,
     /// [`limits::HALF_CLOSED_IDLE`].
     half_closed_idle: Duration,
     connect_metrics: ConnectMetrics,
@@ -89,6 +91,7 @@ impl<S: StreamSide> Exit<S> {
             shared: settings,
             slots: RefCell::default(),
             scratch: RefCell::new(vec![0; limits::STREAM_WRITE_CHUNK].into()),
+            flush_time: limits::STREAM_FLUSH_TIME,
             half_closed_idle: limits::HALF_CLOSED_IDLE,
             connect_metrics: ConnectMetrics::new(shard),
             stream_metrics: StreamMetrics::new(shard),

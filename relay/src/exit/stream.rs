@@ -254,7 +254,7 @@ impl<S: StreamSide> Exit<S> {
         slot.listen(cx);
         match slot.closed.get() {
             Some(Closed::WithCircuit) => return Poll::Ready(EndReason::Destroy),
-            Some(Closed::ByClient) => ending.flush(),
+            Some(Closed::ByClient) => ending.flush(self.0.flush_time),
             None => {}
         }
         let sending = match self.send(cx, at, connection, peer, ending) {
@@ -266,7 +266,7 @@ impl<S: StreamSide> Exit<S> {
                 Ok(Some(Progress::Goes)) => cx.waker().wake_by_ref(),
                 Ok(Some(Progress::Waits)) => {}
                 Ok(None) if self.0.side.finish(at) => ending.is_answered = true,
-                Ok(None) => ending.flush(),
+                Ok(None) => ending.flush(self.0.flush_time),
                 Err(error) => return Poll::Ready(end_of_socket(&error)),
             }
         }
@@ -275,7 +275,7 @@ impl<S: StreamSide> Exit<S> {
         }
         if slot.finished.get() && ending.is_answered {
             // Both directions have ended, and the client forgets the stream.
-            ending.flush();
+            ending.flush(self.0.flush_time);
         }
         if let Some(timer) = &mut ending.flushing {
             return match self.is_flushed(at) || Pin::new(timer).poll(cx).is_ready() {
@@ -377,21 +377,18 @@ impl<S: StreamSide> Exit<S> {
 
 impl Ending {
     /// Both directions have ended.
-    fn flush(&mut self) {
-        self.flushing.get_or_insert_with(|| Timer::new(limits::STREAM_FLUSH_TIME));
+    fn flush(&mut self, limit: Duration) {
+        self.flushing.get_or_insert_with(|| Timer::new(limit));
     }
 
-    /// Ready when both directions have ended by themselves, or one has and nothing moves in the other.
+    /// Ready when one direction has ended by itself, and nothing moves in the other.
     fn poll_halves(&mut self, cx: &mut Context<'_>, limit: Duration) -> Poll<EndReason> {
-        match (self.is_delivered, self.is_answered) {
-            (false, false) => Poll::Pending,
-            (true, true) => Poll::Ready(EndReason::Done),
-            _ => {
-                let moved = self.moved;
-                let idle = self.idle.get_or_insert_with(|| Idle { timer: Timer::new(limit), moved });
-                idle.poll(cx, limit, moved).map(|()| EndReason::Timeout)
-            }
+        if !self.is_delivered && !self.is_answered {
+            return Poll::Pending;
         }
+        let moved = self.moved;
+        let idle = self.idle.get_or_insert_with(|| Idle { timer: Timer::new(limit), moved });
+        idle.poll(cx, limit, moved).map(|()| EndReason::Timeout)
     }
 }
 

@@ -408,6 +408,21 @@ fn a_client_that_gives_up_takes_both_halves_along() {
 }
 
 #[test]
+fn what_a_destination_does_not_take_once_both_halves_have_ended_is_not_kept_for_long() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    with_exit(async |mut exit, client| {
+        Rc::get_mut(&mut exit.0).unwrap().flush_time = Duration::from_millis(500);
+        let server = by_halves(&exit, &client, &listener, at(1)).await;
+        // More than the sockets hold.
+        client.sends(&exit, at(1), &vec![1; 8 << 20]);
+        client.finishes(&exit, at(1));
+        server.shutdown(std::net::Shutdown::Write).unwrap();
+        until(|| exit.streams() == 0).await;
+        drop(server);
+    });
+}
+
+#[test]
 fn a_half_on_which_nothing_moves_is_ended() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     with_exit(async |mut exit, client| {
