@@ -1,12 +1,13 @@
 use std::net::Ipv4Addr;
 use std::sync::LazyLock;
 
+use onionring_node::link::played;
 use onionring_proto::crypto::ed25519::Ed25519Pair;
 use onionring_proto::crypto::rsa::RsaPrivate;
 use onionring_proto::link::cert::{self, CertType, Certified};
 use onionring_proto::netdoc::extrainfo::NewExtraInfo;
 use onionring_proto::netdoc::protover::Protocols;
-use onionring_proto::netdoc::routerdesc::{Bandwidth, DocumentKeys, NewDescriptor, OnionKeys};
+use onionring_proto::netdoc::routerdesc::{DocumentKeys, NewDescriptor, OnionKeys};
 use onionring_proto::netdoc::text::Nickname;
 use onionring_proto::policy::ExitPolicy;
 use proptest::prelude::*;
@@ -111,25 +112,10 @@ fn refused(refusal: Refusal) -> Verdict {
 fn plain() -> NewDescriptor {
     NewDescriptor {
         nickname: Nickname::new("onion1").unwrap(),
-        ipv4: Ipv4Addr::new(192, 0, 2, 1),
-        or_port: 9001,
-        dir_port: 0,
-        ipv6: None,
-        platform: "onionring 0.1.0 on Linux".into(),
         protocols: Protocols::parse("Link=3-5 Relay=2-4").unwrap(),
         published: NOW,
         uptime: 100_000,
-        bandwidth: Bandwidth { rate: 1_000_000, burst: 2_000_000, observed: 500_000 },
-        extra_info: None,
-        caches_extra_info: false,
-        family: Vec::new(),
-        family_certs: Vec::new(),
-        hibernating: false,
-        hidden_service_dir: true,
-        contact: None,
-        policy: ExitPolicy::middleman(),
-        tunnelled_dir_server: true,
-        overloaded_since: None,
+        ..played::descriptor(Ipv4Addr::new(192, 0, 2, 1), 9001, "reject *:*")
     }
 }
 

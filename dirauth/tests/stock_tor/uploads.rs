@@ -8,14 +8,14 @@ use onionring_dirauth::admission::{Admission, AdmissionOptions, Document, TapKey
 use onionring_dirauth::approval::{AddressPolicies, Approvals, ApprovedRouters, RelayId};
 use onionring_dirauth::files;
 use onionring_dirauth::keypin::KeyPins;
+use onionring_node::link::played;
 use onionring_proto::crypto::ed25519::Ed25519Pair;
 use onionring_proto::crypto::rsa::RsaPrivate;
 use onionring_proto::link::cert::{self, CertType, Certified};
 use onionring_proto::netdoc::extrainfo::NewExtraInfo;
 use onionring_proto::netdoc::protover::Protocols;
-use onionring_proto::netdoc::routerdesc::{Bandwidth, DocumentKeys, NewDescriptor, OnionKeys, RouterDesc};
+use onionring_proto::netdoc::routerdesc::{DocumentKeys, NewDescriptor, OnionKeys, RouterDesc};
 use onionring_proto::netdoc::text::{Fingerprint, Nickname};
-use onionring_proto::policy::ExitPolicy;
 use onionring_proto::time::Unix;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
@@ -56,25 +56,10 @@ impl Relay {
     fn descriptor_with(&self, has_tap: bool, edit: impl FnOnce(&mut NewDescriptor)) -> String {
         let mut new = NewDescriptor {
             nickname: Nickname::new("uploader").unwrap(),
-            ipv4: Ipv4Addr::new(203, 0, 113, 1),
-            or_port: 9001,
-            dir_port: 0,
-            ipv6: None,
-            platform: "onionring 0.1.0 on Linux".into(),
             protocols: Protocols::parse("Link=3-5 Relay=2-4").unwrap(),
             published: Unix(now().0 - 3600),
             uptime: 100_000,
-            bandwidth: Bandwidth { rate: 1_000_000, burst: 2_000_000, observed: 500_000 },
-            extra_info: None,
-            caches_extra_info: false,
-            family: Vec::new(),
-            family_certs: Vec::new(),
-            hibernating: false,
-            hidden_service_dir: true,
-            contact: None,
-            policy: ExitPolicy::middleman(),
-            tunnelled_dir_server: true,
-            overloaded_since: None,
+            ..played::descriptor(Ipv4Addr::new(203, 0, 113, 1), 9001, "reject *:*")
         };
         edit(&mut new);
         let onion =
