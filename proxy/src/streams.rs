@@ -133,15 +133,8 @@ impl Tries<'_> {
         for lesson in lessons(error, self.target) {
             self.circuits.learn(carrier.exit, lesson);
         }
-        // Where a name leads is the exit's to say, where an address leads is not.
-        if let StreamError::Forbidden(address) = error
-            && let Target::Stream { host: Host::Name(_), .. } = self.target
-        {
-            if !self.settings.believe(self.target, *address) {
-                // As C tor: no other exit is asked for what only means something where the exit is.
-                return Err(EndReason::TorProtocol.into());
-            }
-            self.led_to = self.target.at(*address);
+        if let StreamError::Forbidden(address) = error {
+            self.led_to = self.settings.led_to(self.target, *address)?;
         }
         match judge(error) {
             Tried::Final(refusal) => return Err(refusal),
@@ -228,6 +221,17 @@ fn steps(error: &StreamError) -> &'static [Step] {
 }
 
 impl Settings {
+    /// What is to be looked for from now on, when an exit says that it may not go to this address for a target. Where a name
+    /// leads is the exit's to say, where an address leads is not.
+    fn led_to(&self, target: &Target, address: IpAddr) -> Result<Option<Target>, Refusal> {
+        match target {
+            // As C tor: no other exit is asked for what only means something where the exit is.
+            _ if !self.believe(target, address) => Err(EndReason::TorProtocol.into()),
+            Target::Stream { host: Host::Name(_), .. } => Ok(target.at(address)),
+            Target::Stream { .. } | Target::LookUp => Ok(None),
+        }
+    }
+
     /// Whether an exit is believed that what was asked for is at this address.
     fn believe(&self, target: &Target, address: IpAddr) -> bool {
         let Target::Stream { host: Host::Name(_), families, .. } = target else { return true };

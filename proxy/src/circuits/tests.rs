@@ -84,6 +84,16 @@ async fn an_exit_that_has_refused_is_not_taken_again() {
 }
 
 #[tokio::test]
+async fn a_new_identity_has_no_past() {
+    let (circuits, exits) = circuits();
+    let Target::Stream { host, port, .. } = web() else { panic!("it is one") };
+    exits.iter().for_each(|exit| circuits.learn(*exit, Lesson::Forbids(host.clone(), port)));
+    assert_eq!(exit_for_web(&circuits), None);
+    circuits.new_identity();
+    assert!(exit_for_web(&circuits).is_some());
+}
+
+#[tokio::test]
 async fn an_exit_without_room_is_taken_only_if_there_is_no_other() {
     let (circuits, exits) = circuits();
     let (last, others) = exits.split_last().unwrap();

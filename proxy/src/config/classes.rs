@@ -79,7 +79,7 @@ const SUPPORTED: &[(&str, &str)] = &[
     ("MiddleNodes", "Between first and last hop are only these relays. Several lines add up; countries are not known here."),
     ("NewCircuitPeriod", "How often it is considered whether circuits are needed before anybody asks for one; 60 seconds here if it is not set, as in the design of 2004."),
     ("NodeFamily", "Relays that are not together on a path, one set on each line."),
-    ("NumCPUs", "Threads that carry traffic; 0 for one, which takes the least CPU time for each byte and carries some hundred MiB/s. What takes long has threads of its own either way."),
+    ("NumCPUs", "Threads that carry traffic; 0 for one, which takes the least CPU time for each byte and has carried over 100 MiB/s. What takes long has threads of its own either way."),
     ("NumDirectoryGuards", "Guards in use for directory requests; 0 for what the consensus says."),
     ("NumEntryGuards", "Guards in use for circuits; 0 for what the consensus says."),
     ("NumPrimaryGuards", "Guards that are tried before all others; 0 for what the consensus says."),

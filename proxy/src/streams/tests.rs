@@ -54,6 +54,17 @@ fn another_exit_must_let_out_to_the_address() {
 }
 
 #[test]
+fn where_a_name_leads_is_said_by_exits_and_where_an_address_leads_is_not() {
+    let families = Families::default();
+    let elsewhere = ip("2001:db8::1");
+    assert_eq!(SETTINGS.led_to(&name(families), elsewhere), Ok(name(families).at(elsewhere)));
+    assert_eq!(SETTINGS.led_to(&name(families), ip("127.0.0.1")), Err(EndReason::TorProtocol.into()));
+    let literal = to(Host::Address(ip("192.0.2.1")), families);
+    assert_eq!(SETTINGS.led_to(&literal, elsewhere), Ok(None), "it must not choose the next exit");
+    assert_eq!(SETTINGS.led_to(&Target::LookUp, elsewhere), Ok(None));
+}
+
+#[test]
 fn exits_are_not_believed_that_a_name_leads_home_or_where_it_must_not() {
     let both = Families::default();
     let only_v4 = Families { v6: false, ..both };
