@@ -29,7 +29,7 @@ const USUAL: [&str; 12] = [
     "status code 404",
     "No available nodes when trying to choose node",
     "Failed to choose an exit server",
-    "could not find a node that matches the configured _HSLayer2Nodes",
+    "Could not find a node that matches the configured _HSLayer2Nodes",
     // Of the addresses that this test asks for.
     "An application gives an address instead of a name",
 ];
