@@ -124,16 +124,17 @@ impl DocStore {
     /// empty if there is none. What was being appended to the journal when a program was killed is cut short, perhaps
     /// within a character: then the text ends before that one.
     pub fn load(&self, cached: Cached) -> Result<String, StoreError> {
-        let mut text = String::new();
-        for (path, grows) in [(self.path(cached), false), (self.journal(cached), true)] {
-            let max = cached.bytes_max().saturating_sub(text.len() as u64);
-            for line in read(&path, max, grows)?.split_inclusive('\n') {
-                if !line.starts_with('@') {
-                    text.push_str(line);
-                }
-            }
+        let mut text = read(&self.path(cached), cached.bytes_max(), false)?;
+        let journal =
+            read(&self.journal(cached), cached.bytes_max().saturating_sub(text.len() as u64), true)?;
+        text.reserve_exact(journal.len());
+        text.push_str(&journal);
+        let is_annotation = |line: &str| line.starts_with('@');
+        match text.lines().any(is_annotation) {
+            true => Ok(text.split_inclusive('\n').filter(|line| !is_annotation(line)).collect()),
+            // So that what may have many megabytes, and is in a file of ours, is not copied.
+            false => Ok(text),
         }
-        Ok(text)
     }
 
     /// Replaces a file with `documents`, one after the other, and drops its journal. After an error the file and

@@ -132,10 +132,8 @@ pub enum ConsensusUnfit {
 pub struct CheckedConsensus {
     /// What it says.
     pub consensus: Consensus,
-    /// Its text, in the encodings in which it is sent.
+    /// Its text, in the encodings in which it is kept.
     pub stored: StoredConsensus,
-    /// Its text.
-    pub text: Blob,
 }
 
 /// A consensus newer than `newer_than`, signed by more than half of `authorities`, ready to be served in `encodings`.
@@ -161,7 +159,7 @@ pub fn consensus(
     }
     let consensus = unverified.verify(authorities, certs, now)?;
     let stored = StoredConsensus::new(text, &consensus, encodings)?;
-    Ok(CheckedConsensus { consensus, stored, text: Blob::from(text.as_bytes()) })
+    Ok(CheckedConsensus { consensus, stored })
 }
 
 #[cfg(test)]

@@ -63,6 +63,8 @@ pub struct KeeperSettings {
 pub struct KeeperState {
     /// Documents that are wanted and not here, consensuses aside.
     pub missing: usize,
+    /// Microdescriptors that are here.
+    pub microdescs: usize,
     /// Requests that were answered.
     pub answered: u64,
     /// Requests without a usable answer, by reason: what [`Keeper::fail`] was told, `refused`, or `unfit`.
@@ -126,11 +128,15 @@ pub struct Keeper {
 impl Keeper {
     /// A keeper that knows nothing yet. Without a `store`, nothing survives a restart.
     pub fn new(settings: KeeperSettings, store: Option<DocStore>) -> Keeper {
+        let library = match settings.role {
+            Role::Cache => Library::default(),
+            Role::Plain => Library::without_texts(),
+        };
         Keeper {
             fetcher: Fetcher::new(settings.role, settings.authorities.clone(), settings.delays),
             settings,
             store,
-            library: Library::default(),
+            library,
             archive: Archive::default(),
             unchecked: Vec::new(),
             blamed: Vec::new(),
@@ -146,7 +152,7 @@ impl Keeper {
         for flavor in self.settings.role.flavors() {
             self.announce_consensus(*flavor, now);
         }
-        self.state.missing = self.fetcher.missing();
+        self.count();
         self.has_changed = true;
     }
 
@@ -214,7 +220,12 @@ impl Keeper {
 
     fn finish(&mut self, fetch: &Fetch, outcome: Outcome, now: Clocks) {
         self.fetcher.finished(fetch.id, outcome, now.mono, now.unix, &mut rand::rng());
+        self.count();
+    }
+
+    fn count(&mut self) {
         self.state.missing = self.fetcher.missing();
+        self.state.microdescs = self.library.microdescs();
     }
 
     fn judge(&mut self, from: &Source, request: &DirRequest, answer: Answer, now: Unix) -> Outcome {
@@ -308,18 +319,32 @@ impl Keeper {
         outcome
     }
 
-    /// The consensus that a diff from the one at hand makes.
+    /// The encodings in which a consensus is kept in memory. Where nobody is served, that is the one that diffs are applied
+    /// to, unless the disk has it.
+    fn encodings(&self) -> &'static [Encoding] {
+        match (self.settings.role, &self.store) {
+            (Role::Cache, _) => &Encoding::ALL,
+            (Role::Plain, None) => &[Encoding::Identity],
+            (Role::Plain, Some(_)) => &[],
+        }
+    }
+
+    /// The consensus that a diff from the one at hand makes. Whoever serves nobody has that on the disk only.
     fn apply_diff(&self, flavor: Flavor, diff: &str) -> Result<String, ApplyError> {
         let stored = self.library.stored(flavor).ok_or(ApplyError::OtherBase)?;
-        let base = stored.whole.form(Encoding::Identity);
-        consdiff::apply(onionring_proto::netdoc::text_of(&base).map_err(|_| ApplyError::OtherBase)?, diff)
+        if let Some(base) = stored.whole.get(Encoding::Identity) {
+            let base = onionring_proto::netdoc::text_of(base).map_err(|_| ApplyError::OtherBase)?;
+            return consdiff::apply(base, diff);
+        }
+        let on_disk = self.store.as_ref().and_then(|store| store.load(disk::file_of(flavor)).ok());
+        consdiff::apply(&on_disk.ok_or(ApplyError::OtherBase)?, diff)
     }
 
     fn take_consensus(&mut self, from: &Source, flavor: Flavor, text: String, now: Unix) -> Outcome {
         let server = from.server.as_str();
         let authorities = &self.settings.authorities;
         let held = self.library.consensus(flavor).map(|c| c.lifetime.valid_after);
-        let encodings = encodings(self.settings.role);
+        let encodings = self.encodings();
         let checked =
             check::consensus(&text, flavor, held, authorities, self.library.certs(), encodings, now);
         self.unchecked.retain(|u| u.flavor != flavor);
@@ -333,7 +358,7 @@ impl Keeper {
                     "there is a new consensus"
                 );
                 self.archive_consensus(flavor);
-                self.rewrite(disk::file_of(flavor), std::slice::from_ref(&checked.text));
+                self.rewrite(disk::file_of(flavor), [text.as_bytes()]);
                 self.library.set_consensus(checked, now);
                 self.announce_consensus(flavor, now);
                 self.state.untimely = None;
@@ -389,7 +414,7 @@ impl Keeper {
         }
         self.library.add_certs(fit);
         let texts: Vec<Blob> = self.library.cert_texts().cloned().collect();
-        self.rewrite(Cached::Certs, &texts);
+        self.rewrite(Cached::Certs, texts.iter().map(|text| &text[..]));
         // The consensus that they were fetched for can be checked now.
         for unchecked in std::mem::take(&mut self.unchecked) {
             let Unchecked { flavor, from, text, .. } = unchecked;
@@ -417,14 +442,6 @@ impl Keeper {
     /// A diff was made.
     pub fn add_diff(&mut self, flavor: Flavor, base: [u8; 32], target: [u8; 32], diff: Encoded) {
         self.library.add_diff(flavor, base, target, diff);
-    }
-}
-
-/// The encodings in which a consensus is kept: where nobody is served, the one that diffs are applied to.
-fn encodings(role: Role) -> &'static [Encoding] {
-    match role {
-        Role::Cache => &Encoding::ALL,
-        Role::Plain => &[Encoding::Identity],
     }
 }
 

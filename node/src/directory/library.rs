@@ -25,6 +25,8 @@ pub type Microdescs = BTreeMap<MicrodescDigest, Arc<Microdesc>>;
 /// The documents of a directory.
 #[derive(Debug, Default)]
 pub struct Library {
+    /// Whether microdescriptors are kept without their texts.
+    drops_texts: bool,
     certs: CertStore,
     cert_texts: BTreeMap<(Fingerprint, Fingerprint), StoredCert>,
     ns: Option<HeldConsensus>,
@@ -52,11 +54,17 @@ struct HeldDescriptor {
 #[derive(Debug)]
 struct HeldMicrodesc {
     microdesc: Arc<Microdesc>,
-    text: Blob,
+    /// What is served, and written to the disk.
+    text: Option<Blob>,
     listed: Unix,
 }
 
 impl Library {
+    /// A library of whoever serves nobody: texts of microdescriptors, which are most of what it would hold, are not kept.
+    pub fn without_texts() -> Library {
+        Library { drops_texts: true, ..Library::default() }
+    }
+
     /// The certificates.
     pub fn certs(&self) -> &CertStore {
         &self.certs
@@ -180,9 +188,15 @@ impl Library {
     pub fn add_microdescs(&mut self, microdescs: Vec<(Microdesc, Blob)>, now: Unix) {
         for (microdesc, text) in microdescs {
             let digest = microdesc.digest;
+            let text = (!self.drops_texts).then_some(text);
             self.microdescs
                 .insert(digest, HeldMicrodesc { microdesc: Arc::new(microdesc), text, listed: now });
         }
+    }
+
+    /// How many microdescriptors are here.
+    pub fn microdescs(&self) -> usize {
+        self.microdescs.len()
     }
 
     /// Whether the microdescriptor with this digest is here.
@@ -213,9 +227,9 @@ impl Library {
         self.extra_infos.values().map(|doc| &doc.text)
     }
 
-    /// All texts of a kind, for the disk.
+    /// All texts of a kind, for the disk; none if the library is [without](Library::without_texts).
     pub fn microdesc_texts(&self) -> impl Iterator<Item = &Blob> {
-        self.microdescs.values().map(|held| &held.text)
+        self.microdescs.values().filter_map(|held| held.text.as_ref())
     }
 
     /// What is served from now on. Copies no document.
@@ -230,6 +244,7 @@ impl Library {
         let extra = |digest: &Fingerprint| self.descriptors.get(digest).and_then(|held| held.extra_info);
         let current_extra = current.iter().filter_map(|(id, digest)| Some((*id, extra(digest)?))).collect();
         let docs = self.descriptors.iter().map(|(digest, held)| (*digest, held.doc.clone())).collect();
+        let microdesc = |(digest, held): (&_, &HeldMicrodesc)| Some((*digest, held.text.clone()?));
         let stored = |held: &Option<HeldConsensus>| held.as_ref().map(|held| held.stored.clone());
         DirSnapshot {
             ns: stored(&self.ns),
@@ -237,7 +252,7 @@ impl Library {
             certs: Arc::new(self.cert_texts.clone()),
             descriptors: Arc::new(RouterDocs::new(docs, current)),
             extra_infos: Arc::new(RouterDocs::new(self.extra_infos.clone(), current_extra)),
-            microdescs: Arc::new(self.microdescs.iter().map(|(d, held)| (*d, held.text.clone())).collect()),
+            microdescs: Arc::new(self.microdescs.iter().filter_map(microdesc).collect()),
             ..DirSnapshot::default()
         }
     }

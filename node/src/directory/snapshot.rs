@@ -78,6 +78,11 @@ impl Encoded {
         self.0.get(&encoding).map(|blob| (encoding, blob))
     }
 
+    /// One of the forms, if it is among those kept.
+    pub fn get(&self, encoding: Encoding) -> Option<&Blob> {
+        self.0.get(&encoding)
+    }
+
     /// One of the forms; empty if it is not among those kept.
     pub fn form(&self, encoding: Encoding) -> Blob {
         self.0.get(&encoding).cloned().unwrap_or_default()

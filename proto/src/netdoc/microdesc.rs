@@ -86,7 +86,12 @@ impl Microdesc {
 
     /// Parses the answer to a request for several; a bad one does not spoil the others. Each comes with its text.
     pub fn parse_all(text: &str) -> impl Iterator<Item = (&str, Result<Microdesc, DocError>)> {
-        text::split_at_lines(text, "onion-key").map(|one| (one, Microdesc::parse(one)))
+        Microdesc::split(text).map(|one| (one, Microdesc::parse(one)))
+    }
+
+    /// The texts of several, one after the other.
+    pub fn split(text: &str) -> impl Iterator<Item = &str> {
+        text::split_at_lines(text, "onion-key")
     }
 }
 

@@ -176,20 +176,21 @@ impl Control {
             table::DESCRIPTOR_UPLOADS.counter(&[("outcome", outcome)]).absolute(0);
         }
         loop {
-            {
+            let microdescs = {
                 let state = fetched.borrow();
                 table::DIRECTORY_FETCHES.counter(&[("outcome", "answered")]).absolute(state.kept.answered);
                 for (outcome, n) in &state.kept.failed {
                     table::DIRECTORY_FETCHES.counter(&[("outcome", outcome)]).absolute(*n);
                 }
                 self.seen.set(state.seen_ipv4());
-            }
+                state.kept.microdescs
+            };
             let documents = self.directory.documents();
             let held = [
                 ("certificate", documents.certs.len()),
                 ("descriptor", documents.descriptors.len()),
                 ("extra_info", documents.extra_infos.len()),
-                ("microdescriptor", documents.microdescs.len()),
+                ("microdescriptor", microdescs),
             ];
             if counted.as_ptr() != Arc::as_ptr(&documents) {
                 counted = Arc::downgrade(&documents);

@@ -1,5 +1,7 @@
 //! What a keeper has on disk.
 
+use onionring_proto::netdoc::microdesc::Microdesc;
+
 use super::*;
 use crate::docstore::{Shelf, StoreError};
 
@@ -32,6 +34,7 @@ impl Keeper {
                 debug!(file = file.file_name(), unfit, "some cached documents are of no more use");
             }
         };
+        let encodings = self.encodings();
         let KeeperSettings { role, extra_infos, authorities, .. } = &self.settings;
         let library = &mut self.library;
         let certs = check::certs(&read(Cached::Certs), authorities, now);
@@ -43,8 +46,7 @@ impl Keeper {
             if text.is_empty() {
                 continue;
             }
-            match check::consensus(&text, *flavor, None, authorities, library.certs(), encodings(*role), now)
-            {
+            match check::consensus(&text, *flavor, None, authorities, library.certs(), encodings, now) {
                 Ok(checked) => library.set_consensus(checked, now),
                 Err(ConsensusUnfit::NotLive(_)) => {
                     info!("the cached consensus in {} is not of this time", file.file_name());
@@ -108,16 +110,24 @@ impl Keeper {
         let mut all: Vec<Blob> = match file {
             Cached::Descriptors => self.library.descriptor_texts().cloned().collect(),
             Cached::ExtraInfos => self.library.extra_info_texts().cloned().collect(),
+            _ if self.settings.role == Role::Plain => self.microdescs_on_disk(store),
             _ => self.library.microdesc_texts().cloned().collect(),
         };
         all.extend(documents.iter().map(|(_, text)| text.clone()));
-        self.rewrite(file, &all);
+        self.rewrite(file, all.iter().map(|text| &text[..]));
+    }
+
+    /// Those on the disk that are still of use, where texts are not in memory. What cannot be read will be fetched again.
+    fn microdescs_on_disk(&self, store: &DocStore) -> Vec<Blob> {
+        let text = store.load(Cached::Microdescs).unwrap_or_default();
+        let is_held = |text: &&str| self.library.has_microdesc(&Microdesc::digest_of(text));
+        Microdesc::split(&text).filter(is_held).map(|text| Blob::from(text.as_bytes())).collect()
     }
 
     /// Replaces a file.
-    pub(super) fn rewrite(&mut self, file: Cached, texts: &[Blob]) {
+    pub(super) fn rewrite<'a>(&mut self, file: Cached, texts: impl IntoIterator<Item = &'a [u8]>) {
         let Some(store) = &self.store else { return };
-        let replaced = store.replace(file, texts.iter().map(|text| &text[..]));
+        let replaced = store.replace(file, texts);
         self.note_disk(replaced);
     }
 

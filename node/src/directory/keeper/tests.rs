@@ -1,5 +1,7 @@
 use std::path::Path;
 
+use onionring_proto::netdoc::microdesc::Microdesc;
+
 use super::super::testdata::{self, NOW, pair};
 use super::*;
 
@@ -50,6 +52,7 @@ fn a_client_fetches_what_it_needs_and_has_it_again_after_a_restart() {
     assert!(first.has_changed() && first.library().network().is_none());
     run(&mut first, NOW, 60, |request| answer(well(request)));
     assert_eq!((first.state().missing, first.state().disk_failing), (0, false));
+    assert_eq!(first.state().microdescs, testdata::microdescs().len());
     assert!(first.has_changed() && !first.has_changed());
     let (_, microdescs) = first.library().network().unwrap();
     assert_eq!(microdescs.len(), testdata::microdescs().len());
@@ -60,6 +63,31 @@ fn a_client_fetches_what_it_needs_and_has_it_again_after_a_restart() {
     assert_eq!(second.library().network().unwrap().1.len(), microdescs.len());
     assert!(second.poll(clocks(NOW, Duration::ZERO)).is_none(), "there is nothing to ask for");
     assert!(second.next_timeout(clocks(NOW, Duration::ZERO)).unwrap() > Duration::ZERO);
+}
+
+#[test]
+fn a_client_rewrites_its_microdescriptors_though_it_holds_no_texts() {
+    let disk = tempfile::tempdir().unwrap();
+    let store = DocStore::open(disk.path()).unwrap();
+    let texts: Vec<&str> = Microdesc::split(testdata::MICRODESCS).collect();
+    let (at_hand, fetched) = texts.split_at(texts.len() / 2);
+    store.replace(Cached::Certs, [testdata::CERTS.as_bytes()]).unwrap();
+    store.replace(Cached::MicrodescConsensus, [testdata::CONSENSUS_MICRODESC.as_bytes()]).unwrap();
+    store.replace(Cached::Microdescs, at_hand.iter().map(|text| text.as_bytes())).unwrap();
+    // So many superseded ones that the file is due.
+    let superseded = texts[0].replace("\nntor-onion-key ", "\nntor-onion-key x");
+    store.append(Cached::Microdescs, std::iter::repeat_n(superseded.as_bytes(), 8000)).unwrap();
+    assert!(store.sizes(Cached::Microdescs).1 > 1 << 20);
+
+    let mut first = keeper(Role::Plain, testdata::authorities(), Some(disk.path()));
+    first.load(NOW);
+    assert_eq!(first.library().missing_microdescs().len(), fetched.len());
+    run(&mut first, NOW, 60, |request| answer(well(request)));
+    let bytes = texts.iter().map(|text| text.len() as u64).sum();
+    assert_eq!(store.sizes(Cached::Microdescs), (bytes, 0));
+    let mut second = keeper(Role::Plain, testdata::authorities(), Some(disk.path()));
+    second.load(NOW);
+    assert!(second.library().missing_microdescs().is_empty());
 }
 
 #[test]
@@ -119,10 +147,12 @@ fn a_diff_makes_the_next_consensus_and_a_bad_one_costs_a_request() {
     let diff = consdiff::generate(base, target).unwrap();
     let disk = tempfile::tempdir().unwrap();
     let store = DocStore::open(disk.path()).unwrap();
-    for useful in [true, false] {
+    for (role, useful) in
+        [Role::Cache, Role::Plain].into_iter().flat_map(|role| [(role, true), (role, false)])
+    {
         store.replace(Cached::Certs, [pair::CERTS.as_bytes()]).unwrap();
         store.replace(Cached::MicrodescConsensus, [base.as_bytes()]).unwrap();
-        let mut keeper = keeper(Role::Cache, pair::authorities(), Some(disk.path()));
+        let mut keeper = keeper(role, pair::authorities(), Some(disk.path()));
         keeper.load(pair::NOW);
         run(&mut keeper, pair::NOW, 60, |request| match request {
             DirRequest::Consensus { flavor: Flavor::Microdesc, at_hand, .. } => {
@@ -139,10 +169,14 @@ fn a_diff_makes_the_next_consensus_and_a_bad_one_costs_a_request() {
             _ => Answer { status: 404, ..Answer::default() },
         });
         let stored = keeper.library().stored(Flavor::Microdesc).unwrap();
-        assert_eq!(&stored.whole.form(Encoding::Identity)[..], target.as_bytes());
+        assert_eq!(stored.signed_sha3, consdiff::signed_sha3(target));
+        assert_eq!(store.load(Cached::MicrodescConsensus).unwrap(), target);
+        // A client has it on the disk alone.
+        let in_memory = stored.whole.get(Encoding::Identity).map(|text| &text[..]);
+        assert_eq!(in_memory, (role == Role::Cache).then_some(target.as_bytes()));
         assert_eq!((keeper.state().diffs, keeper.state().unfit), if useful { (1, 0) } else { (0, 1) });
         // A cache has a diff to make for others now.
-        assert_eq!(keeper.diffs_due().len(), 1);
+        assert_eq!(keeper.diffs_due().len(), usize::from(role == Role::Cache));
     }
 }
 
