@@ -61,6 +61,7 @@ pub struct Served {
     events: UnboundedSender<(CircId, Event)>,
     out: Vec<u8>,
     is_over: bool,
+    is_deaf: bool,
 }
 
 pub(super) async fn serve(mut socket: TcpStream, core: Arc<Core>) -> Result<(), LinkFailure> {
@@ -91,7 +92,8 @@ pub(super) async fn serve(mut socket: TcpStream, core: Arc<Core>) -> Result<(), 
 
     let (events, mut happens) = mpsc::unbounded_channel();
     let circuits = HashMap::new();
-    let mut served = Served { wire, core, circuits, events, out: Vec::new(), is_over: false };
+    let (is_over, is_deaf) = (false, false);
+    let mut served = Served { wire, core, circuits, events, out: Vec::new(), is_over, is_deaf };
     served.asks(&Occasion::Opened);
     let mut read = Ok(());
     loop {
@@ -102,6 +104,9 @@ pub(super) async fn serve(mut socket: TcpStream, core: Arc<Core>) -> Result<(), 
         served.wire.send(&out).await?;
         if served.is_over {
             return Ok(());
+        }
+        if served.is_deaf {
+            return std::future::pending().await;
         }
         // The last cells may come with the end.
         read?;
@@ -191,6 +196,11 @@ impl Served {
     /// Closes the connection once all is sent.
     pub fn close(&mut self) {
         self.is_over = true;
+    }
+
+    /// Reads nothing any more, and keeps the connection.
+    pub fn deafen(&mut self) {
+        self.is_deaf = true;
     }
 }
 

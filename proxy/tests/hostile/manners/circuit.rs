@@ -210,6 +210,11 @@ pub static CIRCUIT: &[Manner] = &[
         })
     }),
     on("never an answer to EXTEND2", MIDWAY, |occasion, _| extend(occasion, |_| ())).stays().alone(),
+    on("reads nothing once a circuit is there", MIDWAY, |occasion, served| {
+        created(occasion, |_| served.deafen())
+    })
+    .stays()
+    .alone(),
     on("EXTENDED2 of garbage", MIDWAY, |occasion, served| {
         extend(occasion, |id| {
             let data = [&[0, 64][..], &noise::<64>()].concat();

@@ -168,6 +168,14 @@ pub static LINK: &[Manner] = &[
         _ => None,
     })
     .stays(),
+    on("reads nothing once the link is open", GUARD, |occasion, served| match occasion {
+        Occasion::Opened => {
+            served.deafen();
+            Some(Next::Done)
+        }
+        _ => None,
+    })
+    .alone(),
     on("padding without end", GUARD, |occasion, served| match occasion {
         Occasion::Opened => {
             for _ in 0..1000 {
