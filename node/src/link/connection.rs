@@ -83,12 +83,13 @@ impl Connection {
         .await
     }
 
-    /// Reads what the socket has, at most once, into `held`. `step` is what ends if the peer closes.
-    pub fn try_read(&mut self, step: Step) -> Result<(), LinkFailure> {
+    /// Reads what the socket has, at most once, into `held`; returns whether there may be more. `step` is what ends if the peer
+    /// closes.
+    pub fn try_read(&mut self, step: Step) -> Result<bool, LinkFailure> {
         let len = match self.socket.try_read(&mut self.ciphertext) {
             Ok(0) => return Err(LinkFailure::PeerClosed(step)),
             Ok(len) => len,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
             Err(error) => return Err(error.into()),
         };
         if let Err(error) = self.tls.open(&self.ciphertext[..len], &mut self.held) {
@@ -96,7 +97,11 @@ impl Connection {
             let _ = self.try_write();
             return Err(error.into());
         }
-        if self.tls.peer_has_closed() { Err(LinkFailure::PeerClosed(step)) } else { Ok(()) }
+        if self.tls.peer_has_closed() {
+            Err(LinkFailure::PeerClosed(step))
+        } else {
+            Ok(len == self.ciphertext.len())
+        }
     }
 
     /// Hands ciphertext to the socket; returns whether it took all.
@@ -120,7 +125,7 @@ impl Connection {
 
     pub async fn receive(&mut self, step: Step) -> Result<(), LinkFailure> {
         self.socket.readable().await?;
-        self.try_read(step)
+        self.try_read(step).map(drop)
     }
 
     pub async fn flush(&mut self) -> Result<(), LinkFailure> {

@@ -13,6 +13,9 @@ use super::error::{LinkFailure, Step};
 use super::shared::{Delivery, Shared};
 use crate::limits;
 
+/// Reads before what follows from them is written.
+const READS_PER_TURN: usize = 4;
+
 /// Batches that are written before the socket is looked at for what has come.
 const BATCHES_PER_TURN: usize = 8;
 
@@ -56,14 +59,26 @@ async fn carry(connection: &mut Connection, shared: &Arc<Shared>) -> Result<(), 
         tokio::select! {
             ready = connection.socket.ready(interest) => {
                 // Not while too much waits to be sent, whatever is there to be read.
-                let reads = ready?.is_readable() && interest.is_readable();
-                let read = if reads { connection.try_read(Step::Open) } else { Ok(()) };
-                // What came before the end counts.
-                deliver(connection, shared)?;
-                read?;
+                if ready?.is_readable() && interest.is_readable() {
+                    receive(connection, shared)?;
+                }
             }
             () = shared.work.notified() => {}
             () = stall.over() => return Err(LinkFailure::Stalled(limits::LINK_STALL)),
+        }
+    }
+    Ok(())
+}
+
+/// Reads while there is something, for a few turns, so that all answers to it leave at once: a SENDME alone in a write costs
+/// as much as a read of what it acknowledges.
+fn receive(connection: &mut Connection, shared: &Arc<Shared>) -> Result<(), LinkFailure> {
+    for _ in 0..READS_PER_TURN {
+        let read = connection.try_read(Step::Open);
+        // What came before the end counts.
+        deliver(connection, shared)?;
+        if !read? {
+            break;
         }
     }
     Ok(())
