@@ -11,6 +11,9 @@ use super::{Echo, MIB, Mix, boot, client, spec};
 /// A port that the exits of these networks refuse.
 const REFUSED_PORT: u16 = 9999;
 
+/// Streams at a time.
+const STREAMS: usize = 500;
+
 /// Messages of a session at a far shell.
 const MESSAGES: usize = 300;
 
@@ -36,48 +39,48 @@ const USUAL: [&str; 12] = [
 
 #[test]
 fn stock() {
-    works(Mix::Stock, [8, 2], 200);
+    works(Mix::Stock, [8, 2]);
 }
 
 #[test]
 fn onionring() {
-    works(Mix::Onionring, [8, 2], 200);
+    works(Mix::Onionring, [8, 2]);
 }
 
 #[test]
 fn both() {
-    works(Mix::Both, [64, 16], 200);
+    works(Mix::Both, [64, 64]);
 }
 
 #[test]
 #[ignore = "takes minutes: `make soak`"]
 fn all_at_length() {
     for mix in [Mix::Stock, Mix::Onionring, Mix::Both] {
-        works(mix, [64, 16], 500);
+        works(mix, [64, 64]);
     }
 }
 
-fn works(mix: Mix, [down, up]: [u64; 2], streams: usize) {
+fn works(mix: Mix, [down, up]: [u64; 2]) {
     let policy = format!("ExitPolicy reject *:{REFUSED_PORT}, accept *:*");
     let network = boot(spec(mix, client()).torrc_of(Role::Exit, &policy));
     network.download("client", down * MIB).unwrap();
     network.upload("client", up * MIB).unwrap();
     let socks = network.node("client").socks().unwrap();
-    many_at_once(&network, &socks, streams);
+    many_at_once(&network, &socks);
     talks(&network, &socks);
     looks_up(&network, &socks);
     says_what_is_refused(&network, &socks, mix);
     assert_eq!(complaints(&network), [""; 0]);
 }
 
-fn many_at_once(network: &Network, socks: &Socks, streams: usize) {
+fn many_at_once(network: &Network, socks: &Socks) {
     let order =
         |n: usize| Order { socks, target: network.target(), bytes: 20_000 + n as u64, seed: n as u64 };
-    let transfers = parallel(streams, |n| match n % 4 {
+    let transfers = parallel(STREAMS, |n| match n % 4 {
         0 => order(n).upload(&mut |_| Ok(())),
         _ => order(n).download(&mut |_| Ok(())),
     });
-    assert_eq!(transfers.unwrap().len(), streams);
+    assert_eq!(transfers.unwrap().len(), STREAMS);
 }
 
 /// Letter by letter, word by word, and a screen now and then.
