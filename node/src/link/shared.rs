@@ -235,12 +235,13 @@ impl Shared {
     /// Makes a batch of cells, refusals first and then circuits in turn, and appends them to `out`.
     pub fn gather(&self, out: &mut Vec<u8>) {
         let version = self.established.version;
-        while out.len() < limits::LINK_BATCH
+        let end = out.len() + limits::LINK_BATCH;
+        while out.len() < end
             && let Some((id, reason)) = self.next_refusal()
         {
             write_destroy(version, id, reason, out);
         }
-        while out.len() < limits::LINK_BATCH {
+        while out.len() < end {
             let Some((id, circuit)) = self.table().next_ready() else { return };
             let turn = circuit.transmit(limits::CIRCUIT_TURN, &mut |command, body| {
                 write_fixed(version, id, command, body, out);

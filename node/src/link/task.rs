@@ -16,8 +16,11 @@ use crate::limits;
 /// Reads before what follows from them is written.
 const READS_PER_TURN: usize = 4;
 
-/// Batches that are written before the socket is looked at for what has come.
-const BATCHES_PER_TURN: usize = 8;
+/// Writes before the socket is looked at for what has come.
+const WRITES_PER_TURN: usize = 4;
+
+/// Batches, a TLS record each, that are handed to the socket at once.
+const BATCHES_PER_WRITE: usize = 4;
 
 /// Carries cells until the link is no longer needed or fails.
 pub(super) async fn run(mut connection: Connection, shared: Arc<Shared>) {
@@ -110,17 +113,15 @@ impl Stall {
 
 /// Makes cells while the socket takes them, and returns whether it took all.
 fn send(connection: &mut Connection, shared: &Shared) -> Result<bool, LinkFailure> {
-    let mut cells = Vec::new();
-    for _ in 0..BATCHES_PER_TURN {
+    for _ in 0..WRITES_PER_TURN {
         if !connection.try_write()? {
             return Ok(false);
         }
-        cells.clear();
-        shared.gather(&mut cells);
-        if cells.is_empty() {
-            return Ok(true);
+        for _ in 0..BATCHES_PER_WRITE {
+            if connection.tls.seal_with(|out| shared.gather(out))? == 0 {
+                return connection.try_write();
+            }
         }
-        connection.tls.seal(&cells)?;
     }
     // There may be more: come back, but look at the socket in between.
     shared.work.notify_one();
@@ -129,15 +130,11 @@ fn send(connection: &mut Connection, shared: &Shared) -> Result<bool, LinkFailur
 
 /// Sends what is left, such as DESTROYs.
 async fn send_rest(connection: &mut Connection, shared: &Shared) -> Result<(), LinkFailure> {
-    let mut cells = Vec::new();
     loop {
         connection.flush().await?;
-        cells.clear();
-        shared.gather(&mut cells);
-        if cells.is_empty() {
+        if connection.tls.seal_with(|out| shared.gather(out))? == 0 {
             return Ok(());
         }
-        connection.tls.seal(&cells)?;
     }
 }
 
