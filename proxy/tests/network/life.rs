@@ -39,7 +39,8 @@ fn when_an_exit_dies_the_other_serves() {
 
 #[test]
 fn when_the_guard_dies_another_takes_over_and_it_comes_back() {
-    let network = boot(spec(Mix::Both, client()));
+    // An exit that comes first among the guards is none for circuits that end there, but would be for the later ones.
+    let network = boot(spec(Mix::Both, client().pinned("relay1,relay2,relay3", "", "")));
     let client = network.node("client");
     let socks = client.socks().unwrap();
     let (_echo, circuit) = opened(&network, &socks);
