@@ -20,9 +20,11 @@ pub const KEY_FILE_BYTES: u64 = 16 << 10;
 /// Bytes read from a link's connection at once: a few TLS records of the largest size.
 pub const LINK_READ: usize = 64 * 1024;
 
-/// Bytes of cells that are made for a link before they are sealed into a record and offered to its socket; no more are
-/// made while the socket takes none.
+/// Bytes of cells that are made for a link and sealed into one record.
 pub const LINK_BATCH: usize = 31 * 514;
+
+/// Such records that are offered to a link's socket at once; no more are made while the socket takes none.
+pub const LINK_BATCHES: usize = 4;
 
 /// Cells that one circuit may send before the next circuit of its link has its turn.
 pub const CIRCUIT_TURN: usize = 8;

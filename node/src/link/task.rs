@@ -19,9 +19,6 @@ const READS_PER_TURN: usize = 4;
 /// Writes before the socket is looked at for what has come.
 const WRITES_PER_TURN: usize = 4;
 
-/// Batches, a TLS record each, that are handed to the socket at once.
-const BATCHES_PER_WRITE: usize = 4;
-
 /// Carries cells until the link is no longer needed or fails.
 pub(super) async fn run(mut connection: Connection, shared: Arc<Shared>) {
     // Also if the runtime drops this task: then nobody must wait for it.
@@ -117,7 +114,7 @@ fn send(connection: &mut Connection, shared: &Shared) -> Result<bool, LinkFailur
         if !connection.try_write()? {
             return Ok(false);
         }
-        for _ in 0..BATCHES_PER_WRITE {
+        for _ in 0..limits::LINK_BATCHES {
             if connection.tls.seal_with(|out| shared.gather(out))? == 0 {
                 return connection.try_write();
             }
