@@ -298,7 +298,21 @@ impl Keeper {
         if !consdiff::is_diff(&text) {
             return self.take_consensus(from, flavor, text, now);
         }
-        let outcome = match self.apply_diff(flavor, &text) {
+        let base = self.diff_base(flavor);
+        if base.is_none() && self.library.stored(flavor).is_some() {
+            // No fault of the server's.
+            info!(
+                "the next consensus is fetched whole: {} is not what was written there",
+                disk::file_of(flavor).file_name()
+            );
+            self.fetcher.refuse_diffs(flavor);
+            return Outcome::Answered;
+        }
+        let made = base.ok_or(ApplyError::OtherBase).and_then(|base| {
+            let base = onionring_proto::netdoc::text_of(&base).map_err(|_| ApplyError::OtherBase)?;
+            consdiff::apply(base, &text)
+        });
+        let outcome = match made {
             Ok(text) => {
                 self.state.diffs += 1;
                 self.take_consensus(from, flavor, text, now)
@@ -329,15 +343,14 @@ impl Keeper {
         }
     }
 
-    /// The consensus that a diff from the one at hand makes. Whoever serves nobody has that on the disk only.
-    fn apply_diff(&self, flavor: Flavor, diff: &str) -> Result<String, ApplyError> {
-        let stored = self.library.stored(flavor).ok_or(ApplyError::OtherBase)?;
-        if let Some(base) = stored.whole.get(Encoding::Identity) {
-            let base = onionring_proto::netdoc::text_of(base).map_err(|_| ApplyError::OtherBase)?;
-            return consdiff::apply(base, diff);
+    /// The text of the consensus at hand. Whoever serves nobody has that on the disk only, where it may be gone.
+    fn diff_base(&self, flavor: Flavor) -> Option<Blob> {
+        let stored = self.library.stored(flavor)?;
+        if let Some(text) = stored.whole.get(Encoding::Identity) {
+            return Some(text.clone());
         }
-        let on_disk = self.store.as_ref().and_then(|store| store.load(disk::file_of(flavor)).ok());
-        consdiff::apply(&on_disk.ok_or(ApplyError::OtherBase)?, diff)
+        let text = self.store.as_ref()?.load(disk::file_of(flavor)).ok()?;
+        (consdiff::signed_sha3(&text) == stored.signed_sha3).then(|| text.into_bytes().into())
     }
 
     fn take_consensus(&mut self, from: &Source, flavor: Flavor, text: String, now: Unix) -> Outcome {

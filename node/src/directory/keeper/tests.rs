@@ -180,6 +180,37 @@ fn a_diff_makes_the_next_consensus_and_a_bad_one_costs_a_request() {
     }
 }
 
+/// What was written to the disk may be gone, or another one, when a diff comes: whoever sent that is not to blame.
+#[test]
+fn a_client_whose_consensus_is_gone_from_the_disk_fetches_the_next_one_whole() {
+    let [base, target] = pair::MICRODESC;
+    let diff = consdiff::generate(base, target).unwrap();
+    for left in [None, Some(target)] {
+        let disk = tempfile::tempdir().unwrap();
+        let store = DocStore::open(disk.path()).unwrap();
+        store.replace(Cached::Certs, [pair::CERTS.as_bytes()]).unwrap();
+        store.replace(Cached::MicrodescConsensus, [base.as_bytes()]).unwrap();
+        let mut keeper = keeper(Role::Plain, pair::authorities(), Some(disk.path()));
+        keeper.load(pair::NOW);
+        match left {
+            Some(other) => store.replace(Cached::MicrodescConsensus, [other.as_bytes()]).unwrap(),
+            None => std::fs::remove_file(disk.path().join("cached-microdesc-consensus")).unwrap(),
+        }
+        run(&mut keeper, pair::NOW, 60, |request| match request {
+            DirRequest::Consensus { at_hand, .. } => match at_hand.and_then(|held| held.diff_from) {
+                Some(name) if name == consdiff::signed_sha3(base) => answer(&diff),
+                Some(_) => Answer { status: 304, ..Answer::default() },
+                None => answer(target),
+            },
+            _ => Answer { status: 404, ..Answer::default() },
+        });
+        let stored = keeper.library().stored(Flavor::Microdesc).unwrap();
+        assert_eq!(stored.signed_sha3, consdiff::signed_sha3(target));
+        assert_eq!((keeper.state().diffs, keeper.state().unfit), (0, 0));
+        assert!(keeper.state().failed.is_empty(), "{:?}", keeper.state().failed);
+    }
+}
+
 #[test]
 fn a_disk_that_fails_costs_nothing_but_the_next_start() {
     let disk = tempfile::tempdir().unwrap();
