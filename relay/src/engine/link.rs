@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use onionring_proto::cell::{
-    Body, CircId, Command, DestroyReason, Frame, FrameError, LinkVersion, next_frame, write_zero_filled,
+    Body, CircId, Command, DestroyReason, Frame, FrameError, LinkVersion, next_frame,
 };
 use onionring_proto::link::{
     CircIds, Established, ExpectedPeer, Handshake, LinkError, LinkIdentity, LinkParams, PaddingTimer,
@@ -23,6 +23,8 @@ use super::ids::{Leg, LinkId};
 use super::queue::{LinkQueue, QueueFull};
 use super::timer::{Timer, TimerKey};
 use crate::limits;
+
+mod timeouts;
 
 /// What circuits need to know of a link they run over. It never changes once the link is open.
 #[derive(Debug)]
@@ -596,60 +598,6 @@ impl Engine {
         if link.circuits == 0 && matches!(link.state, State::Open(_)) {
             link.idle_since = now;
             self.timers.set(&mut link.deadline, now + link.idle_limit, Timer::Idle(leg.link));
-        }
-    }
-
-    /// A circuit of a client went on beyond this relay, which is when its link begins to be padded.
-    pub(super) fn link_extended(&mut self, now: Mono, id: LinkId) {
-        let params = self.snapshot.params.padding;
-        if let Some(padding) = self.links.get_mut(&id).and_then(|link| link.padding.as_mut()) {
-            padding.circuit_extended(&params, now, &mut self.rng);
-            self.arm_padding(id);
-        }
-    }
-
-    fn arm_padding(&mut self, id: LinkId) {
-        let Some(link) = self.links.get_mut(&id) else { return };
-        match link.padding.as_ref().and_then(PaddingTimer::poll_timeout) {
-            Some(at) => self.timers.set(&mut link.padding_timer, at, Timer::Padding(id)),
-            None => self.timers.cancel(&mut link.padding_timer),
-        }
-    }
-
-    pub(super) fn padding_timeout(&mut self, now: Mono, id: LinkId) {
-        let params = self.snapshot.params.padding;
-        let Some(Link { state: State::Open(facts), padding: Some(padding), queue, .. }) =
-            self.links.get_mut(&id)
-        else {
-            return;
-        };
-        // What waits already will do as padding.
-        if padding.handle_timeout(&params, now, &mut self.rng) && queue.is_empty() {
-            let mut cell = Vec::with_capacity(facts.version.cell_len());
-            write_zero_filled(facts.version, CircId::LINK, Command::PADDING, &[], &mut cell);
-            queue.push_urgent(&cell);
-            self.counters.padding_sent += 1;
-            self.tell_writable(id);
-        }
-        self.arm_padding(id);
-    }
-
-    pub(super) fn handshake_timeout(&mut self, now: Mono, id: LinkId) {
-        if let Some(Link { state: State::Handshake(_), .. }) = self.links.get(&id) {
-            self.close_link(now, id, LinkEnd::Timeout);
-        }
-    }
-
-    pub(super) fn overrun_timeout(&mut self, now: Mono, id: LinkId) {
-        self.close_link(now, id, LinkEnd::Overrun);
-    }
-
-    pub(super) fn idle_timeout(&mut self, now: Mono, id: LinkId) {
-        if let Some(link) = self.links.get(&id)
-            && link.circuits == 0
-            && now.since(link.idle_since) >= link.idle_limit
-        {
-            self.close_link(now, id, LinkEnd::Idle);
         }
     }
 }
