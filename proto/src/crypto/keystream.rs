@@ -12,8 +12,8 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 
 const BLOCK: usize = 16;
 
-/// Blocks made in one call of the cipher: what a relay cell's body needs at most. Each call costs as much as a dozen
-/// blocks; the general stream cipher on top of it makes two for a body, which takes half as long again.
+/// Blocks made in one call of the cipher: what a relay cell's body needs at most. Where AES has AVX-512, each call costs as
+/// much as a dozen blocks, and the general stream cipher on top of it makes two for a body.
 const BLOCKS: usize = 32;
 
 /// An endless AES-128-CTR key stream that goes on where the last call stopped. Zeroized on drop.
